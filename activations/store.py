@@ -1,0 +1,153 @@
+"""Activations on disk: safetensors shards with a manifest of checksums. The final format of this repository.
+
+A store is a folder:
+  manifest.json         format, width, dtype, hook, documents' names, and of every shard its rows, bytes and sha256
+  shard-00000.safetensors   acts (rows, D) float32 | bfloat16; document, position, token (rows,) int32
+
+Rows follow the documents' order; `position` is the token's place in its document.  A shard is written whole or not at
+all, and one that is there is not made again, so a harvest that was killed goes on where it stopped.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+FORMAT = "sae-stability activations 1"
+MANIFEST = "manifest.json"
+_DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+
+
+class Rows(NamedTuple):
+    """Activations (N, D) with the place of each row: document index, position in it, token id; each (N,) int32."""
+
+    acts_ND: np.ndarray
+    document_N: np.ndarray
+    position_N: np.ndarray
+    token_N: np.ndarray
+
+
+class StoreWriter:
+    """Writes shards one by one; `finish` makes the folder a store.
+
+    Args:
+      folder: made if it is not there; shards found in it with a matching record are kept.
+      header: what the manifest says besides its shards (width, dtype, hook, documents, …).
+    """
+
+    def __init__(self, folder: str | pathlib.Path, header: dict[str, Any]):
+        self._folder = pathlib.Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._header = {"format": FORMAT, **header}
+        self._shards: list[dict[str, Any]] = []
+
+    def kept(self, index: int) -> bool:
+        """Whether shard `index` stands from an earlier attempt at the same store, whole; then it counts as written."""
+        record = self._record(index)
+        if not record.is_file():
+            return False
+        entry = json.loads(record.read_text())
+        path = self._folder / entry["shard"]["file"]
+        if entry["header"] != self._header or not path.is_file() or _sha256(path) != entry["shard"]["sha256"]:
+            return False
+        self._shards.append(entry["shard"])
+        return True
+
+    def write(self, index: int, rows: Rows) -> None:
+        """Raises ValueError for activations that are not finite or of another width."""
+        if rows.acts_ND.shape[1] != self._header["width"]:
+            raise ValueError(f"shard {index}: width {rows.acts_ND.shape[1]}, the store says {self._header['width']}")
+        if not np.isfinite(rows.acts_ND.astype(np.float32)).all():
+            raise ValueError(f"shard {index}: activations hold NaN or infinity; look at the model (lm.path)")
+        tensors = {
+            "acts": np.ascontiguousarray(rows.acts_ND, _DTYPES[self._header["dtype"]]),
+            "document": np.ascontiguousarray(rows.document_N, np.int32),
+            "position": np.ascontiguousarray(rows.position_N, np.int32),
+            "token": np.ascontiguousarray(rows.token_N, np.int32),
+        }
+        path = self._folder / f"shard-{index:05d}.safetensors"
+        _replace(path, safetensors.numpy.save(tensors))
+        shard = {"file": path.name, "rows": len(rows.token_N), "bytes": path.stat().st_size, "sha256": _sha256(path)}
+        _replace(self._record(index), json.dumps({"header": self._header, "shard": shard}).encode())
+        self._shards.append(shard)
+
+    def finish(self) -> pathlib.Path:
+        """Writes the manifest and returns its path."""
+        manifest = {**self._header, "rows": sum(s["rows"] for s in self._shards), "shards": self._shards}
+        _replace(self._folder / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+        for record in self._folder.glob("*.record"):
+            record.unlink()
+        return self._folder / MANIFEST
+
+    def _record(self, index: int) -> pathlib.Path:
+        return self._folder / f"shard-{index:05d}.record"
+
+
+class ActivationStore:
+    """A finished store, read.
+
+    Attributes:
+      manifest: the whole manifest.
+      width, rows: shape of the activations.
+
+    Raises:
+      FileNotFoundError: no manifest, or a shard is missing.
+      ValueError: a manifest that is damaged or of another format, or a shard of another length.
+    """
+
+    def __init__(self, folder: str | pathlib.Path):
+        self._folder = pathlib.Path(folder)
+        path = self._folder / MANIFEST
+        if not path.is_file():
+            raise FileNotFoundError(f"no {MANIFEST} in {self._folder}: not a finished activation store")
+        try:
+            self.manifest = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is damaged: not JSON ({error})") from error
+        if self.manifest.get("format") != FORMAT:
+            raise ValueError(f"{path}: format {self.manifest.get('format')!r}, expected {FORMAT!r}")
+        for shard in self.manifest["shards"]:
+            file = self._folder / shard["file"]
+            if not file.is_file():
+                raise FileNotFoundError(f"activation shard {file} is missing: harvest again with --overwrite")
+            if file.stat().st_size != shard["bytes"]:
+                raise ValueError(f"activation shard {file} has {file.stat().st_size} bytes, {shard['bytes']} were written: harvest again with --overwrite")
+        self.width: int = self.manifest["width"]
+        self.rows: int = self.manifest["rows"]
+
+    def shards(self) -> Iterator[Rows]:
+        """The shards in order, each verified against its checksum; raises ValueError naming a damaged one."""
+        for shard in self.manifest["shards"]:
+            file = self._folder / shard["file"]
+            if _sha256(file) != shard["sha256"]:
+                raise ValueError(f"activation shard {file} does not match its sha256: damaged, harvest again with --overwrite")
+            tensors = safetensors.numpy.load_file(file)
+            yield Rows(*(tensors[name] for name in ("acts", "document", "position", "token")))
+
+    def load(self) -> Rows:
+        """Everything in memory, activations as float32."""
+        acts_ND = np.empty((self.rows, self.width), np.float32)
+        places, start = [], 0
+        for shard in self.shards():
+            acts_ND[start : start + len(shard.token_N)] = shard.acts_ND
+            start += len(shard.token_N)
+            places.append(shard[1:])
+        return Rows(acts_ND, *(np.concatenate(p) for p in zip(*places, strict=True)))
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _replace(path: pathlib.Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""From flags to results: configuration, stages, checkpoints, metrics."""

@@ -1,0 +1,265 @@
+"""ConfigDict → validated frozen dataclasses. Below this layer nobody sees a ConfigDict.
+
+Defaults live in `configs/default.py` (one place, commented); types and bounds live in the dataclasses.  The two lists of
+fields must agree: `validated` refuses a field too many or too few.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+from launch.stages import STAGES
+from saes.config import SAEConfig, TrainConfig
+from saes.variants import variant
+
+
+def _check(ok: bool, field: str, value: Any, rule: str) -> None:
+    if not ok:
+        raise ValueError(f"config.{field}={value!r}: {rule}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where text and activations come from; see `configs/default.py` for the meaning of fields."""
+
+    root: str
+    context_length: int
+    tokens: int
+    eval_tokens: int
+    layer: int
+    site: str
+    dtype: str
+    batch_size: int
+    shard_contexts: int
+
+    def __post_init__(self):
+        _positive(self, "source", "context_length", "tokens", "eval_tokens", "batch_size", "shard_contexts")
+        _check(
+            self.shard_contexts % self.batch_size == 0, "source.shard_contexts", self.shard_contexts,
+            f"must be a multiple of source.batch_size={self.batch_size}",
+        )  # fmt: skip
+        _check(self.layer >= 0, "source.layer", self.layer, "layers count from 0")
+        _check(self.site == "resid_post", "source.site", self.site, "only 'resid_post' is captured so far")
+        _check(self.dtype in ("float32", "bfloat16"), "source.dtype", self.dtype, "'float32' or 'bfloat16'")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrain:
+    """The embedded language model and its training."""
+
+    vocab_size: int
+    width: int
+    n_layers: int
+    n_heads: int
+    mlp_width: int
+    max_positions: int
+    rotary_fraction: float
+    context_length: int
+    batch_size: int
+    steps: int
+    lr: float
+    final_lr_fraction: float
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+    seed: int
+    steps_per_dispatch: int
+    checkpoint_every: int
+    eval_every: int
+
+    def __post_init__(self):
+        _positive(
+            self, "pretrain", "vocab_size", "width", "n_layers", "n_heads", "mlp_width", "max_positions", "context_length",
+            "batch_size", "steps", "lr", "warmup_steps", "clip_norm", "steps_per_dispatch", "checkpoint_every", "eval_every",
+        )  # fmt: skip
+        _check(self.width % self.n_heads == 0, "pretrain.n_heads", self.n_heads, f"must divide the width {self.width}")
+        rotary = self.width // self.n_heads * self.rotary_fraction
+        _check(
+            0 < self.rotary_fraction <= 1 and rotary % 2 == 0, "pretrain.rotary_fraction", self.rotary_fraction,
+            "must rotate an even number of a head's dimensions",
+        )  # fmt: skip
+        _check(self.context_length <= self.max_positions, "pretrain.context_length", self.context_length, "longer than max_positions")
+        _check(0 <= self.final_lr_fraction <= 1, "pretrain.final_lr_fraction", self.final_lr_fraction, "between 0 and 1")
+        _check(self.weight_decay >= 0, "pretrain.weight_decay", self.weight_decay, "must not be negative")
+        for field in ("steps", "checkpoint_every", "eval_every"):
+            value = getattr(self, field)
+            _check(value % self.steps_per_dispatch == 0, f"pretrain.{field}", value, f"must be a multiple of steps_per_dispatch={self.steps_per_dispatch}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """Where the finished model goes."""
+
+    export_to: str
+    discount: float
+
+    def __post_init__(self):
+        _check(0 < self.discount < 1, "model_card.discount", self.discount, "between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
+    """Settings of a config whose stages make a language model."""
+
+    stages: tuple[str, ...]
+    source: Source
+    pretrain: Pretrain
+    model_card: ModelCard
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """The model whose activations are studied: a folder in Hugging Face layout."""
+
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Stability:
+    """How reappearance is measured."""
+
+    theta: float
+    epsilon: float
+    confidence: float
+    block_size: int
+    rare_firings: int
+    bootstrap_draws: int
+    null_draws: int
+    top_rows: int
+    curve_rows: int
+
+    def __post_init__(self):
+        _check(0 < self.theta <= 1, "stability.theta", self.theta, "a cosine in (0, 1]")
+        _check(0 <= self.epsilon < 0.5, "stability.epsilon", self.epsilon, "must be in [0, 0.5)")
+        _check(0 < self.confidence < 1, "stability.confidence", self.confidence, "between 0 and 1")
+        _positive(self, "stability", "block_size", "rare_firings", "bootstrap_draws", "null_draws", "top_rows", "curve_rows")
+
+
+@dataclasses.dataclass(frozen=True)
+class Subspace:
+    """How subspaces of feature sets are compared."""
+
+    ranks: tuple[int, ...]
+    headline_rank: int
+    subsamples: int
+    min_features: int
+
+    def __post_init__(self):
+        _positive(self, "subspace", "headline_rank", "subsamples", "min_features")
+        _check(all(r > 0 for r in self.ranks), "subspace.ranks", self.ranks, "must be above 0")
+        _check(self.headline_rank in self.ranks, "subspace.headline_rank", self.headline_rank, f"must be one of ranks={self.ranks}")
+        _check(self.min_features >= 2, "subspace.min_features", self.min_features, "at least 2")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What the page shows."""
+
+    examples: int
+    contexts: int
+    context_tokens: int
+    png_scale: float
+
+    def __post_init__(self):
+        _positive(self, "report", "examples", "contexts", "context_tokens", "png_scale")
+
+
+@dataclasses.dataclass(frozen=True)
+class Claims:
+    """Decision rules of the claims C1–C7, fixed before the run; see `reports/claims.py`."""
+
+    min_seeds: int
+    min_features: int
+    c1_chance: float
+    c3_ratio: float
+    c4_excess: float
+
+    def __post_init__(self):
+        _positive(self, "claims", "min_seeds", "min_features")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Settings of a config whose stages measure stability."""
+
+    stages: tuple[str, ...]
+    seeds: tuple[int, ...]
+    data_seed: int
+    source: Source
+    lm: LanguageModel
+    sae: SAEConfig
+    train: TrainConfig
+    stability: Stability
+    subspace: Subspace
+    report: Report
+    claims: Claims
+
+    def __post_init__(self):
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"config.seeds={self.seeds}: a count, or distinct seeds that are not negative")
+        if len(self.seed_list) < 2:
+            raise ValueError(f"config.seeds={self.seeds}: stability compares at least 2 seeds")
+        _check(self.data_seed >= 0, "data_seed", self.data_seed, "must not be negative")
+        variant(self.sae.variant)
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """One number is a count: seeds 0 to that less one; several are the seeds themselves."""
+        return tuple(range(self.seeds[0])) if len(self.seeds) == 1 else self.seeds
+
+
+Settings = Study | Pretraining
+
+
+def validated(config: ml_collections.ConfigDict) -> Any:
+    """The config as frozen dataclasses.
+
+    Raises:
+      ValueError: an unknown stage, a field of a wrong type or out of bounds, or NaN anywhere; names the field.
+    """
+    stages = tuple(config.get("stages", ()))
+    if not stages or (unknown := [s for s in stages if s not in STAGES]):
+        raise ValueError(f"config.stages={stages!r}: each must be one of {list(STAGES)}" if not stages else f"config.stages: {unknown[0]!r} is none of {list(STAGES)}")
+    return _from_dict(Pretraining if "pretrain" in stages else Study, config.to_dict(), "")
+
+
+def print_closing(settings: Any, workdir: epath.Path) -> None:
+    """The last lines of a run: headline figures and where the report lies, if there is one."""
+    if isinstance(settings, Study):
+        from reports import headline
+
+        headline.print_headline(workdir)
+
+
+def _positive(section: Any, prefix: str, *names: str) -> None:
+    for name in names:
+        _check(getattr(section, name) > 0, f"{prefix}.{name}", getattr(section, name), "must be above 0")
+
+
+def _from_dict(cls: Any, values: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    for name in sorted(values.keys() ^ hints.keys()):
+        problem = "is missing" if name in hints else f"is no field of {cls.__name__}"
+        raise ValueError(f"config.{prefix}{name} {problem}")
+    return cls(**{name: _convert(hints[name], values[name], f"{prefix}{name}") for name in hints})
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _from_dict(hint, value, f"{name}.")
+    if typing.get_origin(hint) is tuple:
+        inner = typing.get_args(hint)[0]
+        _check(isinstance(value, list | tuple), name, value, "must be a tuple")
+        return tuple(_convert(inner, v, name) for v in value)
+    if isinstance(hint, types.UnionType) and value is None:
+        return None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    _check(isinstance(value, hint) and not (isinstance(value, bool) and hint is int), name, value, f"must be of type {getattr(hint, '__name__', hint)}")
+    _check(not isinstance(value, float) or math.isfinite(value), name, value, "must be a finite number")
+    return value

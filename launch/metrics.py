@@ -1,0 +1,71 @@
+"""Metrics as JSON lines: one record a dispatch, per-seed values as lists."""
+
+import json
+from typing import Any
+
+import jax
+from etils import epath
+
+from launch.files import plain, write_bytes
+
+
+class MetricsWriter:
+    """Appends records to `path`; opened at step n it first cuts off what was written after step n.
+
+    A run that was killed and resumed from a checkpoint leaves the same file as an unbroken one.  Wall times do not
+    belong here (they would differ): see `WallTimes`.
+
+    Args:
+      resume_step: step of the checkpoint that training goes on from.
+      width: of arrays only the first so many values are written (lanes behind them are dummies); None: all.
+    """
+
+    def __init__(self, path: epath.PathLike, resume_step: int, width: int | None = None):
+        self._path = epath.Path(path)
+        self._width = width
+        kept = [line for line in _whole_lines(self._path) if json.loads(line)["step"] <= resume_step]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(self._path, "".join(line + "\n" for line in kept).encode())
+
+    def write(self, step: int, **values: Any) -> None:
+        cut = {k: v[: self._width] if getattr(v, "ndim", 0) else v for k, v in values.items()}
+        _append(self._path, {"step": step, **cut})
+
+
+class WallTimes:
+    """Appends what differs from run to run (seconds, rates, device) to a file of its own."""
+
+    def __init__(self, path: epath.PathLike):
+        self._path = epath.Path(path)
+
+    def write(self, **values: Any) -> None:
+        _append(self._path, values)
+
+
+def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
+    """The records in order. Raises FileNotFoundError or ValueError naming the file."""
+    path = epath.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no metrics at {path}")
+    return [json.loads(line) for line in _whole_lines(path)]
+
+
+def _append(path: epath.Path, record: dict[str, Any]) -> None:
+    if jax.process_index() != 0:
+        return
+    with path.open("a") as f:
+        f.write(json.dumps(plain(record)) + "\n")
+
+
+def _whole_lines(path: epath.Path) -> list[str]:
+    """Lines that are complete JSON; the last may have been cut by a kill."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            json.loads(line)
+        except json.JSONDecodeError:
+            break
+        lines.append(line)
+    return lines

@@ -1,0 +1,55 @@
+"""The stages of a study, in the order in which data flows; `STAGES` is all that the runner knows of them.
+
+Stage modules are imported when they run: `--stages=report` does not pay for what `activations` needs.
+"""
+
+import dataclasses
+import importlib
+from typing import Any
+
+from etils import epath
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What the runner needs to know of a stage.
+
+    Attributes:
+      name: also the stage's folder in the workdir and its module, `launch.stages.<name>`.
+      sections: fields of the config that its results depend on (whole sections or `section.field`).
+      after: stages whose outputs it reads.
+      guarded: dear enough that a changed config is refused rather than run again (unless `--overwrite`).
+    """
+
+    name: str
+    sections: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    guarded: bool = False
+
+    def run(self, config: Any, workdir: epath.Path) -> list[epath.Path]:
+        """Does the work below `workdir / name` and returns the files that are its results."""
+        return self._module().run(config, workdir)
+
+    def inputs(self, config: Any) -> dict[str, str]:
+        """Digests of what the stage reads from outside the workdir."""
+        module = self._module()
+        return module.inputs(config) if hasattr(module, "inputs") else {}
+
+    def _module(self) -> Any:
+        return importlib.import_module(f"launch.stages.{self.name}")
+
+
+_ALL = (
+    # The study.
+    Stage("activations", ("source", "lm"), guarded=True),
+    Stage("train", ("seeds", "data_seed", "sae", "train"), after=("activations",), guarded=True),
+    Stage("stability", ("stability",), after=("activations", "train")),
+    Stage("subspace", ("subspace",), after=("activations", "train", "stability")),
+    Stage("report", ("report", "claims"), after=("activations", "train", "stability", "subspace")),
+    # The embedded language model.
+    Stage("tokenizer", ("source.root", "pretrain.vocab_size"), guarded=True),
+    Stage("pretrain", ("source.root", "pretrain"), after=("tokenizer",), guarded=True),
+    Stage("model_card", ("model_card",), after=("tokenizer", "pretrain")),
+)
+
+STAGES = {stage.name: stage for stage in _ALL}

@@ -1,0 +1,1 @@
+"""One sparse autoencoder: parameters, loss, update step, evaluation, and the files it is kept in."""

@@ -1,0 +1,111 @@
+"""Explained variance, L0 and what each feature does, in one pass over held-out activations, for many SAEs at once."""
+
+import functools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from saes.dictionary import Dictionary, decode, encode
+
+
+class Evaluation(NamedTuple):
+    """Per seed (S) and feature (F); NumPy, sums in float64.
+
+    Attributes:
+      explained_variance_S: 1 − Σ‖x−x̂‖² / Σ‖x−x̄‖² over all rows, x̄ the per-dimension mean of all rows.
+      l0_S: active features a row.
+      firings_SF: rows on which the feature fires, int64.
+      mean_activation_SF: over the rows on which it fires; 0 where it never does.
+      max_activation_SF: over all rows.
+      energy_SF: Σ f² ‖d‖² over all rows, as a share of Σ‖x−x̄‖².
+      top_rows_SFN, top_values_SFN: the rows with the largest activations, descending; value 0 where fewer fire.
+      rows: rows evaluated.
+    """
+
+    explained_variance_S: np.ndarray
+    l0_S: np.ndarray
+    firings_SF: np.ndarray
+    mean_activation_SF: np.ndarray
+    max_activation_SF: np.ndarray
+    energy_SF: np.ndarray
+    top_rows_SFN: np.ndarray
+    top_values_SFN: np.ndarray
+    rows: int
+
+
+def evaluate(dictionaries: Dictionary, batches: Iterable[np.ndarray], top_n: int) -> Evaluation:
+    """Evaluates SAEs stacked along a leading axis.
+
+    Args:
+      dictionaries: leaves (S, …).
+      batches: float32 (B, D) arrays; the last may be shorter.
+      top_n: top-activating rows to keep per feature.
+
+    Raises:
+      ValueError: no rows, or rows of another width.
+    """
+    s, f, d = dictionaries.w_dec_FD.shape
+    top = (jnp.zeros((s, f, top_n)), jnp.full((s, f, top_n), -1, jnp.int32))
+    sums: dict[str, np.ndarray] = {}
+    x_sum_D, x_square, rows, batch_size = np.zeros(d), 0.0, 0, 0
+    for x in batches:
+        if x.shape[1] != d:
+            raise ValueError(f"activations of width {x.shape[1]} do not fit dictionaries of width {d}")
+        batch_size = max(batch_size, len(x))
+        padded = np.pad(x, ((0, batch_size - len(x)), (0, 0)))
+        partial, top = _partial_sums(dictionaries, top, *jax.device_put((padded, np.int32(len(x)), np.int32(rows))))
+        for name, value in jax.device_get(partial).items():
+            reduce = np.maximum if name == "max" else np.add
+            sums[name] = reduce(sums.get(name, 0.0), value.astype(np.float64))
+        x_sum_D += x.sum(axis=0, dtype=np.float64)
+        x_square += np.square(x, dtype=np.float64).sum()
+        rows += len(x)
+    if rows == 0:
+        raise ValueError("no activations to evaluate on")
+    variance = x_square - np.square(x_sum_D).sum() / rows
+    firings = sums["firings"].astype(np.int64)
+    row_norm_SF = np.linalg.norm(np.asarray(dictionaries.w_dec_FD, np.float64), axis=-1)
+    top_values, top_rows = (np.asarray(a) for a in top)
+    return Evaluation(
+        explained_variance_S=1.0 - sums["error"] / variance,
+        l0_S=firings.sum(axis=-1) / rows,
+        firings_SF=firings,
+        mean_activation_SF=sums["activation"] / np.maximum(firings, 1),
+        max_activation_SF=sums["max"],
+        energy_SF=sums["square"] * row_norm_SF**2 / variance,
+        top_rows_SFN=top_rows,
+        top_values_SFN=top_values,
+        rows=rows,
+    )
+
+
+@functools.partial(jax.jit, donate_argnums=1)
+def _partial_sums(
+    dictionaries: Dictionary, top: tuple[Array, Array], x_BD: Float[Array, "B D"], length: Array, first_row: Array
+) -> tuple[dict[str, Array], tuple[Array, Array]]:
+    """Sums over one batch, of which the first `length` rows are real; the largest activations merged into `top`."""
+    real_B = jnp.arange(x_BD.shape[0]) < length
+    row_B = first_row + jnp.arange(x_BD.shape[0], dtype=jnp.int32)
+
+    def one(dictionary: Dictionary, top_values_FN: Array, top_rows_FN: Array) -> tuple[dict[str, Array], tuple[Array, Array]]:
+        z_BF = jnp.where(real_B[:, None], encode(dictionary, x_BD), 0.0)
+        error_B = jnp.sum(jnp.square(x_BD - decode(dictionary, z_BF)), axis=-1)
+        sums = {
+            "error": jnp.sum(jnp.where(real_B, error_B, 0.0)),
+            "firings": jnp.sum(z_BF > 0, axis=0),
+            "activation": jnp.sum(z_BF, axis=0),
+            "square": jnp.sum(jnp.square(z_BF), axis=0),
+            "max": jnp.max(z_BF, axis=0),
+        }
+        n = top_values_FN.shape[1]
+        new_values_FN, place_FN = jax.lax.top_k(z_BF.T, min(n, z_BF.shape[0]))
+        values = jnp.concatenate([top_values_FN, new_values_FN], axis=1)
+        rows = jnp.concatenate([top_rows_FN, row_B[place_FN]], axis=1)
+        best_FN, place_FN = jax.lax.top_k(values, n)
+        return sums, (best_FN, jnp.take_along_axis(rows, place_FN, axis=1))
+
+    return jax.vmap(one)(dictionaries, *top)
