@@ -78,6 +78,7 @@ def study() -> ml_collections.ConfigDict:
     claims.min_seeds = 4  # below, every claim is undecided
     claims.min_features = 50  # live stable and live unstable features, in all seeds together
     claims.c1_chance = 0.05  # C1 holds only if the strongest null's p̂ stays below this
+    claims.c1_difference = 0.5  # C1: split-half difference of p̂, stable less unstable, whole interval above this
     claims.c3_ratio = 1.0  # C3 (rate part): stable over unstable firing rate, whole interval above this
     claims.c4_excess = 0.0  # C4: overlap between seeds over the strongest null, whole interval above this
     return c

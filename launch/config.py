@@ -11,7 +11,6 @@ import typing
 from typing import Any
 
 import ml_collections
-from etils import epath
 
 from launch.stages import STAGES
 from saes.config import SAEConfig, TrainConfig
@@ -176,6 +175,7 @@ class Claims:
     min_seeds: int
     min_features: int
     c1_chance: float
+    c1_difference: float
     c3_ratio: float
     c4_excess: float
 
@@ -226,14 +226,6 @@ def validated(config: ml_collections.ConfigDict) -> Any:
     if not stages or (unknown := [s for s in stages if s not in STAGES]):
         raise ValueError(f"config.stages={stages!r}: each must be one of {list(STAGES)}" if not stages else f"config.stages: {unknown[0]!r} is none of {list(STAGES)}")
     return _from_dict(Pretraining if "pretrain" in stages else Study, config.to_dict(), "")
-
-
-def print_closing(settings: Any, workdir: epath.Path) -> None:
-    """The last lines of a run: headline figures and where the report lies, if there is one."""
-    if isinstance(settings, Study):
-        from reports import headline
-
-        headline.print_headline(workdir)
 
 
 def _positive(section: Any, prefix: str, *names: str) -> None:

@@ -32,10 +32,12 @@ def main(argv: list[str]) -> int:
     workdir = epath.Path(_WORKDIR.value)
     try:
         from launch import config, runner  # after flags: a wrong flag is reported at once
+        from reports import headline
 
         settings = config.validated(_CONFIG.value)
         runner.run_stages(_CONFIG.value, settings, workdir, _STAGES.value, _OVERWRITE.value)
-        config.print_closing(settings, workdir)
+        if "report" in settings.stages:
+            headline.print_headline(workdir)
     except signals.Stopped as stopped:
         print(f"{stopped}; run the same command again to go on", file=sys.stderr)
         return signals.EXIT_STOPPED

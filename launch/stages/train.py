@@ -9,7 +9,7 @@ from etils import epath
 
 from activations.contexts import shuffled_positions
 from activations.store import ActivationStore
-from launch import files
+from launch import dictionary_list
 from launch.checkpoints import Checkpoints
 from launch.loop import LoopPlan, run_loop
 from launch.mesh import make_mesh, over_seeds, replicated
@@ -20,7 +20,6 @@ from saes.preprocessing import geometric_median, norm_scale
 from saes.step import TrainState, init_state, lane_seeds, seed_parallel
 from saes.variants import variant
 
-DICTIONARIES_FORMAT = "sae-stability dictionaries 1"
 SCALE_ROWS = 65_536  # rows from which the scale is estimated
 
 
@@ -112,7 +111,7 @@ def _export(config: Any, folder: epath.Path, state: TrainState, scale: float, st
         entries.append({"seed": seed, "path": f"sae/seed-{seed}", "format": "saelens", "frozen_at_step": frozen})
         if frozen is not None:
             print(f"warning: seed {seed} was not finite at step {frozen} and stood still from there")
-    snapshots = [{"tokens": n * train.batch_size, "path": f"snapshots/{_snapshot(folder, n * train.batch_size).name}"} for n in train.snapshot_steps()]
-    listing = {"format": DICTIONARIES_FORMAT, "hook": hook, "dictionaries": entries, "snapshots": snapshots, "scale": scale}
-    files.write_json(folder / "dictionaries.json", listing)
+    tokens = [step * train.batch_size for step in train.snapshot_steps()]
+    snapshots = [{"tokens": n, "path": str(_snapshot(folder, n).relative_to(folder))} for n in tokens]
+    dictionary_list.write(folder / "dictionaries.json", hook, entries, snapshots)
     return [folder / "dictionaries.json", folder / "metrics.jsonl", *outputs, *(folder / s["path"] for s in snapshots)]

@@ -1,0 +1,37 @@
+"""Parquet tables."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+from launch.files import write_bytes
+
+
+def write_table(path: epath.PathLike, columns: dict[str, Any]) -> epath.Path:
+    """Writes columns of equal length (arrays, lists, or 2-D arrays, which become one list a row)."""
+    arrays = {}
+    for name, values in columns.items():
+        values = np.asarray(values) if not isinstance(values, list) else values
+        arrays[name] = pa.array(list(values)) if getattr(values, "ndim", 1) == 2 else pa.array(values)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(arrays), sink)
+    write_bytes(path, sink.getvalue().to_pybytes())
+    return epath.Path(path)
+
+
+def read_table(path: epath.PathLike) -> dict[str, Any]:
+    """Columns as NumPy arrays (lists of lists for list columns). Raises FileNotFoundError or ValueError naming the file."""
+    path = epath.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no table at {path}")
+    try:
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is damaged: not Parquet ({error})") from error
+    return {
+        name: np.stack(table[name].to_numpy()) if pa.types.is_list(table[name].type) else table[name].to_numpy()
+        for name in table.column_names
+    }

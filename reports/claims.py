@@ -1,0 +1,119 @@
+"""The claims C1–C7 of the source paper, each decided by a rule fixed in the config before the run.
+
+A claim is `yes` or `no` only on enough seeds and features, and only if a whole interval lies on one side of the rule's
+threshold; else `undecided`.  What no stage measures is `not measured yet`.
+"""
+
+from typing import Any, NamedTuple
+
+from reports.results import Results
+from reports.text import number, with_interval
+
+YES, NO, UNDECIDED, NOT_MEASURED = "yes", "no", "undecided", "not measured yet"
+
+
+class Claim(NamedTuple):
+    """One row of the claims table."""
+
+    name: str
+    paper: str
+    measured: str
+    holds: str
+    because: str
+
+
+_PAPER = {
+    "C1": "A per-feature signal, p̂, separates stable from unstable features.",
+    "C2": "Stable features carry most of reconstruction and prediction; masking 4N unstable costs less than masking N stable.",
+    "C3": "Unstable features are rarer (0.18 % of tokens against 0.44 %) and dominated by surface form.",
+    "C4": "Unstable features concentrate in a reproducible subspace of lower rank (effective rank / D 0.59–0.65 against 0.80–0.81).",
+    "C5": "A planted low-rank block is recovered as a subspace and not as individual latents.",
+    "C6": "Pooling features over seeds gives a more stable SAE at preserved explained variance.",
+    "C7": "Stable and unstable can be told from decoder rows on seeds not trained on (F1 0.67–0.73).",
+}
+
+
+def decide(results: Results, rules: Any) -> list[Claim]:
+    """All claims in order, from the result files and `config.claims`."""
+    decided = {"C1": _c1(results, rules), "C3": _c3(results, rules), "C4": _c4(results, rules)}
+    rows = []
+    for name, paper in _PAPER.items():
+        measured, holds, because = decided.get(name, ("–", NOT_MEASURED, "no stage measures it yet"))
+        rows.append(Claim(name, paper, measured, holds, because))
+    return rows
+
+
+def as_markdown(claims: list[Claim], on: str) -> str:
+    """The table for README, with what it was measured on."""
+    lines = ["| claim | the paper says | measured here | on | holds |", "|---|---|---|---|---|"]
+    for c in claims:
+        where = "–" if c.holds == NOT_MEASURED else on
+        lines.append(f"| {c.name} | {c.paper} | {c.measured} | {where} | **{c.holds}**: {c.because} |")
+    return "\n".join(lines) + "\n"
+
+
+def _too_little(results: Results, rules: Any) -> str | None:
+    """Why nothing can be decided here, if so."""
+    s = results.summary["stability"]
+    if len(s["seeds"]) < rules.min_seeds:
+        return f"{len(s['seeds'])} seeds, config.claims.min_seeds={rules.min_seeds}"
+    for label in ("stable", "unstable"):
+        count = s[f"live_{label}_features"]["value"]
+        if count < rules.min_features:
+            return f"{count} live {label} features in all seeds, config.claims.min_features={rules.min_features}"
+    return None
+
+
+def _side(estimate: dict[str, Any], threshold: float) -> str:
+    """YES if the whole interval lies above the threshold, NO if below, else UNDECIDED."""
+    if estimate["low"] is None or estimate["high"] is None:
+        return UNDECIDED
+    return YES if estimate["low"] > threshold else NO if estimate["high"] < threshold else UNDECIDED
+
+
+def _c1(results: Results, rules: Any) -> tuple[str, str, str]:
+    s = results.summary["stability"]
+    difference = s["split_half_difference"]
+    measured = (
+        f"labelled on half of the comparisons, stable features reappear in the other half with p̂ higher by {with_interval(difference)} "
+        f"than unstable ones; stable {with_interval(s['stable_share_live'])} of live features, unstable {with_interval(s['unstable_share_live'])}"
+    )
+    if because := _too_little(results, rules):
+        return measured, UNDECIDED, because
+    null = s["mean_p_live"]["null"]
+    if null >= rules.c1_chance:
+        return measured, UNDECIDED, f"chance is {number(null)}, not below {rules.c1_chance}: θ is too low for this width"
+    holds = _side(difference, rules.c1_difference)
+    return measured, holds, f"rule: the interval of the difference above {rules.c1_difference}, chance below {rules.c1_chance}"
+
+
+def _c3(results: Results, rules: Any) -> tuple[str, str, str]:
+    ratio = results.figure("stability.firing_rate_stable_over_unstable")
+    measured = f"stable features fire {with_interval(ratio)} times as often as unstable ones (surface form: not measured yet)"
+    if because := _too_little(results, rules):
+        return measured, UNDECIDED, because
+    if _side(ratio, rules.c3_ratio) == NO:
+        return measured, NO, f"unstable features are not rarer (rule: ratio above {rules.c3_ratio})"
+    rarer = "they are rarer" if _side(ratio, rules.c3_ratio) == YES else "whether they are rarer cannot be told"
+    return measured, UNDECIDED, f"{rarer}; surface form is not measured yet"
+
+
+def _c4(results: Results, rules: Any) -> tuple[str, str, str]:
+    s = results.summary["subspace"]
+    if "not_measured" in s:
+        return "–", UNDECIDED, s["not_measured"]
+    measured = (
+        f"top-{s['headline_rank']} planes of unstable features overlap between seeds by {with_interval(s['overlap_unstable'])}, "
+        f"{with_interval(s['overlap_excess'])} over the strongest null; effective rank / D at n={s['features_per_set']}: "
+        f"unstable {with_interval(s['effective_rank_unstable'])}, stable {with_interval(s['effective_rank_stable'])}"
+    )
+    if because := _too_little(results, rules):
+        return measured, UNDECIDED, because
+    excess = _side(s["overlap_excess"], rules.c4_excess)
+    lower = _side(s["effective_rank_stable_minus_unstable"], 0.0)
+    holds = YES if (excess, lower) == (YES, YES) else NO if NO in (excess, lower) else UNDECIDED
+    because = {YES: "both rules met", NO: "not met: ", UNDECIDED: "an interval crosses its threshold: "}[holds]
+    if holds != YES:
+        parts = {f"overlap over the strongest null above {rules.c4_excess}": excess, "lower effective rank than stable": lower}
+        because += "; ".join(f"{name}: {verdict}" for name, verdict in parts.items())
+    return measured, holds, because

@@ -1,0 +1,79 @@
+"""The short table that ends a run, and what each headline figure means."""
+
+from typing import NamedTuple
+
+from etils import epath
+
+from reports.results import Results
+from reports.text import number, with_interval
+
+
+class Figure(NamedTuple):
+    """A headline figure: its path in the summary, its name, and the sentence that says what it means."""
+
+    path: str
+    name: str
+    meaning: str
+
+
+FIGURES = (
+    Figure("stability.mean_p_live", "mean p̂, live features", "probability that a live feature of one seed has a match (cosine ≥ θ) in another seed"),
+    Figure("stability.mean_p_all", "mean p̂, all features", "the same with dead and rare features, which count against stability for nothing"),
+    Figure("stability.mean_p_live_chance_corrected", "mean p̂, chance-corrected", "(p̂ − c)/(1 − c) with c the strongest null's rate"),
+    Figure("stability.stable_share_live", "stable share", "live features that reappear in at least 1−ε of the other seeds"),
+    Figure("stability.unstable_share_live", "unstable share", "live features that reappear in at most ε of the other seeds"),
+    Figure("stability.split_half_difference", "split-half difference", "labelled on half of the other seeds, how much higher stable features' p̂ is than unstable ones' in the other half"),
+    Figure("stability.mmcs", "MMCS", "mean over features of the best signed cosine in another seed"),
+    Figure("stability.firing_rate_stable_over_unstable", "firing rate, stable / unstable", "how many times as often stable live features fire as unstable ones"),
+    Figure("stability.energy_stable_over_unstable", "energy, stable / unstable", "the same for Σ f²‖d‖², a feature's share of the activations' variance"),
+    Figure("subspace.overlap_unstable", "subspace overlap, unstable", "overlap between seeds of the top-r planes of their unstable features, 1 if equal"),
+    Figure("subspace.overlap_excess", "overlap over strongest null", "that overlap less what the best other predictor reaches (stable or random features of another seed, activation PCA, random plane)"),
+    Figure("subspace.effective_rank_unstable", "effective rank / D, unstable", "exp of the spectrum's entropy over the width, at equal n; null: random live features"),
+    Figure("subspace.effective_rank_stable", "effective rank / D, stable", "the same for stable features"),
+    Figure("stability.explained_variance", "explained variance", "share of the held-out activations' variance that the SAEs reconstruct; null: their mean"),
+    Figure("stability.l0", "L0", "active features a token"),
+    Figure("stability.dead_share", "dead share", "features that never fire on the held-out tokens"),
+    Figure("stability.live_stable_features", "live stable features", "in all seeds together"),
+    Figure("stability.live_unstable_features", "live unstable features", "in all seeds together"),
+)  # fmt: skip
+
+
+def print_headline(workdir: epath.Path) -> None:
+    """Prints the figures there are, the page's path, and why a set is too small if it is."""
+    results = Results(workdir)
+    if not results.summary:
+        return
+    rows = [("", "value [interval]", "null")]
+    for f in FIGURES:
+        stage, key = f.path.split(".")
+        if key in results.summary.get(stage, {}):
+            estimate = results.figure(f.path)
+            rows.append((f.name, with_interval(estimate), number(estimate["null"])))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    print()
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for sentence in remarks(results):
+        print(sentence)
+    if results.has("report/index.html"):
+        print(f"\nreport: {workdir / 'report' / 'index.html'}")
+
+
+def remarks(results: Results, wanted: int = 50) -> list[str]:
+    """What a reader must know before believing the figures: sets that are too small, and how far from a plateau p̂ is."""
+    s, out = results.summary["stability"], []
+    for label in ("stable", "unstable"):
+        count = s[f"live_{label}_features"]["value"]
+        if count < wanted:
+            out.append(f"Only {count} live {label} features (at least {wanted} wanted): train longer, with more seeds, or another dictionary size.")
+    if "not_measured" in results.summary.get("subspace", {}):
+        out.append(f"Subspaces were not measured: {results.summary['subspace']['not_measured']}.")
+    curve = results.table("stability/tokens_curve.parquet") if results.has("stability/tokens_curve.parquet") else []
+    trained = [row for row in curve if row["tokens"] > 0]
+    if len(trained) >= 2:
+        a, b = trained[-2:]
+        out.append(
+            f"p̂ (all features) went from {a['p']:.3f} at {a['tokens']:,} to {b['p']:.3f} at {b['tokens']:,} tokens: "
+            + ("no plateau yet, more training would change the figures." if b["p"] - a["p"] > 0.02 else "close to a plateau.")
+        )
+    return out

@@ -1,0 +1,70 @@
+"""The page: one self-contained HTML file that works from disk, offline, and PNG copies of its figures."""
+
+import importlib.resources
+import json
+from typing import Any, NamedTuple
+
+import altair as alt
+import jinja2
+import vl_convert
+from etils import epath
+
+from interpret.contexts import Context
+from reports import figures, headline
+from reports.claims import Claim
+from reports.results import Results
+from reports.text import number, with_interval
+
+
+class Example(NamedTuple):
+    """A feature with the contexts in which it fires most."""
+
+    seed: int
+    feature: int
+    label: str
+    p: str
+    firing_rate: str
+    contexts: list[tuple[float, Context]]
+
+
+def write_page(folder: epath.Path, results: Results, claims: list[Claim], examples: list[Example], settings: Any, title: str) -> list[epath.Path]:
+    """Writes `index.html` and a PNG per figure into `folder`; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = figures.all_figures(results, settings.stability.theta)
+    outputs = []
+    for figure in shown:
+        path = folder / f"{figure.name}.png"
+        path.write_bytes(vl_convert.vegalite_to_png(figure.chart.to_dict(), vl_version=_vega_lite(), scale=settings.report.png_scale))
+        outputs.append(path)
+    rows = []
+    for f in headline.FIGURES:
+        stage, key = f.path.split(".")
+        if key in results.summary.get(stage, {}):
+            e = results.figure(f.path)
+            rows.append({"name": f.name, "value": with_interval(e), "null": number(e["null"]), "n": f"{e['n']['count']:,} {e['n']['of']}", "unit": e["unit"], "meaning": f.meaning})
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        importlib.resources.files("reports").joinpath("page.html.jinja").read_text()
+    )
+    html = template.render(
+        title=title,
+        vega=vl_convert.javascript_bundle(vl_version=_vega_lite()),
+        figures=[{"name": f.name, "title": f.title, "sentence": f.sentence, "spec": _script_json(f.chart.to_dict())} for f in shown],
+        rows=rows,
+        remarks=headline.remarks(results),
+        claims=claims,
+        examples=examples,
+        settings=settings,
+        evaluation_rows=results.summary["stability"]["evaluation_rows"],
+    )
+    (folder / "index.html").write_text(html)
+    return [folder / "index.html", *outputs]
+
+
+def _vega_lite() -> str:
+    """The Vega-Lite version that Altair writes for, as major.minor."""
+    return ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+
+
+def _script_json(value: Any) -> str:
+    """JSON that cannot end the script element it stands in, whatever strings it holds."""
+    return json.dumps(value).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -1,0 +1,1 @@
+"""Which features reappear across seeds, and which subspaces do: arrays in, arrays out."""

@@ -1,0 +1,81 @@
+"""Do sets of features of different seeds span the same subspace? Tables over seed pairs and ranks, for equal-n draws."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from stability import subspaces
+
+
+class Bases(NamedTuple):
+    """Of every seed S and draw T of n features: the rows, their singular directions (columns) and values, R = min(n, D)."""
+
+    rows_STND: Float[Array, "S T N D"]
+    u_STDR: Float[Array, "S T D R"]
+    sigma_STR: Float[Array, "S T R"]
+
+
+def draw_bases(unit_SFD: np.ndarray, members: list[np.ndarray], n: int, draws: int, seeds: tuple[int, ...], salt: int) -> Bases:
+    """Draws `n` of each seed's `members`, `draws` times, keyed by the seed's number, so that their order does not matter.
+
+    Args:
+      unit_SFD: unit decoder rows.
+      members: per seed the feature indices of the set.
+      salt: tells sets apart.
+    """
+    chosen = [
+        subspaces.subsample(np.random.default_rng((salt, seed)), features, n, draws)
+        for seed, features in zip(seeds, members, strict=True)
+    ]
+    rows_STND = jnp.asarray(np.stack([w_FD[index_TN] for w_FD, index_TN in zip(unit_SFD, chosen, strict=True)]))
+    u_STDR, sigma_STR = jax.jit(subspaces.top_directions)(rows_STND)
+    return Bases(rows_STND, u_STDR, sigma_STR)
+
+
+def overlap_between_seeds(a: Bases, b: Bases, ranks: tuple[int, ...]) -> np.ndarray:
+    """Overlap of the top-r planes of set `a` in seed i and set `b` in seed j, mean over draws: (S, S, K), diagonal NaN."""
+    one = jax.jit(lambda u, v: subspaces.nested_overlap(u, v, ranks).mean(0))
+    return _over_pairs(lambda i, j: one(a.u_STDR[i], b.u_STDR[j]), len(a.u_STDR), len(ranks))
+
+
+def energy_between_seeds(a: Bases, b: Bases, ranks: tuple[int, ...]) -> np.ndarray:
+    """Share of the energy of set `b` in seed j inside the top-r plane of set `a` in seed i: (S, S, K), diagonal NaN."""
+    one = jax.jit(lambda u, rows: subspaces.nested_energy(rows, u, ranks).mean(0))
+    return _over_pairs(lambda i, j: one(a.u_STDR[i], b.rows_STND[j]), len(a.u_STDR), len(ranks))
+
+
+def angles_between_seeds(a: Bases, rank: int) -> np.ndarray:
+    """Principal angles (degrees, ascending) of the top-`rank` planes of two seeds, mean over draws: (S, S, rank), diagonal NaN."""
+    one = jax.jit(lambda u, v: jnp.degrees(subspaces.principal_angles(u[..., :rank], v[..., :rank])).mean(0))
+    return _over_pairs(lambda i, j: one(a.u_STDR[i], a.u_STDR[j]), len(a.u_STDR), rank)
+
+
+def overlap_with_plane(b: Bases, plane_DD: np.ndarray, ranks: tuple[int, ...]) -> np.ndarray:
+    """Overlap of each seed's top-r plane with the leading r columns of one fixed basis: (S, K)."""
+    plane = jnp.asarray(plane_DD, jnp.float32)
+    return np.asarray(jax.jit(jax.vmap(jax.vmap(lambda u: subspaces.nested_overlap(u, plane, ranks))))(b.u_STDR).mean(1))
+
+
+def energy_in_plane(b: Bases, plane_DD: np.ndarray, ranks: tuple[int, ...]) -> np.ndarray:
+    """Share of each seed's energy inside the leading r columns of one fixed basis: (S, K)."""
+    plane = jnp.asarray(plane_DD, jnp.float32)
+    return np.asarray(jax.jit(jax.vmap(jax.vmap(lambda rows: subspaces.nested_energy(rows, plane, ranks))))(b.rows_STND).mean(1))
+
+
+def principal_components(acts_ND: np.ndarray) -> np.ndarray:
+    """Directions of most variance of centred activations, as columns, descending; float64 covariance."""
+    centred = acts_ND - acts_ND.mean(axis=0, dtype=np.float64)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    return vectors[:, ::-1]
+
+
+def _over_pairs(one, seeds: int, width: int) -> np.ndarray:
+    out = np.full((seeds, seeds, width), np.nan)
+    for i in range(seeds):
+        for j in range(seeds):
+            if i != j:
+                out[i, j] = np.asarray(one(i, j))
+    return out
