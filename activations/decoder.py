@@ -72,8 +72,7 @@ def init_params(key: jax.Array, config: DecoderConfig) -> Params:
     shapes |= {"up": (d, f, 0.02), "down": (f, d, residual_scale)}
     keys = dict(zip([*shapes, "embed", "unembed"], jax.random.split(key, len(shapes) + 2), strict=True))
     layers: Params = {
-        name: {"w": scale * jax.random.normal(keys[name], (n, i, o)), "b": jnp.zeros((n, o))}
-        for name, (i, o, scale) in shapes.items()
+        name: {"w": scale * jax.random.normal(keys[name], (n, i, o)), "b": jnp.zeros((n, o))} for name, (i, o, scale) in shapes.items()
     }
     norms: Params = {name: {"w": jnp.ones((n, d)), "b": jnp.zeros((n, d))} for name in ("attention_norm", "mlp_norm")}
     params: Params = {
@@ -92,7 +91,7 @@ def run(
     """The residual stream entering layer `upto`, (B, T, D), or without `upto` the logits, (B, T, V).
 
     `upto` = number of layers is the stream leaving the last one; it may be traced.  `unroll` writes the layers out one
-    after another (training: a third off the backward pass on CPU, for a compile time that grows with depth).
+    after another, for reverse mode (compile time grows with depth).
     Right padding needs no mask: attention is causal.
     """
     h_BTD = params["embed"]["w"][tokens_BT]
@@ -104,7 +103,7 @@ def run(
 def resume_from(
     params: Params, config: DecoderConfig, h_BTD: Float[Array, "B T D"], layer: Any, *, unroll: bool = False
 ) -> Float[Array, "B T V"]:
-    """Logits from the residual stream entering `layer`; `layer` must be static for reverse-mode differentiation."""
+    """Logits from the residual stream entering `layer`, which may be traced; reverse mode needs a static one and `unroll`."""
     return unembed(params, config, _run_layers(params, config, h_BTD, layer, config.n_layers, unroll))
 
 
@@ -114,9 +113,7 @@ def unembed(params: Params, config: DecoderConfig, h_BTD: Float[Array, "B T D"])
     return h_BTD @ (params["embed"]["w"].T if config.tied_embeddings else params["unembed"]["w"])
 
 
-def next_token_nll(
-    params: Params, config: DecoderConfig, tokens_BT: Int[Array, "B T"], *, unroll: bool = False
-) -> Float[Array, "B U"]:
+def next_token_nll(params: Params, config: DecoderConfig, tokens_BT: Int[Array, "B T"], *, unroll: bool = False) -> Float[Array, "B U"]:
     """Negative log-likelihood (nats) of tokens 1 … T-1 given those before them; shape (B, T-1)."""
     logits_BUV = run(params, config, tokens_BT, unroll=unroll)[:, :-1].astype(jnp.float32)
     target_BU = tokens_BT[:, 1:]
@@ -135,7 +132,10 @@ def _run_layers(params: Params, config: DecoderConfig, h_BTD: Array, start: Any,
         for i in range(start, stop):
             h_BTD = one_layer(i, h_BTD)
         return h_BTD
-    return jax.lax.fori_loop(start, stop, one_layer, h_BTD)
+    # Not fori_loop: it turns bounds it can read into a loop of known length, which XLA may unroll and fuse otherwise, and
+    # stopping half-way would then cost bits.
+    carry = (jnp.asarray(start, jnp.int32), h_BTD)
+    return jax.lax.while_loop(lambda c: c[0] < stop, lambda c: (c[0] + 1, one_layer(*c)), carry)[1]
 
 
 def _block(layer: Params, config: DecoderConfig, x_BTD: Array, rotary: tuple[Array, Array]) -> Array:

@@ -187,7 +187,8 @@ def save(folder: str | pathlib.Path, config: DecoderConfig, params: Params, toke
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}, indent=2) + "\n"
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}, indent=2)
+        + "\n"
     )
 
 
@@ -200,4 +201,3 @@ def model_digest(folder: str | pathlib.Path) -> str:
             raise FileNotFoundError(f"no {name} in {folder}: lm.path must name a folder in Hugging Face layout")
         digest.update(name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-

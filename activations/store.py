@@ -118,7 +118,9 @@ class ActivationStore:
             if not file.is_file():
                 raise FileNotFoundError(f"activation shard {file} is missing: harvest again with --overwrite")
             if file.stat().st_size != shard["bytes"]:
-                raise ValueError(f"activation shard {file} has {file.stat().st_size} bytes, {shard['bytes']} were written: harvest again with --overwrite")
+                raise ValueError(
+                    f"activation shard {file} has {file.stat().st_size} bytes, {shard['bytes']} were written: harvest again with --overwrite"
+                )
         self.width: int = self.manifest["width"]
         self.rows: int = self.manifest["rows"]
 

@@ -39,7 +39,7 @@ def study() -> ml_collections.ConfigDict:
 
     c.train = train = ml_collections.ConfigDict()
     train.tokens = 2_500_000  # seen by each SAE, repeats included; rounded up to whole dispatches
-    train.batch_size = 1024  # activations a step
+    train.batch_size = 512  # activations a step
     train.lr = 0.0  # peak; 0: 2e-4·√(2^14/F) (dictionary_learning)
     train.warmup_fraction = 0.05  # of the steps
     train.decay_fraction = 0.2  # of the steps at the end, linear to 0
@@ -47,6 +47,7 @@ def study() -> ml_collections.ConfigDict:
     train.adam_b2 = 0.999
     train.adam_eps = 1e-8
     train.clip_norm = 1.0  # global gradient norm, of each seed alone
+    train.lanes = 0  # seeds in one vmap, the groups in turn; 0: 2 on CPU, all of a device's seeds on an accelerator
     train.steps_per_dispatch = 16  # steps scanned on the device between two looks from the host
     train.checkpoint_every = 800  # steps; a multiple of steps_per_dispatch
     train.snapshots = 8  # dictionaries kept along training, even in log tokens; at least 6 for p̂ against tokens

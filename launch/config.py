@@ -87,7 +87,12 @@ class Pretrain:
         _check(self.weight_decay >= 0, "pretrain.weight_decay", self.weight_decay, "must not be negative")
         for field in ("steps", "checkpoint_every", "eval_every"):
             value = getattr(self, field)
-            _check(value % self.steps_per_dispatch == 0, f"pretrain.{field}", value, f"must be a multiple of steps_per_dispatch={self.steps_per_dispatch}")
+            _check(
+                value % self.steps_per_dispatch == 0,
+                f"pretrain.{field}",
+                value,
+                f"must be a multiple of steps_per_dispatch={self.steps_per_dispatch}",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +229,11 @@ def validated(config: ml_collections.ConfigDict) -> Any:
     """
     stages = tuple(config.get("stages", ()))
     if not stages or (unknown := [s for s in stages if s not in STAGES]):
-        raise ValueError(f"config.stages={stages!r}: each must be one of {list(STAGES)}" if not stages else f"config.stages: {unknown[0]!r} is none of {list(STAGES)}")
+        raise ValueError(
+            f"config.stages={stages!r}: each must be one of {list(STAGES)}"
+            if not stages
+            else f"config.stages: {unknown[0]!r} is none of {list(STAGES)}"
+        )
     return _from_dict(Pretraining if "pretrain" in stages else Study, config.to_dict(), "")
 
 
@@ -252,6 +261,11 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return None
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    _check(isinstance(value, hint) and not (isinstance(value, bool) and hint is int), name, value, f"must be of type {getattr(hint, '__name__', hint)}")
+    _check(
+        isinstance(value, hint) and not (isinstance(value, bool) and hint is int),
+        name,
+        value,
+        f"must be of type {getattr(hint, '__name__', hint)}",
+    )
     _check(not isinstance(value, float) or math.isfinite(value), name, value, "must be a finite number")
     return value

@@ -6,15 +6,16 @@ saved: run the same command again.
 
 import sys
 import traceback
-from collections import Counter
 
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
-from launch import signals
+from launch import command_line, signals
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Python file of the experiment, with an argument after a colon.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Python file of the experiment, with an argument after a colon.", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
 _STAGES = flags.DEFINE_list("stages", [], "Run these of the config's stages only.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Throw away results that were made with other settings.")
@@ -22,32 +23,29 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv: list[str]) -> int:
-    given = Counter(arg.split("=")[0].lstrip("-") for arg in sys.argv[1:] if arg.startswith("--"))
-    if repeated := [name for name, count in given.items() if count > 1]:
-        raise app.UsageError(f"--{repeated[0]} is given more than once")
-    if argv[1:]:
-        raise app.UsageError(f"{argv[1]!r} is no flag: all arguments have the form --name=value")
+    del argv
     logging.set_verbosity(logging.WARNING)
     signals.install()
     workdir = epath.Path(_WORKDIR.value)
     try:
-        from launch import config, runner  # after flags: a wrong flag is reported at once
-        from reports import headline
+        from launch import config, runner  # behind the flags, so that a wrong one is reported at once
 
         settings = config.validated(_CONFIG.value)
         runner.run_stages(_CONFIG.value, settings, workdir, _STAGES.value, _OVERWRITE.value)
         if "report" in settings.stages:
+            from reports import headline
+
             headline.print_headline(workdir)
     except signals.Stopped as stopped:
         print(f"{stopped}; run the same command again to go on", file=sys.stderr)
         return signals.EXIT_STOPPED
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        if workdir.exists():
+        if workdir.is_dir():
             (workdir / "error.log").write_text(traceback.format_exc())
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse_flags)

@@ -9,9 +9,5 @@ def make_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(), 1, 1), ("seed", "data", "model"), axis_types=(AxisType.Auto,) * 3)
 
 
-def over_seeds(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec("seed"))
-
-
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())

@@ -47,11 +47,11 @@ def run_stages(config: ml_collections.ConfigDict, settings: Any, workdir: epath.
             continue
         fingerprint = {"config": _fields(config, stage), "inputs": _inputs(stage, settings, records)}
         record = records[stage.name]
-        same = record is not None and record["fingerprint"] == fingerprint
-        if same and record["status"] == "done" and _outputs_stand(workdir, record):
-            print(f"{stage.name}: done already, skipped")
-            continue
-        if record is not None and not same:
+        if record is not None and record["fingerprint"] == fingerprint:
+            if record["status"] == "done" and _outputs_stand(workdir, record):
+                print(f"{stage.name}: done already, skipped")
+                continue
+        elif record is not None:
             if stage.guarded and not overwrite:
                 raise ValueError(_changed_inputs(stage, record, fingerprint, workdir))
             print(f"{stage.name}: its config or inputs changed, running again")
@@ -69,9 +69,7 @@ def _run_one(stage: Stage, settings: Any, workdir: epath.Path, fingerprint: dict
     print(f"{stage.name}: running", flush=True)
     started = time.perf_counter()
     outputs = stage.run(settings, workdir)
-    record["outputs"] = {
-        str(p.relative_to(folder)): {"sha256": files.sha256_file(p), "bytes": p.stat().length} for p in sorted(outputs)
-    }
+    record["outputs"] = {str(p.relative_to(folder)): {"sha256": files.sha256_file(p), "bytes": p.stat().length} for p in sorted(outputs)}
     record["status"] = "done"
     files.write_json(folder / "stage.json", record)
     seconds = time.perf_counter() - started

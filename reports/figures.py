@@ -172,7 +172,13 @@ def _over_ranks(results: Results, figure: str, title: str) -> Figure:
     band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
     line = base.mark_line(point=True).encode(
         y=alt.Y("value:Q", title=figure.replace("_", " ") + " (share)", scale=alt.Scale(domain=[0, 1])),
-        tooltip=["predictor:N", "rank:Q", alt.Tooltip("value:Q", format=".3f"), alt.Tooltip("low:Q", format=".3f"), alt.Tooltip("high:Q", format=".3f")],
+        tooltip=[
+            "predictor:N",
+            "rank:Q",
+            alt.Tooltip("value:Q", format=".3f"),
+            alt.Tooltip("low:Q", format=".3f"),
+            alt.Tooltip("high:Q", format=".3f"),
+        ],
     )
     s = results.summary["subspace"]
     own, excess = s[f"{figure}_unstable"], s[f"{figure}_excess"]
@@ -217,7 +223,8 @@ def _angles(results: Results) -> Figure:
     )
     band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
     line = base.mark_line(point=True).encode(
-        y=alt.Y("angle:Q", title="degrees", scale=alt.Scale(domain=[0, 90])), tooltip=["set:N", "index:Q", alt.Tooltip("angle:Q", format=".1f")]
+        y=alt.Y("angle:Q", title="degrees", scale=alt.Scale(domain=[0, 90])),
+        tooltip=["set:N", "index:Q", alt.Tooltip("angle:Q", format=".1f")],
     )
     sentence = (
         f"Angles between the top-{results.summary['subspace']['headline_rank']} planes of two seeds: 0° is a shared direction, "

@@ -65,7 +65,9 @@ def remarks(results: Results, wanted: int = 50) -> list[str]:
     for label in ("stable", "unstable"):
         count = s[f"live_{label}_features"]["value"]
         if count < wanted:
-            out.append(f"Only {count} live {label} features (at least {wanted} wanted): train longer, with more seeds, or another dictionary size.")
+            out.append(
+                f"Only {count} live {label} features (at least {wanted} wanted): train longer, with more seeds, or another dictionary size."
+            )
     if "not_measured" in results.summary.get("subspace", {}):
         out.append(f"Subspaces were not measured: {results.summary['subspace']['not_measured']}.")
     curve = results.table("stability/tokens_curve.parquet") if results.has("stability/tokens_curve.parquet") else []

@@ -27,7 +27,9 @@ class Example(NamedTuple):
     contexts: list[tuple[float, Context]]
 
 
-def write_page(folder: epath.Path, results: Results, claims: list[Claim], examples: list[Example], settings: Any, title: str) -> list[epath.Path]:
+def write_page(
+    folder: epath.Path, results: Results, claims: list[Claim], examples: list[Example], settings: Any, title: str
+) -> list[epath.Path]:
     """Writes `index.html` and a PNG per figure into `folder`; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     shown = figures.all_figures(results, settings.stability.theta)
@@ -41,13 +43,22 @@ def write_page(folder: epath.Path, results: Results, claims: list[Claim], exampl
         stage, key = f.path.split(".")
         if key in results.summary.get(stage, {}):
             e = results.figure(f.path)
-            rows.append({"name": f.name, "value": with_interval(e), "null": number(e["null"]), "n": f"{e['n']['count']:,} {e['n']['of']}", "unit": e["unit"], "meaning": f.meaning})
+            rows.append(
+                {
+                    "name": f.name,
+                    "value": with_interval(e),
+                    "null": number(e["null"]),
+                    "n": f"{e['n']['number']:,} {e['n']['of']}",
+                    "unit": e["unit"],
+                    "meaning": f.meaning,
+                }
+            )
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         importlib.resources.files("reports").joinpath("page.html.jinja").read_text()
     )
     html = template.render(
         title=title,
-        vega=vl_convert.javascript_bundle(vl_version=_vega_lite()),
+        vega=vl_convert.javascript_bundle(vl_version=_vega_lite()),  # type: ignore[call-arg]  # the stub lacks the default
         figures=[{"name": f.name, "title": f.title, "sentence": f.sentence, "spec": _script_json(f.chart.to_dict())} for f in shown],
         rows=rows,
         remarks=headline.remarks(results),

@@ -47,6 +47,7 @@ class TrainConfig:
       decay_fraction: of the steps at the end, linear to zero.
       adam_b1, adam_b2, adam_eps: Adam.
       clip_norm: global gradient norm of one seed.
+      lanes: seeds in one vmap; 0: 2 on CPU, all of a device's seeds elsewhere (`saes.step.plan_seeds`).
       steps_per_dispatch: steps scanned on the device between two looks from the host.
       checkpoint_every: steps.
       snapshots: dictionaries kept along the way for p̂ against tokens, evenly spaced in log tokens, the untrained and the
@@ -62,6 +63,7 @@ class TrainConfig:
     adam_b2: float
     adam_eps: float
     clip_norm: float
+    lanes: int
     steps_per_dispatch: int
     checkpoint_every: int
     snapshots: int
@@ -81,6 +83,8 @@ class TrainConfig:
             raise ValueError(
                 f"config.train.checkpoint_every={self.checkpoint_every}: must be a multiple of steps_per_dispatch={self.steps_per_dispatch}"
             )
+        if self.lanes == 1 or self.lanes < 0:
+            raise ValueError(f"config.train.lanes={self.lanes}: 0 (chosen by device) or at least 2")
         if self.snapshots < 2:
             raise ValueError(f"config.train.snapshots={self.snapshots}: at least 2 (untrained and final)")
 

@@ -3,7 +3,7 @@
 Training variants end in this one form, and every file format reads into it, so that nothing downstream knows variants.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.struct
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 Architecture = Literal["topk"]
+Leaf = Any  # an array, or what stands for one in a pytree: NumPy, a tracer, a shape, a sharding
 
 
 @flax.struct.dataclass
@@ -18,16 +19,16 @@ class Dictionary:
     """One SAE for inference, in units of the raw activations.
 
     Attributes:
-      w_enc_DF, b_enc_F: encoder.
-      w_dec_FD, b_dec_D: decoder; b_dec is subtracted from the input too.
+      w_enc_DF, b_enc_F: encoder, (D, F) and (F,), or with a leading seed axis.
+      w_dec_FD, b_dec_D: decoder, (F, D) and (D,), likewise; b_dec is subtracted from the input too.
       architecture: activation function; `topk` keeps the k largest pre-activations and clips them at 0.
       k: of top-k.
     """
 
-    w_enc_DF: Float[Array, "*S D F"]
-    b_enc_F: Float[Array, "*S F"]
-    w_dec_FD: Float[Array, "*S F D"]
-    b_dec_D: Float[Array, "*S D"]
+    w_enc_DF: Leaf
+    b_enc_F: Leaf
+    w_dec_FD: Leaf
+    b_dec_D: Leaf
     architecture: Architecture = flax.struct.field(pytree_node=False, default="topk")
     k: int = flax.struct.field(pytree_node=False, default=1)
 

@@ -11,17 +11,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from saes.config import SAEConfig
-from saes.dictionary import Dictionary, top_k_mask
+from saes.dictionary import Dictionary, Leaf, top_k_mask
 
 
-@flax.struct.dataclass
-class Params:
-    """Encoder and decoder; decoder rows have unit norm."""
+class Params(flax.struct.PyTreeNode):
+    """Encoder (D, F), (F,) and decoder (F, D), (D,), or all with a leading seed axis; decoder rows have unit norm."""
 
-    w_enc_DF: Float[Array, "*S D F"]
-    b_enc_F: Float[Array, "*S F"]
-    w_dec_FD: Float[Array, "*S F D"]
-    b_dec_D: Float[Array, "*S D"]
+    w_enc_DF: Leaf
+    b_enc_F: Leaf
+    w_dec_FD: Leaf
+    b_dec_D: Leaf
 
 
 class LossParts(NamedTuple):

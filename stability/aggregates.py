@@ -27,7 +27,14 @@ def bootstrapped(statistic: Statistic, seeds: int, draws: int, confidence: float
 
 
 def jackknifed(
-    statistic: Statistic, seeds: int, confidence: float, *, null: float | None, unit: str, log: bool = False, bounds: tuple[float, float] = (-np.inf, np.inf)
+    statistic: Statistic,
+    seeds: int,
+    confidence: float,
+    *,
+    null: float | None,
+    unit: str,
+    log: bool = False,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Estimate:
     """The statistic on all seeds with a t interval from leaving out one seed at a time (Efron & Tibshirani 1993, ch. 11).
 

@@ -8,7 +8,7 @@ import numpy as np
 class Count(NamedTuple):
     """How many of what an estimate rests on."""
 
-    count: int
+    number: int
     of: str
 
 

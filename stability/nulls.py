@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import scipy.special
 from jaxtyping import Array, Float
 
+from stability.similarity import AnyArray
+
 
 def haar_rotations(key: jax.Array, draws: int, width: int) -> Float[Array, "N D D"]:
     """Orthogonal matrices from the Haar measure: QR of a Gaussian matrix, signs fixed by R's diagonal (Mezzadri 2007)."""
@@ -12,7 +14,7 @@ def haar_rotations(key: jax.Array, draws: int, width: int) -> Float[Array, "N D 
     return q_NDD * jnp.sign(jnp.diagonal(r_NDD, axis1=-2, axis2=-1))[:, None, :]
 
 
-def rotate_each(key: jax.Array, w_dec_SFD: Float[Array, "S F D"], seeds: tuple[int, ...]) -> Float[Array, "S F D"]:
+def rotate_each(key: jax.Array, w_dec_SFD: Float[AnyArray, "S F D"], seeds: tuple[int, ...]) -> Float[Array, "S F D"]:
     """Every dictionary turned by a rotation of its own: geometry inside a seed kept, agreement between seeds destroyed.
 
     The rotation of a dictionary is keyed by its seed's number, so that the order of seeds does not matter.

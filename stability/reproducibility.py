@@ -1,11 +1,12 @@
 """Do sets of features of different seeds span the same subspace? Tables over seed pairs and ranks, for equal-n draws."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from stability import subspaces
 
@@ -13,9 +14,9 @@ from stability import subspaces
 class Bases(NamedTuple):
     """Of every seed S and draw T of n features: the rows, their singular directions (columns) and values, R = min(n, D)."""
 
-    rows_STND: Float[Array, "S T N D"]
-    u_STDR: Float[Array, "S T D R"]
-    sigma_STR: Float[Array, "S T R"]
+    rows_STND: Array
+    u_STDR: Array
+    sigma_STR: Array
 
 
 def draw_bases(unit_SFD: np.ndarray, members: list[np.ndarray], n: int, draws: int, seeds: tuple[int, ...], salt: int) -> Bases:
@@ -27,8 +28,7 @@ def draw_bases(unit_SFD: np.ndarray, members: list[np.ndarray], n: int, draws: i
       salt: tells sets apart.
     """
     chosen = [
-        subspaces.subsample(np.random.default_rng((salt, seed)), features, n, draws)
-        for seed, features in zip(seeds, members, strict=True)
+        subspaces.subsample(np.random.default_rng((salt, seed)), features, n, draws) for seed, features in zip(seeds, members, strict=True)
     ]
     rows_STND = jnp.asarray(np.stack([w_FD[index_TN] for w_FD, index_TN in zip(unit_SFD, chosen, strict=True)]))
     u_STDR, sigma_STR = jax.jit(subspaces.top_directions)(rows_STND)
@@ -72,7 +72,7 @@ def principal_components(acts_ND: np.ndarray) -> np.ndarray:
     return vectors[:, ::-1]
 
 
-def _over_pairs(one, seeds: int, width: int) -> np.ndarray:
+def _over_pairs(one: Callable[[int, int], Array], seeds: int, width: int) -> np.ndarray:
     out = np.full((seeds, seeds, width), np.nan)
     for i in range(seeds):
         for j in range(seeds):

@@ -5,29 +5,33 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Float
+
+AnyArray = jax.Array | np.ndarray
 
 
 class BestMatch(NamedTuple):
-    """For every row of one dictionary its most similar row of another.
+    """For every row of one dictionary its most similar row of another; any leading axes.
 
     Attributes:
       cosine: of that row, in [-1, 1].
-      partner: its index; the lowest of equals.
+      partner: its index, int32; the lowest of equals.
     """
 
-    cosine: Float[Array, "*P F"]
-    partner: Int[Array, "*P F"]
+    cosine: Array
+    partner: Array
 
 
-def unit_rows(w_FD: Float[Array, "*S F D"]) -> Float[Array, "*S F D"]:
+def unit_rows(w_FD: Float[AnyArray, "*S F D"]) -> Float[Array, "*S F D"]:
     """Rows divided by their norm. Rows of zeros stay zeros and are similar (cosine 0) to nothing."""
+    w_FD = jnp.asarray(w_FD)
     norm = jnp.linalg.norm(w_FD, axis=-1, keepdims=True)
     return jnp.where(norm > 0, w_FD / jnp.where(norm > 0, norm, 1.0), 0.0)
 
 
 @functools.partial(jax.jit, static_argnames="block_size")
-def best_match(a_FD: Float[Array, "F D"], b_GD: Float[Array, "G D"], *, block_size: int = 1024) -> tuple[BestMatch, BestMatch]:
+def best_match(a_FD: Float[AnyArray, "F D"], b_GD: Float[AnyArray, "G D"], *, block_size: int = 1024) -> tuple[BestMatch, BestMatch]:
     """Best matches of `a`'s rows in `b` and of `b`'s rows in `a`, from one product computed a block of `a` at a time.
 
     Args:
@@ -56,11 +60,11 @@ def best_match(a_FD: Float[Array, "F D"], b_GD: Float[Array, "G D"], *, block_si
     start = BestMatch(jnp.full(g, -jnp.inf), jnp.zeros(g, jnp.int32))
     b_in_a, a_in_b = jax.lax.scan(one_block, start, (blocks, starts))
     a_in_b = jax.tree.map(lambda x: x.reshape(-1)[:f], a_in_b)
-    clip = lambda m: m._replace(cosine=jnp.clip(m.cosine, -1.0, 1.0))  # noqa: E731
+    clip = lambda m: m._replace(cosine=jnp.clip(m.cosine, -1.0, 1.0))
     return clip(a_in_b), clip(b_in_a)
 
 
-def all_pairs(w_dec_SFD: Float[Array, "S F D"], *, block_size: int = 1024) -> BestMatch:
+def all_pairs(w_dec_SFD: Float[AnyArray, "S F D"], *, block_size: int = 1024) -> BestMatch:
     """Best matches for every ordered pair (anchor, other), shapes (S, S, F); the diagonal is cosine NaN, partner -1.
 
     Raises:
@@ -71,9 +75,9 @@ def all_pairs(w_dec_SFD: Float[Array, "S F D"], *, block_size: int = 1024) -> Be
         raise ValueError(f"{s} dictionary: stability compares at least 2")
     if not bool(jnp.isfinite(w_dec_SFD).all()):
         raise ValueError("a dictionary holds NaN or infinity; leave that seed out")
-    unit_SFD = unit_rows(jnp.asarray(w_dec_SFD))
+    unit_SFD = unit_rows(w_dec_SFD)
     first, second = (jnp.asarray(i) for i in zip(*((i, j) for i in range(s) for j in range(i + 1, s)), strict=True))
-    one_pair = lambda ij: best_match(unit_SFD[ij[0]], unit_SFD[ij[1]], block_size=block_size)  # noqa: E731
+    one_pair = lambda ij: best_match(unit_SFD[ij[0]], unit_SFD[ij[1]], block_size=block_size)
     there_PF, back_PF = jax.jit(lambda i, j: jax.lax.map(one_pair, (i, j)))(first, second)
     cosine = jnp.full((s, s, f), jnp.nan).at[first, second].set(there_PF.cosine).at[second, first].set(back_PF.cosine)
     partner = jnp.full((s, s, f), -1, jnp.int32)

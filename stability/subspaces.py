@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -35,10 +34,8 @@ def effective_rank(sigma_R: Float[Array, "*N R"]) -> EffectiveRank:
 
     square = jnp.square(sigma_R)
     total, fourth, top = square.sum(-1), jnp.square(square).sum(-1), square.max(-1)
-    safe = lambda x: jnp.where(x > 0, x, 1.0)  # noqa: E731
-    return EffectiveRank(
-        exp_entropy(sigma_R), exp_entropy(square), jnp.square(total) / safe(fourth), total / safe(top)
-    )
+    safe = lambda x: jnp.where(x > 0, x, 1.0)
+    return EffectiveRank(exp_entropy(sigma_R), exp_entropy(square), jnp.square(total) / safe(fourth), total / safe(top))
 
 
 def top_directions(rows_ND: Float[Array, "*B N D"]) -> tuple[Float[Array, "*B D R"], Float[Array, "*B R"]]:
@@ -72,9 +69,9 @@ def captured_energy(rows_ND: Float[Array, "*B N D"], u_DR: Float[Array, "*B D R"
     return jnp.sum(jnp.square(rows_ND @ u_DR), axis=(-2, -1)) / jnp.sum(jnp.square(rows_ND), axis=(-2, -1))
 
 
-def nested_overlap(u_DR: Float[Array, "*B D R"], v_DR: Float[Array, "*B D R"], ranks: tuple[int, ...]) -> Float[Array, "*B K"]:
+def nested_overlap(u_DR: Float[Array, "*B D R"], v_DQ: Float[Array, "*B D Q"], ranks: tuple[int, ...]) -> Float[Array, "*B K"]:
     """`overlap` of the leading r columns for every r in `ranks`, from one product."""
-    square = jnp.square(jnp.swapaxes(u_DR, -1, -2) @ v_DR)
+    square = jnp.square(jnp.swapaxes(u_DR, -1, -2) @ v_DQ)
     return jnp.stack([square[..., :r, :r].sum((-2, -1)) / r for r in ranks], axis=-1)
 
 

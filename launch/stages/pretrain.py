@@ -89,6 +89,7 @@ def model_config(c: Any) -> decoder.DecoderConfig:
 def make_optimizer(c: Any) -> optax.GradientTransformation:
     """AdamW(0.9, 0.95) behind a global-norm clip; decay on matrices only."""
     schedule = optax.warmup_cosine_decay_schedule(c.lr / c.warmup_steps, c.lr, c.warmup_steps, c.steps, c.lr * c.final_lr_fraction)
+
     # Stacked biases and norms have two axes (layer, width), stacked matrices three; embeddings two, and are decayed.
     def is_matrix(path: Any, leaf: Any) -> bool:
         return leaf.ndim >= 2 and path[-1].key == "w" and not any("norm" in str(getattr(k, "key", "")) for k in path)
@@ -113,7 +114,7 @@ def train_steps(
     def step(state: State, batch: tuple[jax.Array, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
         loss, grads = jax.value_and_grad(loss_fn)(state.params, *batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(grads)}
+        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(grads)}
         return State(optax.apply_updates(state.params, updates), opt_state), metrics
 
     state, metrics = jax.lax.scan(step, state, batches)

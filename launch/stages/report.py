@@ -18,7 +18,9 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     decided = claims.decide(results, config.claims)
     on = f"{config.lm.path}, {len(config.seed_list)} seeds, F={config.sae.n_features}"
     files.write_bytes(folder / "claims.md", claims.as_markdown(decided, on).encode())
-    files.write_json(folder / "summary.json", {"claims": {c.name: {"holds": c.holds, "because": c.because, "measured": c.measured} for c in decided}})
+    files.write_json(
+        folder / "summary.json", {"claims": {c.name: {"holds": c.holds, "because": c.because, "measured": c.measured} for c in decided}}
+    )
     examples = _examples(results, workdir, config.report)
     outputs = page.write_page(folder, results, decided, examples, config, "Which features reappear across seeds")
     return [*outputs, folder / "claims.md", folder / "summary.json"]

@@ -14,7 +14,6 @@ from etils import epath
 from activations.store import ActivationStore
 from launch import dictionary_list, files, signals
 from launch.tables import write_table
-from saes.dictionary import Dictionary
 from saes.evaluation import Evaluation, evaluate
 from stability import aggregates, nulls, reappearance, resampling, similarity
 from stability.estimates import Count, Estimate
@@ -105,7 +104,7 @@ def _curve(snapshots: list[tuple[int, epath.Path]], seeds: tuple[int, ...], acts
     """p̂ against training tokens, with explained variance, L0 and dead fraction beside it (means over seeds)."""
     stride = max(1, len(acts_ND) // c.curve_rows)
     some_ND = acts_ND[::stride][: c.curve_rows]
-    rows: list[dict[str, float]] = []
+    rows: list[dict[str, Any]] = []
     for tokens, path in snapshots:
         dictionaries = dictionary_list.load_snapshot(path)
         cosine = jax.device_get(similarity.all_pairs(dictionaries.w_dec_FD, block_size=c.block_size)).cosine
@@ -129,34 +128,44 @@ def _curve(snapshots: list[tuple[int, epath.Path]], seeds: tuple[int, ...], acts
 
 def _mean_p(hits_SSF: np.ndarray, among_SF: np.ndarray, c: Any, null: float | None) -> Estimate:
     share_SS = aggregates.share_reappearing(hits_SSF, among_SF)
-    statistic = lambda w: resampling.pair_mean(share_SS, w)  # noqa: E731
+    statistic = lambda w: resampling.pair_mean(share_SS, w)
     return aggregates.bootstrapped(statistic, len(share_SS), c.bootstrap_draws, c.confidence, null=null, unit="probability")
 
 
 def _summary(
-    c: Any, cosine_SSF: np.ndarray, hits_SSF: np.ndarray, live_SF: np.ndarray, evaluation: Evaluation, rotated: dict[str, Any], curve: dict[str, Any]
+    c: Any,
+    cosine_SSF: np.ndarray,
+    hits_SSF: np.ndarray,
+    live_SF: np.ndarray,
+    evaluation: Evaluation,
+    rotated: dict[str, Any],
+    curve: dict[str, Any],
 ) -> dict[str, Any]:
-    s, f = live_SF.shape
+    s = len(live_SF)
     every_SF = np.ones_like(live_SF)
     width_chance = curve["p"][0] if curve.get("tokens", [None])[0] == 0 else None
     strongest = max(x for x in (rotated["p"], width_chance) if x is not None)
-    mmcs_SS = np.nanmean(cosine_SSF, axis=-1) if f else np.full((s, s), np.nan)
-    boot = dict(seeds=s, draws=c.bootstrap_draws, confidence=c.confidence)
-    knife = dict(seeds=s, confidence=c.confidence)
-    per_seed = lambda values: lambda w: resampling.seed_mean(values, w)  # noqa: E731
+    mmcs_SS = cosine_SSF.mean(axis=-1)  # NaN on the diagonal
+    knife: dict[str, Any] = {"seeds": s, "confidence": c.confidence}
+    boot = {**knife, "draws": c.bootstrap_draws}
+    per_seed = lambda values: lambda w: resampling.seed_mean(values, w)
     rate_SF = evaluation.firings_SF / evaluation.rows
-    share = lambda among, stable: aggregates.label_share(hits_SSF, among, c.epsilon, stable)  # noqa: E731
+    share = lambda among, stable: aggregates.label_share(hits_SSF, among, c.epsilon, stable)
     mean_p_live = _mean_p(hits_SSF, live_SF, c, strongest)
     figures = {
         "mean_p_live": mean_p_live,
         "mean_p_all": _mean_p(hits_SSF, every_SF, c, strongest),
         "mean_p_live_chance_corrected": _corrected(mean_p_live, strongest),
-        "stable_share_live": aggregates.jackknifed(share(live_SF, True), **knife, null=rotated["stable"], unit="share", bounds=(0, 1)),
-        "stable_share_all": aggregates.jackknifed(share(every_SF, True), **knife, null=rotated["stable"], unit="share", bounds=(0, 1)),
-        "unstable_share_live": aggregates.jackknifed(share(live_SF, False), **knife, null=rotated["unstable"], unit="share", bounds=(0, 1)),
-        "unstable_share_all": aggregates.jackknifed(share(every_SF, False), **knife, null=rotated["unstable"], unit="share", bounds=(0, 1)),
+        "stable_share_live": aggregates.jackknifed(share(live_SF, True), **knife, null=rotated["stable"], unit="share", bounds=(0.0, 1.0)),
+        "stable_share_all": aggregates.jackknifed(share(every_SF, True), **knife, null=rotated["stable"], unit="share", bounds=(0.0, 1.0)),
+        "unstable_share_live": aggregates.jackknifed(
+            share(live_SF, False), **knife, null=rotated["unstable"], unit="share", bounds=(0.0, 1.0)
+        ),
+        "unstable_share_all": aggregates.jackknifed(
+            share(every_SF, False), **knife, null=rotated["unstable"], unit="share", bounds=(0.0, 1.0)
+        ),
         "split_half_difference": aggregates.jackknifed(
-            aggregates.split_half_difference(hits_SSF, live_SF, c.epsilon), **knife, null=0.0, unit="probability", bounds=(-1, 1)
+            aggregates.split_half_difference(hits_SSF, live_SF, c.epsilon), **knife, null=0.0, unit="probability", bounds=(-1.0, 1.0)
         ),
         "mmcs": aggregates.bootstrapped(lambda w: resampling.pair_mean(mmcs_SS, w), **boot, null=rotated["mmcs"], unit="cosine"),
         "firing_rate_stable_over_unstable": aggregates.jackknifed(

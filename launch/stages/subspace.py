@@ -3,6 +3,8 @@
 Always at equal n (effective rank grows with the number of rows), features live, random draws repeated.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,12 +30,13 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     unit_SFD = np.asarray(similarity.unit_rows(listed.dictionaries.w_dec_FD))
     s, _, d = unit_SFD.shape
     bases = {
-        name: reproducibility.draw_bases(unit_SFD, members[name], n, c.subsamples, listed.seeds, salt)
-        for salt, name in enumerate(SETS)
+        name: reproducibility.draw_bases(unit_SFD, members[name], n, c.subsamples, listed.seeds, salt) for salt, name in enumerate(SETS)
     }
     ranks = tuple(r for r in c.ranks if r < d and r <= n)
     if c.headline_rank not in ranks:
-        raise ValueError(f"config.subspace.headline_rank={c.headline_rank}: must be below the width {d} and at most the {n} features of a set")
+        raise ValueError(
+            f"config.subspace.headline_rank={c.headline_rank}: must be below the width {d} and at most the {n} features of a set"
+        )
     pca_DD = reproducibility.principal_components(ActivationStore(workdir / "activations" / "eval").load().acts_ND)
     signals.raise_if_stop_requested("subspace: nothing to save, it starts again")
 
@@ -73,7 +76,13 @@ def _sets(features: dict[str, np.ndarray], seeds: tuple[int, ...]) -> tuple[dict
 def _too_few(folder: epath.Path, n: int, c: Any, seeds: int) -> list[epath.Path]:
     because = f"some seed has only {n} live features of a set; config.subspace.min_features={c.min_features}"
     print(f"subspace: not measured, {because}")
-    names = ("overlap_unstable", "overlap_excess", "effective_rank_unstable", "effective_rank_stable", "effective_rank_stable_minus_unstable")
+    names = (
+        "overlap_unstable",
+        "overlap_excess",
+        "effective_rank_unstable",
+        "effective_rank_stable",
+        "effective_rank_stable_minus_unstable",
+    )
     empty = {name: unmeasured(Count(seeds, "seeds"), "share").as_dict() for name in names}
     files.write_json(folder / "summary.json", empty | {"not_measured": because, "features_per_set": n})
     return [folder / "summary.json"]
@@ -90,40 +99,48 @@ def _as_pairs(values_SK: np.ndarray) -> np.ndarray:
 def _summary(config: Any, bases: dict[str, Any], predictors: dict[str, Any], ranks: tuple[int, ...], d: int, n: int) -> dict[str, Any]:
     c = config.subspace
     s = len(bases["unstable"].u_STDR)
-    boot = dict(seeds=s, draws=config.stability.bootstrap_draws, confidence=config.stability.confidence)
+    boot: dict[str, Any] = {"seeds": s, "draws": config.stability.bootstrap_draws, "confidence": config.stability.confidence}
     at = ranks.index(c.headline_rank)
     own = "unstable features of another seed"
     summary: dict[str, Any] = {"features_per_set": n, "width": d, "headline_rank": c.headline_rank}
     for which, figure in enumerate(("overlap", "captured_energy")):
         tables = {name: pair[which][..., at] for name, pair in predictors.items()}
-        strongest = lambda w, tables=tables: max(resampling.pair_mean(t, w) for name, t in tables.items() if name != own)  # noqa: E731
-        value = lambda w, tables=tables: resampling.pair_mean(tables[own], w)  # noqa: E731
-        excess = lambda w, value=value, strongest=strongest: value(w) - strongest(w)  # noqa: E731
-        null = strongest(np.ones(s))
-        summary[f"{figure}_unstable"] = aggregates.bootstrapped(value, **boot, null=null, unit="share").as_dict()
+        value = functools.partial(resampling.pair_mean, tables.pop(own))
+        excess = functools.partial(_excess, value, tables)
+        nulls_here = {name: resampling.pair_mean(table, np.ones(s)) for name, table in tables.items()}
+        strongest = max(nulls_here.values())
+        summary[f"{figure}_unstable"] = aggregates.bootstrapped(value, **boot, null=strongest, unit="share").as_dict()
         summary[f"{figure}_excess"] = aggregates.bootstrapped(excess, **boot, null=0.0, unit="share").as_dict()
-        summary[f"{figure}_nulls"] = {name: resampling.pair_mean(t, np.ones(s)) for name, t in tables.items() if name != own}
+        summary[f"{figure}_nulls"] = nulls_here
 
     ranks_S = {name: np.asarray(subspaces.effective_rank(b.sigma_STR).entropy.mean(1)) / d for name, b in bases.items()}
-    mean = lambda values: lambda w: resampling.seed_mean(values, w)  # noqa: E731
+    mean = lambda values: lambda w: resampling.seed_mean(values, w)
     for name in ("unstable", "stable"):
         null = float(ranks_S["random"].mean())
-        summary[f"effective_rank_{name}"] = aggregates.bootstrapped(mean(ranks_S[name]), **boot, null=null, unit="share of the width").as_dict()
+        summary[f"effective_rank_{name}"] = aggregates.bootstrapped(
+            mean(ranks_S[name]), **boot, null=null, unit="share of the width"
+        ).as_dict()
     difference = ranks_S["stable"] - ranks_S["unstable"]
-    summary["effective_rank_stable_minus_unstable"] = aggregates.bootstrapped(mean(difference), **boot, null=0.0, unit="share of the width").as_dict()
+    summary["effective_rank_stable_minus_unstable"] = aggregates.bootstrapped(
+        mean(difference), **boot, null=0.0, unit="share of the width"
+    ).as_dict()
     return summary
+
+
+def _excess(value: Callable[[np.ndarray], float], null_tables: dict[str, np.ndarray], weights_S: np.ndarray) -> float:
+    """The figure less the strongest null's, both on the same sample of seeds (which null is strongest may differ by sample)."""
+    return value(weights_S) - max(resampling.pair_mean(table, weights_S) for table in null_tables.values())
 
 
 def _overlap_table(predictors: dict[str, Any], ranks: tuple[int, ...], config: Any) -> dict[str, Any]:
     """One row per predictor and rank: overlap and captured energy with intervals over seeds."""
+    c = config.stability
     columns: dict[str, list[Any]] = {name: [] for name in ("predictor", "rank", "figure", "value", "low", "high")}
     for name, pair in predictors.items():
         for figure, table_SSK in zip(("overlap", "captured_energy"), pair, strict=True):
             for k, rank in enumerate(ranks):
-                estimate = aggregates.bootstrapped(
-                    lambda w, t=table_SSK[..., k]: resampling.pair_mean(t, w),
-                    len(table_SSK), config.stability.bootstrap_draws, config.stability.confidence, null=None, unit="share",
-                )  # fmt: skip
+                mean = functools.partial(resampling.pair_mean, table_SSK[..., k])
+                estimate = aggregates.bootstrapped(mean, len(table_SSK), c.bootstrap_draws, c.confidence, null=None, unit="share")
                 row = (name, rank, figure, estimate.value, estimate.low, estimate.high)
                 for column, value in zip(columns, row, strict=True):
                     columns[column].append(value)
@@ -161,6 +178,6 @@ def _angles_table(bases: dict[str, Any], rank: int, d: int) -> dict[str, Any]:
         angles = reproducibility.angles_between_seeds(b, rank)
         add(name, angles[~np.isnan(angles[..., 0])])
     planes = nulls.haar_rotations(jax.random.key(0, impl="threefry2x32"), 64, d)[..., :rank]
-    angles = jax.vmap(subspaces.principal_angles)(planes[::2], planes[1::2])
-    add("random planes (null)", np.degrees(np.asarray(angles)))
+    by_chance = jax.vmap(subspaces.principal_angles)(planes[::2], planes[1::2])
+    add("random planes (null)", np.degrees(np.asarray(by_chance)))
     return columns

@@ -12,12 +12,12 @@ from activations.store import ActivationStore
 from launch import dictionary_list
 from launch.checkpoints import Checkpoints
 from launch.loop import LoopPlan, run_loop
-from launch.mesh import make_mesh, over_seeds, replicated
+from launch.mesh import make_mesh, replicated
 from launch.metrics import MetricsWriter, WallTimes
 from saes.dictionary import Dictionary
 from saes.formats import saelens, stacked
 from saes.preprocessing import geometric_median, norm_scale
-from saes.step import TrainState, init_state, lane_seeds, seed_parallel
+from saes.step import TrainState, init_seeds, make_train_steps, plan_seeds
 from saes.variants import variant
 
 SCALE_ROWS = 65_536  # rows from which the scale is estimated
@@ -34,8 +34,9 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
 
     scale = norm_scale(rows(0, min(SCALE_ROWS, store.rows)))
     mesh = make_mesh()
-    lanes = lane_seeds(config.seed_list, jax.device_count())
-    state = init_lanes(lanes, sae, train, jnp.asarray(scale * rows(0, train.batch_size)), over_seeds(mesh))
+    plan = plan_seeds(config.seed_list, jax.device_count(), jax.devices()[0].platform, train.lanes)
+    b_dec_D = geometric_median(jnp.asarray(scale * rows(0, train.batch_size)))
+    state = init_seeds(plan, sae, train, b_dec_D, mesh)
     checkpoints = Checkpoints(folder / "checkpoints")
     restored = checkpoints.restore_latest(state)
     state, step = restored if restored else (state, 0)
@@ -51,13 +52,13 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
 
     if step == 0:
         on_state(0, state)
-    plan = LoopPlan("train", train.steps, train.steps_per_dispatch, train.checkpoint_every, train.batch_size)
+    schedule = LoopPlan("train", train.steps, train.steps_per_dispatch, train.checkpoint_every, train.batch_size)
     state = run_loop(
-        plan,
+        schedule,
         state,
         step,
         load=load,
-        dispatch=seed_parallel(sae, train, mesh),
+        dispatch=make_train_steps(plan, sae, train, mesh),
         checkpoints=checkpoints,
         metrics=MetricsWriter(folder / "metrics.jsonl", step, width=len(config.seed_list)),
         walls=WallTimes(workdir / "wall_times.jsonl"),
@@ -66,14 +67,6 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     )
     checkpoints.close()
     return _export(config, folder, state, scale, store)
-
-
-def init_lanes(lanes: tuple[int, ...], sae: Any, train: Any, first_batch_BD: jax.Array, sharding: Any) -> TrainState:
-    """States of all lanes: one key folded with each seed; the geometric median of the first batch in all of them."""
-    root = jax.random.key(0, impl="threefry2x32")
-    keys_S = jax.vmap(lambda seed: jax.random.fold_in(root, seed))(jnp.asarray(lanes, jnp.uint32))
-    make = jax.vmap(lambda key, b_dec_D: init_state(key, sae, train, b_dec_D), in_axes=(0, None))
-    return jax.jit(make, out_shardings=sharding)(keys_S, geometric_median(first_batch_BD))
 
 
 def _dictionaries(state: TrainState, config: Any, scale: float) -> Dictionary:

@@ -1,6 +1,7 @@
 """Many SAEs of one shape in one safetensors file, with a sha256 beside it: dictionaries kept along training."""
 
 import hashlib
+import json
 import pathlib
 
 import numpy as np
@@ -17,7 +18,9 @@ def save(path: str | pathlib.Path, dictionaries: Dictionary) -> None:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: np.ascontiguousarray(getattr(dictionaries, name), np.float32) for name in _FIELDS}
-    data = safetensors.numpy.save(tensors, metadata={"architecture": dictionaries.architecture, "k": str(dictionaries.k)})
+    # One entry: safetensors writes several in an order that differs from process to process.
+    static = json.dumps({"architecture": dictionaries.architecture, "k": dictionaries.k})
+    data = safetensors.numpy.save(tensors, metadata={"dictionary": static})
     temporary = path.with_name(path.name + ".partial")
     temporary.write_bytes(data)
     temporary.replace(path)
@@ -39,8 +42,8 @@ def load(path: str | pathlib.Path) -> Dictionary:
     if not checksum.is_file() or checksum.read_text().split()[:1] != [hashlib.sha256(data).hexdigest()]:
         raise ValueError(f"{path} does not match its sha256: damaged, train again with --overwrite")
     with safetensors.safe_open(path, "np") as f:
-        metadata = f.metadata() or {}
+        static = json.loads((f.metadata() or {}).get("dictionary", "{}"))
         leaves = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no mapping)
-    if sorted(leaves) != sorted(_FIELDS) or metadata.get("architecture") != "topk":
+    if sorted(leaves) != sorted(_FIELDS) or static.get("architecture") != "topk":
         raise ValueError(f"{path}: not a file of stacked topk dictionaries")
-    return Dictionary(**leaves, architecture="topk", k=int(metadata["k"]))
+    return Dictionary(**leaves, architecture="topk", k=static["k"])

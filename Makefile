@@ -1,0 +1,54 @@
+# Everything a user needs: `make quickstart`, `make test`, `make clean`. BUILD.md explains the rest.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := runs/quickstart
+
+.PHONY: quickstart test test-slow test-colab lint lock clean
+
+quickstart: $(VENV)/.installed
+	$(VENV)/bin/python -m launch.main --config=configs/quickstart.py --workdir=$(RUN)
+
+test: lint
+	$(VENV)/bin/python -m pytest
+
+test-slow: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# The versions of Colab's TPU runtime, in an environment of their own.
+test-colab: .venv-colab/.installed
+	.venv-colab/bin/python -m pytest -p no:cacheprovider
+
+.venv-colab/.installed: requirements-colab.txt
+	$(PYTHON) -m venv .venv-colab
+	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-colab.txt
+	touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $(PYTHON) is older than Python 3.11; say which to use: make PYTHON=/path/to/python3.11 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-test: requirements-test.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@ $(VENV)/.installed
+
+# Renews the locks from the ranges in pyproject.toml.
+lock: | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
+	$(VENV)/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --extra test \
+	  -c requirements.txt --custom-compile-command "make lock" pyproject.toml -o requirements-test.txt
+
+clean:
+	rm -rf $(VENV) .venv-colab $(RUN) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

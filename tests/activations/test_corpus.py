@@ -1,0 +1,51 @@
+import sysconfig
+
+from activations import corpus
+from activations.corpus import Document
+
+
+def doc(name, lines):
+    return Document(name, "\n".join(lines) + "\n")
+
+
+def test_standard_library_is_split_by_document_and_free_of_test_suites():
+    text = corpus.standard_library()
+    names = [d.name for d in (*text.train, *text.held_out)]
+    assert len(text.train) > 300 and len(text.held_out) > 30
+    assert len(names) == len(set(names))
+    assert not [n for n in names if "/test/" in n or n.startswith(("test/", "idlelib", "tkinter"))]
+    assert any("#" in n for n in names)  # manual topics
+    assert sum(len(d.text) for d in text.train) > 6e6
+
+
+def test_digest_depends_on_content_alone():
+    docs = [
+        doc("a.py", [f"first line number {i} of the file" for i in range(9)]),
+        doc("b.py", [f"other text {i} entirely new" for i in range(9)]),
+    ]
+    same = corpus.split_corpus(reversed(docs))
+    assert corpus.split_corpus(docs) == same
+    assert corpus.split_corpus([docs[0], doc("b.py", ["changed text that is long enough"])]).digest != same.digest
+
+
+def test_near_duplicates_are_dropped_and_the_first_kept():
+    lines = [f"a line of some length, number {i}" for i in range(10)]
+    copy = doc("b.py", [*lines[:6], "and some other line altogether", "with another one that differs", "third line that is different"])
+    kept, dropped = corpus.drop_near_duplicates(
+        [doc("a.py", lines), copy, doc("c.py", ["short", *lines[:2], *["x" * 30 + str(i) for i in range(9)]])]
+    )
+    assert [d.name for d in kept] == ["a.py", "c.py"] and dropped == ["b.py"]
+
+
+def test_split_depends_on_the_name_alone():
+    held = [corpus.is_held_out(f"package/module_{i}.py") for i in range(2000)]
+    assert 0.07 < sum(held) / len(held) < 0.13
+    text = corpus.standard_library(sysconfig.get_paths()["stdlib"])
+    assert all(corpus.is_held_out(d.name) for d in text.held_out) and not any(corpus.is_held_out(d.name) for d in text.train)
+
+
+def test_a_folder_without_source_is_refused(tmp_path):
+    import pytest
+
+    with pytest.raises(FileNotFoundError, match="source.root"):
+        corpus.standard_library(str(tmp_path))

@@ -1,0 +1,119 @@
+"""The decoder against an independent NumPy forward pass, and against stored logits of the reference implementation."""
+
+import dataclasses
+import json
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from activations import decoder, huggingface
+
+SMALL = decoder.DecoderConfig(
+    family="gpt_neox", vocab_size=50, width=16, n_layers=3, n_heads=2, mlp_width=24, max_positions=32, activation="gelu",
+    norm_eps=1e-5, rotary_width=4, rotary_base=10000.0, parallel_residual=True, tied_embeddings=False,
+)  # fmt: skip
+MODEL = pathlib.Path(__file__).parents[2] / "models" / "stdlib-neox-4x128"
+REFERENCE = pathlib.Path(__file__).parents[1] / "data" / "stdlib_neox_reference.json"
+
+
+def params_of(config, seed=0):
+    params = decoder.init_params(jax.random.key(seed), config)
+    keys = iter(jax.random.split(jax.random.key(seed + 1), 99))
+    return jax.tree.map(lambda a: a + 0.3 * jax.random.normal(next(keys), a.shape), params)  # no zero biases, no unit norms
+
+
+def numpy_forward(params, config, tokens, layers):
+    """Written from the GPT-NeoX description, position by position; float64."""
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+
+    def norm(q, x):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + config.norm_eps) * q["w"] + q["b"]
+
+    def rotate(v, position):
+        n, out = config.rotary_width, v.copy()
+        for i in range(n // 2):
+            a = position / config.rotary_base ** (2 * i / n)
+            out[i] = v[i] * math.cos(a) - v[i + n // 2] * math.sin(a)
+            out[i + n // 2] = v[i + n // 2] * math.cos(a) + v[i] * math.sin(a)
+        return out
+
+    h = p["embed"]["w"][tokens]
+    for i in range(layers):
+        layer = jax.tree.map(lambda a, i=i: a[i], p["layers"])
+        x = norm(layer["attention_norm"], h)
+        q, k, v = (x @ layer[n]["w"] + layer[n]["b"] for n in "qkv")
+        attended = np.zeros_like(h)
+        e = config.width // config.n_heads
+        for t in range(len(tokens)):
+            for head in range(config.n_heads):
+                s = slice(head * e, (head + 1) * e)
+                scores = np.array([rotate(q[t, s], t) @ rotate(k[u, s], u) for u in range(t + 1)]) / math.sqrt(e)
+                attended[t, s] = scipy.special.softmax(scores) @ v[: t + 1, s]
+        attended = attended @ layer["o"]["w"] + layer["o"]["b"]
+        y = norm(layer["mlp_norm"], h if config.parallel_residual else h + attended)
+        y = y @ layer["up"]["w"] + layer["up"]["b"]
+        y = y * scipy.special.ndtr(y)
+        h = h + attended + y @ layer["down"]["w"] + layer["down"]["b"]
+    return h, norm(p["final_norm"], h) @ (p["embed"]["w"].T if config.tied_embeddings else p["unembed"]["w"])
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+def test_agrees_with_numpy(parallel, tied):
+    config = dataclasses.replace(SMALL, parallel_residual=parallel, tied_embeddings=tied)
+    params, tokens = params_of(config), np.random.default_rng(0).integers(0, 50, (2, 7))
+    for b in range(2):
+        h, logits = numpy_forward(params, config, tokens[b], config.n_layers)
+        np.testing.assert_allclose(decoder.run(params, config, jnp.asarray(tokens), upto=3)[b], h, atol=2e-5)
+        np.testing.assert_allclose(decoder.run(params, config, jnp.asarray(tokens))[b], logits, atol=5e-5)
+
+
+@pytest.mark.parametrize("layer", range(SMALL.n_layers + 1))
+def test_stopping_and_resuming_is_the_full_run(layer):
+    params, tokens = params_of(SMALL), jnp.arange(10).reshape(2, 5)
+    full = decoder.run(params, SMALL, tokens)
+    h = decoder.run(params, SMALL, tokens, upto=layer)
+    assert (decoder.resume_from(params, SMALL, h, layer) == full).all()
+
+
+def test_one_compile_serves_every_layer_and_unrolling_changes_nothing():
+    params, tokens = params_of(SMALL), jnp.arange(10).reshape(2, 5)
+    traces = []
+
+    @jax.jit
+    def upto(layer):
+        traces.append(layer)
+        return decoder.run(params, SMALL, tokens, upto=layer)
+
+    for layer in range(4):
+        np.testing.assert_allclose(upto(layer), decoder.run(params, SMALL, tokens, upto=layer, unroll=True), atol=1e-5)
+    assert len(traces) == 1
+
+
+def test_causality_by_gradient():
+    """No position's output depends on a later input."""
+    params, h = params_of(SMALL), jax.random.normal(jax.random.key(3), (1, 6, 16))
+    jacobian = jax.jacrev(lambda h: decoder.resume_from(params, SMALL, h, 0, unroll=True)[0, :, 0])(h)[:, 0]
+    influence = np.abs(jacobian).sum(-1)
+    assert (influence[np.triu_indices(6, 1)] == 0).all() and (np.diag(influence) > 0).all()
+
+
+def test_nll_is_the_log_softmax_of_the_next_token():
+    params, tokens = params_of(SMALL), jnp.arange(10).reshape(2, 5)
+    logits = np.asarray(decoder.run(params, SMALL, tokens), np.float64)
+    expected = [[-scipy.special.log_softmax(logits[b, t])[tokens[b, t + 1]] for t in range(4)] for b in range(2)]
+    np.testing.assert_allclose(decoder.next_token_nll(params, SMALL, tokens), expected, rtol=1e-5)
+
+
+def test_the_embedded_model_gives_the_reference_implementations_logits():
+    """`tests/data/stdlib_neox_reference.json` comes from torch transformers: `python -m tests.make_reference`."""
+    reference = json.loads(REFERENCE.read_text())
+    config = huggingface.load_config(MODEL)
+    logits = decoder.run(huggingface.load_params(MODEL, config), config, jnp.asarray(reference["tokens"]))
+    np.testing.assert_allclose(logits[:, -1, :64], reference["last_logits"], atol=2e-4)
+    np.testing.assert_allclose(logits.mean(-1), reference["mean_logits"], atol=2e-4)

@@ -1,0 +1,97 @@
+import ml_dtypes
+import numpy as np
+import pytest
+
+from activations.store import ActivationStore, Rows, StoreWriter
+
+HEADER = {"width": 4, "dtype": "float32", "hook": {"layer": 1}, "documents": ["a", "b"]}
+
+
+def rows(start, n):
+    index = np.arange(start, start + n, dtype=np.int32)
+    return Rows(np.outer(index, [1, 2, 3, 4]).astype(np.float32) / 7, index % 2, index, index + 5)
+
+
+def write(folder, header=HEADER, shards=((0, 5), (5, 3))):
+    writer = StoreWriter(folder, header)
+    for i, (start, n) in enumerate(shards):
+        if not writer.kept(i):
+            writer.write(i, rows(start, n))
+    writer.finish()
+    return folder
+
+
+def test_round_trip(tmp_path):
+    store = ActivationStore(write(tmp_path))
+    assert (store.rows, store.width) == (8, 4)
+    for got, expected in zip(store.load(), rows(0, 8), strict=True):
+        assert got.dtype == expected.dtype and (got == expected).all()
+
+
+def test_bfloat16_is_rounded_once(tmp_path):
+    store = ActivationStore(write(tmp_path, HEADER | {"dtype": "bfloat16"}))
+    expected = rows(0, 8).acts_ND.astype(ml_dtypes.bfloat16).astype(np.float32)
+    assert (store.load().acts_ND == expected).all()
+
+
+def test_an_interrupted_harvest_keeps_whole_shards(tmp_path):
+    writer = StoreWriter(tmp_path, HEADER)
+    writer.write(0, rows(0, 5))
+    stamp = (tmp_path / "shard-00000.safetensors").stat().st_mtime_ns
+    again = StoreWriter(tmp_path, HEADER)
+    assert again.kept(0) and not again.kept(1)
+    again.write(1, rows(5, 3))
+    again.finish()
+    assert (tmp_path / "shard-00000.safetensors").stat().st_mtime_ns == stamp
+    assert (ActivationStore(tmp_path).load().token_N == rows(0, 8).token_N).all()
+
+
+@pytest.mark.parametrize("how", ["header", "bytes"])
+def test_a_shard_of_another_header_or_damaged_is_made_again(tmp_path, how):
+    StoreWriter(tmp_path, HEADER).write(0, rows(0, 5))
+    if how == "bytes":
+        path = tmp_path / "shard-00000.safetensors"
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(bytes(data))
+    header = HEADER | {"hook": {"layer": 2}} if how == "header" else HEADER
+    assert not StoreWriter(tmp_path, header).kept(0)
+
+
+@pytest.mark.parametrize("position", [-1, 200, 8])
+def test_a_flipped_bit_is_found_and_the_shard_named(tmp_path, position):
+    path = write(tmp_path) / "shard-00001.safetensors"
+    data = bytearray(path.read_bytes())
+    data[position] ^= 4
+    path.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match="shard-00001.safetensors does not match"):
+        ActivationStore(tmp_path).load()
+
+
+def test_truncated_missing_and_foreign_stores(tmp_path):
+    path = write(tmp_path) / "shard-00001.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-9])
+    with pytest.raises(ValueError, match="shard-00001.*bytes"):
+        ActivationStore(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="shard-00001"):
+        ActivationStore(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": "other"}')
+    with pytest.raises(ValueError, match="'other'"):
+        ActivationStore(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        ActivationStore(tmp_path)
+    with pytest.raises(FileNotFoundError, match="manifest.json"):
+        ActivationStore(tmp_path / "nowhere")
+
+
+def test_nan_and_wrong_width_are_refused(tmp_path):
+    writer = StoreWriter(tmp_path, HEADER)
+    bad = rows(0, 5)
+    bad.acts_ND[2, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        writer.write(0, bad)
+    with pytest.raises(ValueError, match="width"):
+        writer.write(0, bad._replace(acts_ND=np.zeros((5, 3), np.float32)))

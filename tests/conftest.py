@@ -1,0 +1,11 @@
+"""Shape annotations are checked at run time here, and here alone."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from absl import flags
+from jaxtyping import install_import_hook
+
+flags.FLAGS.mark_as_parsed()  # grain and others ask for flags at import
+_HOOK = install_import_hook(["activations", "saes", "stability"], "beartype.beartype")

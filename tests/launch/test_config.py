@@ -1,0 +1,93 @@
+import pytest
+
+from configs import common, default, pretrain_stdlib, quickstart
+from launch import config
+from launch.stages import STAGES
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        default.get_config,
+        quickstart.get_config,
+        lambda: quickstart.get_config("tiny"),
+        pretrain_stdlib.get_config,
+        lambda: pretrain_stdlib.get_config("tiny"),
+    ],
+)
+def test_shipped_configs_are_valid(made):
+    settings = config.validated(made())
+    assert settings.stages and all(stage in STAGES for stage in settings.stages)
+
+
+@pytest.mark.parametrize("module", [default, quickstart, pretrain_stdlib])
+def test_unknown_arguments_are_refused(module):
+    with pytest.raises(ValueError, match="nonsense"):
+        module.get_config("nonsense")
+
+
+CASES = [
+    ("train.lr", float("nan"), "train.lr.*finite"),
+    ("train.lr", -1.0, "train.lr"),
+    ("train.tokens", 0, "train.tokens"),
+    ("train.clip_norm", float("inf"), "train.clip_norm.*finite"),
+    ("train.lanes", -2, "train.lanes"),
+    ("sae.k", 513, "sae.k=513 exceeds config.sae.n_features=512"),
+    ("sae.variant", "nonsense", "sae.variant='nonsense': one of"),
+    ("source.layer", -1, "source.layer"),
+    ("source.site", "mlp", "source.site"),
+    ("source.dtype", "float64", "source.dtype"),
+    ("source.shard_contexts", 33, "source.shard_contexts.*batch_size"),
+    ("stability.theta", 1.5, "stability.theta"),
+    ("stability.epsilon", 0.7, "stability.epsilon"),
+    ("stability.confidence", 1.0, "stability.confidence"),
+    ("subspace.headline_rank", 17, "subspace.headline_rank"),
+    ("subspace.ranks", (0, 16), "subspace.ranks"),
+    ("seeds", (1,), "at least 2 seeds"),
+    ("seeds", (3, 3), "distinct"),
+    ("seeds", (-1, 2), "not negative"),
+    ("data_seed", -1, "data_seed"),
+    ("report.contexts", 0, "report.contexts"),
+    ("stages", ("nonsense",), "'nonsense' is none of"),
+    ("stages", (), "config.stages"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "says"), CASES, ids=[c[0] + "=" + str(c[1]) for c in CASES])
+def test_bad_values_name_the_field(field, value, says):
+    c = common.study()
+    with c.unlocked():
+        c.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=says):
+        config.validated(c)
+
+
+def test_a_field_too_many_or_too_few_is_named():
+    c = common.study()
+    c.train.nonsense = 1
+    with pytest.raises(ValueError, match="config.train.nonsense is no field"):
+        config.validated(c)
+    c = common.study()
+    del c.train.lr
+    with pytest.raises(ValueError, match="config.train.lr is missing"):
+        config.validated(c)
+
+
+def test_wrong_types_are_named():
+    for field, value in (("train.tokens", 1.5), ("train.tokens", True), ("lm.path", 3), ("seeds", 8)):
+        c = common.study().to_dict()
+        section, _, name = field.partition(".")
+        if name:
+            c[section][name] = value
+        else:
+            c[section] = value
+        with pytest.raises(ValueError, match=f"config.{field}.*must be"):
+            config._from_dict(config.Study, c, "")
+
+
+def test_seeds_as_count_or_list():
+    c = common.study()
+    c.seeds = (3,)
+    assert config.validated(c).seed_list == (0, 1, 2)
+    c.seeds = (5, 2)
+    assert config.validated(c).seed_list == (5, 2)

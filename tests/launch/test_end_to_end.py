@@ -1,0 +1,192 @@
+"""The whole study at toy size, as a user starts it: finished, skipped, refused, stopped, resumed."""
+
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from reports.results import Results
+
+ROOT = pathlib.Path(__file__).parents[2]
+STAGES = ("activations", "train", "stability", "subspace", "report")
+
+
+def command(workdir, *flags, config="configs/quickstart.py:tiny"):
+    return [sys.executable, "-m", "launch.main", f"--config={config}", f"--workdir={workdir}", *flags]
+
+
+def launch(workdir, *flags, config="configs/quickstart.py:tiny"):
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command(workdir, *flags, config=config), cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def sums(workdir, stages=("activations", "train")):
+    """Checksums of every result of the stages, as their records hold them."""
+    return {s: json.loads((workdir / s / "stage.json").read_text())["outputs"] for s in stages}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("study")
+    done = launch(workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_it_ends_with_figures_and_the_path_of_the_page(finished):
+    workdir, done = finished
+    assert "mean p̂, live features" in done.stdout and f"report: {workdir / 'report' / 'index.html'}" in done.stdout
+    assert "tok/s" in done.stderr  # progress with a rate
+    summary = json.loads((workdir / "summary.json").read_text())
+    for figure in ("mean_p_live", "stable_share_live", "mmcs", "explained_variance"):
+        assert set(summary["stability"][figure]) == {"value", "low", "high", "null", "n", "unit"}
+    assert set(summary["report"]["claims"]) == {f"C{i}" for i in range(1, 8)}
+    assert json.loads((workdir / "config.json").read_text())["sae"]["n_features"] == 64
+
+
+def test_tables_are_consistent(finished):
+    workdir, _ = finished
+    rows = pq.read_table(workdir / "stability" / "features.parquet").to_pylist()
+    assert len(rows) == 3 * 64
+    for row in rows:
+        hits = [c >= 0.7 for c in row["best_cosine"] if c == c]
+        assert len(hits) == row["comparisons"] == 2 and sum(hits) == row["reappearances"]
+        assert row["p_low"] <= row["p"] <= row["p_high"] and row["best_partner"][row["seed"]] == -1
+    results = Results(workdir)
+    mean = sum(r["p"] for r in rows) / len(rows)
+    assert abs(results.figure("stability.mean_p_all")["value"] - mean) < 1e-9
+    curve = results.table("stability/tokens_curve.parquet")
+    assert curve[0]["tokens"] == 0 and abs(curve[-1]["p"] - mean) < 1e-9
+
+
+def test_every_result_has_the_checksum_in_its_record(finished):
+    workdir, _ = finished
+    for stage, outputs in sums(workdir, STAGES).items():
+        assert outputs
+        for name, entry in outputs.items():
+            assert hashlib.sha256((workdir / stage / name).read_bytes()).hexdigest() == entry["sha256"], name
+
+
+def test_run_again_finds_everything_done(finished):
+    workdir, _ = finished
+    before = sums(workdir, STAGES)
+    started = time.perf_counter()
+    again = launch(workdir)
+    assert again.returncode == 0 and again.stdout.count("done already, skipped") == 5
+    assert time.perf_counter() - started < 30 and sums(workdir, STAGES) == before
+
+
+def test_two_processes_give_the_same_bits(finished, tmp_path):
+    workdir, _ = finished
+    assert launch(tmp_path, "--stages=activations,train").returncode == 0
+    assert sums(tmp_path) == sums(workdir)
+
+
+def test_stopped_by_a_signal_and_started_again_is_the_unbroken_run(finished, tmp_path):
+    workdir, _ = finished
+    env = os.environ | {"JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(
+        command(tmp_path, "--stages=activations,train"), cwd=ROOT, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "train" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "run the same command again" in err
+    resumed = launch(tmp_path, "--stages=activations,train")
+    assert resumed.returncode == 0, resumed.stderr
+    assert sums(tmp_path) == sums(workdir)
+
+
+def test_other_fields_are_refused_and_nothing_is_lost(finished):
+    workdir, _ = finished
+    before = sums(workdir, STAGES)
+    for flag, field in (
+        ("--config.sae.k=5", "sae.k=4, now 5"),
+        ("--config.source.layer=2", "source.layer=1, now 2"),
+        ("--config.data_seed=4", "data_seed=0, now 4"),
+    ):
+        refused = launch(workdir, flag)
+        assert refused.returncode == 1 and f"config.{field}" in refused.stderr
+        assert refused.stderr.strip().count("\n") == 0
+    assert sums(workdir, STAGES) == before
+
+
+def test_changed_report_fields_run_the_report_alone(finished):
+    workdir, _ = finished
+    changed = launch(workdir, "--config.report.examples=2")
+    assert changed.returncode == 0 and changed.stdout.count("done already, skipped") == 4 and "report: done" in changed.stdout
+    assert launch(workdir).returncode == 0  # and back
+
+
+def test_the_page_needs_nothing_from_elsewhere(finished):
+    workdir, _ = finished
+    page = (workdir / "report" / "index.html").read_text()
+    markup = page.split("<script>")[0]
+    assert "http" not in markup and "<link" not in markup and " src=" not in markup
+    for name in ("p_histogram", "p_against_rate", "match_distribution", "tokens_curve", "training"):
+        assert f'id="{name}"' in page
+        assert (workdir / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--nonsense=1"], "Unknown command line flag 'nonsense'"),
+        (["--config.nonsense=1"], "nonsense"),
+        (["--config.train.tokens=many"], "tokens"),
+        (["--config.train.lr=nan"], "config.train.lr=nan: must be a finite number"),
+        (["--config.sae.k=3", "--config.sae.k=4"], "--config.sae.k is given more than once"),
+        (["stray"], "'stray' is no flag"),
+        (["--stages=nonsense"], "--stages: ['nonsense']"),
+        (["--config.source.layer=9"], "config.source.layer=9: the model has layers 0 to 3"),
+        (["--config.lm.path=/nowhere"], "no config.json in /nowhere: lm.path"),
+    ],
+)
+def test_wrong_input_gets_one_clear_line(tmp_path, flags, says):
+    done = launch(tmp_path / "w", *flags)
+    assert done.returncode == 1 and says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_damaged_files_are_named(finished, tmp_path):
+    workdir, _ = finished
+    path = workdir / "activations" / "eval" / "shard-00000.safetensors"
+    data = path.read_bytes()
+    try:
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        done = launch(workdir, "--config.report.examples=3")
+        assert done.returncode == 1 and "shard-00000.safetensors does not match its sha256" in done.stderr
+        assert "Traceback" in (workdir / "error.log").read_text()
+    finally:
+        path.write_bytes(data)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(finished, tmp_path):
+    """kill −9 at 20 moments of train, each time started again."""
+    import random
+
+    workdir, _ = finished
+    assert launch(tmp_path, "--stages=activations").returncode == 0
+    rng = random.Random(0)
+    env = os.environ | {"JAX_PLATFORMS": "cpu"}
+    for _ in range(20):
+        process = subprocess.Popen(
+            command(tmp_path, "--stages=train"), cwd=ROOT, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        time.sleep(rng.uniform(2.0, 9.0))
+        process.kill()
+        process.wait()
+    assert launch(tmp_path, "--stages=train").returncode == 0
+    assert sums(tmp_path) == sums(workdir)

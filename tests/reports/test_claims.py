@@ -1,0 +1,74 @@
+import types
+
+import pytest
+
+from configs import common
+from launch.config import validated
+from reports import claims
+
+RULES = validated(common.study()).claims
+
+
+def estimate(value, low, high, null=0.0):
+    return {"value": value, "low": low, "high": high, "null": null, "n": {"number": 8, "of": "seeds"}, "unit": ""}
+
+
+def results(**changes):
+    stability = {
+        "seeds": list(range(8)),
+        "live_stable_features": estimate(500, None, None),
+        "live_unstable_features": estimate(400, None, None),
+        "split_half_difference": estimate(0.8, 0.7, 0.9),
+        "stable_share_live": estimate(0.5, 0.4, 0.6),
+        "unstable_share_live": estimate(0.3, 0.2, 0.4),
+        "mean_p_live": estimate(0.6, 0.5, 0.7, null=0.001),
+        "firing_rate_stable_over_unstable": estimate(2.0, 1.5, 2.5, null=1.0),
+    }
+    subspace = {
+        "headline_rank": 16,
+        "features_per_set": 60,
+        "overlap_unstable": estimate(0.7, 0.6, 0.8),
+        "overlap_excess": estimate(0.1, 0.05, 0.15),
+        "effective_rank_unstable": estimate(0.6, 0.55, 0.65),
+        "effective_rank_stable": estimate(0.8, 0.75, 0.85),
+        "effective_rank_stable_minus_unstable": estimate(0.2, 0.1, 0.3),
+    }
+    for name, value in changes.items():
+        (stability if name in stability else subspace)[name] = value
+    found = types.SimpleNamespace(summary={"stability": stability, "subspace": subspace})
+    found.figure = lambda name: found.summary[name.split(".")[0]][name.split(".")[1]]
+    return found
+
+
+def holds(name, **changes):
+    return next(c.holds for c in claims.decide(results(**changes), RULES) if c.name == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "verdict"),
+    [
+        ("C1", {}, "yes"),
+        ("C1", {"split_half_difference": estimate(0.6, 0.4, 0.8)}, "undecided"),
+        ("C1", {"split_half_difference": estimate(0.1, 0.0, 0.2)}, "no"),
+        ("C1", {"split_half_difference": estimate(0.8, None, None)}, "undecided"),
+        ("C1", {"live_unstable_features": estimate(49, None, None)}, "undecided"),
+        ("C1", {"seeds": [0, 1, 2]}, "undecided"),
+        ("C1", {"mean_p_live": estimate(0.6, 0.5, 0.7, null=0.3)}, "undecided"),
+        ("C3", {}, "undecided"),  # surface form is a part of the claim
+        ("C3", {"firing_rate_stable_over_unstable": estimate(0.5, 0.4, 0.6)}, "no"),
+        ("C4", {}, "yes"),
+        ("C4", {"overlap_excess": estimate(-0.1, -0.2, -0.05)}, "no"),
+        ("C4", {"effective_rank_stable_minus_unstable": estimate(-0.1, -0.2, -0.05)}, "no"),
+        ("C4", {"overlap_excess": estimate(0.0, -0.1, 0.1)}, "undecided"),
+        ("C4", {"not_measured": "too few"}, "undecided"),
+        ("C2", {}, "not measured yet"),
+        ("C7", {}, "not measured yet"),
+    ],
+)
+def test_rules(name, changes, verdict):
+    assert holds(name, **changes) == verdict
+
+
+def test_the_table_has_all_claims_in_order():
+    table = claims.as_markdown(claims.decide(results(), RULES), "here")
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [f"C{i}" for i in range(1, 8)]

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import scipy.stats
+
+from stability import reappearance
+from stability.reappearance import clopper_pearson, labels, strata
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "epsilon", "stable_from", "unstable_to"),
+    [(7, 0.05, 7, 0), (20, 0.05, 19, 1), (19, 0.05, 19, 0), (95, 0.05, 91, 4), (40, 0.05, 38, 2), (10, 0.0, 10, 0), (10, 0.3, 7, 3)],
+)
+def test_labels_by_integer_counts(comparisons, epsilon, stable_from, unstable_to):
+    got = labels(np.arange(comparisons + 1), comparisons, epsilon)
+    expected = ["unstable" if c <= unstable_to else "stable" if c >= stable_from else "intermediate" for c in range(comparisons + 1)]
+    assert got.tolist() == expected
+
+
+def test_clopper_pearson_inverts_the_binomial_tails():
+    n, confidence = 13, 0.9
+    counts = np.arange(n + 1)
+    low, high = clopper_pearson(counts, n, confidence)
+    assert low[0] == 0 and high[-1] == 1
+    np.testing.assert_allclose(scipy.stats.binom.sf(counts[1:] - 1, n, low[1:]), 0.05, rtol=1e-9)
+    np.testing.assert_allclose(scipy.stats.binom.cdf(counts[:-1], n, high[:-1]), 0.05, rtol=1e-9)
+
+
+@pytest.mark.parametrize("p", [0.03, 0.3, 0.5, 0.97])
+def test_clopper_pearson_covers_at_least_nominally(p):
+    n = 20
+    low, high = clopper_pearson(np.arange(n + 1), n, 0.95)
+    inside = (low <= p) & (p <= high)
+    assert scipy.stats.binom.pmf(np.arange(n + 1), n, p)[inside].sum() >= 0.95
+
+
+def test_one_comparison():
+    low, high = clopper_pearson(np.array([0, 1]), 1, 0.95)
+    np.testing.assert_allclose([low, high], [[0, 0.025], [0.975, 1]])
+    assert labels(np.array([0, 1]), 1, 0.05).tolist() == ["unstable", "stable"]
+
+
+def test_strata():
+    assert strata(np.array([0, 1, 99, 100, 5000]), 100).tolist() == ["dead", "rare", "rare", "live", "live"]
+
+
+def test_chance_correction():
+    np.testing.assert_allclose(reappearance.chance_corrected(np.array([0.2, 0.6, 1.0]), 0.2), [0, 0.5, 1])
+    with pytest.raises(ValueError, match="chance"):
+        reappearance.chance_corrected(0.5, 1.0)
+
+
+@pytest.mark.parametrize("theta", [0.0, -0.5, 1.1, float("nan")])
+def test_wrong_theta(theta):
+    with pytest.raises(ValueError, match="theta"):
+        reappearance.reappears(np.zeros((2, 2, 3)), theta)
+
+
+@pytest.mark.parametrize("epsilon", [-0.1, 0.5, float("nan")])
+def test_wrong_epsilon(epsilon):
+    with pytest.raises(ValueError, match="epsilon"):
+        labels(np.array([1]), 3, epsilon)
