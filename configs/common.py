@@ -82,4 +82,5 @@ def study() -> ml_collections.ConfigDict:
     claims.c1_difference = 0.5  # C1: split-half difference of p̂, stable less unstable, whole interval above this
     claims.c3_ratio = 1.0  # C3 (rate part): stable over unstable firing rate, whole interval above this
     claims.c4_excess = 0.0  # C4: overlap between seeds over the strongest null, whole interval above this
+    claims.plateau_rise = 0.02  # C3, C4: undecided while p̂ rises by more per doubling of training tokens
     return c

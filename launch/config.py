@@ -183,6 +183,7 @@ class Claims:
     c1_difference: float
     c3_ratio: float
     c4_excess: float
+    plateau_rise: float
 
     def __post_init__(self):
         _positive(self, "claims", "min_seeds", "min_features")

@@ -64,6 +64,16 @@ def _too_little(results: Results, rules: Any) -> str | None:
     return None
 
 
+def _under_trained(results: Results, rules: Any) -> str | None:
+    """Why nothing can be said of unstable features as such, if so: away from a plateau they may be under-trained."""
+    rise = results.rise_per_doubling()
+    if rise is None:
+        return "no dictionaries along training to show a plateau of p̂"
+    if rise > rules.plateau_rise:
+        return f"p̂ still rises by {number(rise)} per doubling of training tokens (config.claims.plateau_rise={rules.plateau_rise})"
+    return None
+
+
 def _side(estimate: dict[str, Any], threshold: float) -> str:
     """YES if the whole interval lies above the threshold, NO if below, else UNDECIDED."""
     if estimate["low"] is None or estimate["high"] is None:
@@ -92,6 +102,8 @@ def _c3(results: Results, rules: Any) -> tuple[str, str, str]:
     measured = f"stable features fire {with_interval(ratio)} times as often as unstable ones (surface form: not measured yet)"
     if because := _too_little(results, rules):
         return measured, UNDECIDED, because
+    if because := _under_trained(results, rules):
+        return measured, UNDECIDED, because
     if _side(ratio, rules.c3_ratio) == NO:
         return measured, NO, f"unstable features are not rarer (rule: ratio above {rules.c3_ratio})"
     rarer = "they are rarer" if _side(ratio, rules.c3_ratio) == YES else "whether they are rarer cannot be told"
@@ -108,6 +120,8 @@ def _c4(results: Results, rules: Any) -> tuple[str, str, str]:
         f"unstable {with_interval(s['effective_rank_unstable'])}, stable {with_interval(s['effective_rank_stable'])}"
     )
     if because := _too_little(results, rules):
+        return measured, UNDECIDED, because
+    if because := _under_trained(results, rules):
         return measured, UNDECIDED, because
     excess = _side(s["overlap_excess"], rules.c4_excess)
     lower = _side(s["effective_rank_stable_minus_unstable"], 0.0)

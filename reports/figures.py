@@ -8,7 +8,7 @@ import altair as alt
 from reports.results import Results
 from reports.text import with_interval
 
-WIDTH, HEIGHT = 560, 300
+WIDTH, HEIGHT = 450, 290
 LABEL_COLOURS = {"stable": "#2166ac", "intermediate": "#969696", "unstable": "#d6604d", "random": "#4d4d4d"}
 NULL_COLOUR = "#bdbdbd"
 SERIES = ["#d6604d", "#2166ac", "#4d4d4d", "#7b3294", "#bdbdbd"]
@@ -53,7 +53,14 @@ def _label_scale(labels: list[str]) -> alt.Scale:
 
 
 def _sized(chart: alt.Chart | alt.LayerChart, height: int = HEIGHT) -> alt.TopLevelMixin:
-    return chart.properties(width=WIDTH, height=height)
+    return _styled(chart.properties(width=WIDTH, height=height))
+
+
+def _styled(chart: Any) -> alt.TopLevelMixin:
+    """Legends below, so that every figure has the same width; one font in page and PNG."""
+    chart = chart.configure(font="Liberation Sans, Arial, sans-serif")  # first: it replaces what was configured before
+    chart = chart.configure_legend(orient="bottom", columns=3, labelLimit=260, symbolLimit=50, titleLimit=200, symbolOpacity=1)
+    return chart.configure_view(stroke=None).configure_axis(gridColor="#eaeef2")
 
 
 def _p_histogram(results: Results, features: list[dict[str, Any]]) -> Figure:
@@ -98,8 +105,18 @@ def _p_against_rate(results: Results, features: list[dict[str, Any]]) -> Figure:
         alt.Chart(_data(records))
         .mark_circle(size=14, opacity=0.45)
         .encode(
-            x=alt.X("rate:Q", scale=alt.Scale(type="log"), title="firing rate on held-out tokens", axis=alt.Axis(format="~g", tickCount=5)),
-            y=alt.Y("shown:Q", scale=alt.Scale(domain=[-0.1, 1.1]), title="p̂ (jittered)", axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1])),
+            x=alt.X(
+                "rate:Q",
+                scale=alt.Scale(type="log", nice=False),
+                title="firing rate on held-out tokens",
+                axis=alt.Axis(format="~g", tickCount=5),
+            ),
+            y=alt.Y(
+                "shown:Q",
+                scale=alt.Scale(domain=[-0.1, 1.1]),
+                title="p̂ (jittered)",
+                axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f"),
+            ),
             color=alt.Color("label:N", scale=_label_scale(["stable", "intermediate", "unstable"]), title="label"),
             tooltip=["seed:Q", "feature:Q", alt.Tooltip("p:Q", format=".3f"), alt.Tooltip("rate:Q", format=".2g"), "label:N"],
         )
@@ -141,7 +158,7 @@ def _match_distribution(results: Results, theta: float) -> Figure:
 def _tokens_curve(results: Results) -> Figure:
     rows = results.table("stability/tokens_curve.parquet")
     trained = [r for r in rows if r["tokens"] > 0]
-    x = alt.X("tokens:Q", scale=alt.Scale(type="log"), title="training tokens per SAE", axis=alt.Axis(format="~s"))
+    x = alt.X("tokens:Q", scale=alt.Scale(type="log", nice=False), title="training tokens per SAE", axis=alt.Axis(format="~s", tickCount=5))
     base = alt.Chart(_data(trained))
     band = base.mark_area(opacity=0.25, color="#2166ac").encode(x=x, y=alt.Y("p_low:Q", title="value"), y2="p_high:Q")
     names = {"p": "p̂, all features", "explained_variance": "explained variance", "dead_fraction": "dead share"}
@@ -167,7 +184,7 @@ def _over_ranks(results: Results, figure: str, title: str) -> Figure:
     order = list(dict.fromkeys(r["predictor"] for r in rows))
     base = alt.Chart(_data(rows)).encode(
         x=alt.X("rank:Q", scale=alt.Scale(type="log", base=2), title="rank r of the planes"),
-        color=alt.Color("predictor:N", scale=alt.Scale(domain=order, range=SERIES), title="plane from", legend=alt.Legend(labelLimit=260)),
+        color=alt.Color("predictor:N", scale=alt.Scale(domain=order, range=SERIES), title="plane from", legend=alt.Legend(columns=2)),
     )
     band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
     line = base.mark_line(point=True).encode(
@@ -251,12 +268,12 @@ def _training(results: Results) -> Figure:
         .encode(
             x=alt.X("step:Q", title="step"),
             y=alt.Y("value:Q", title=title, scale=scale.get(title, alt.Scale())),
-            color=alt.Color("seed:N", title="seed", sort=[str(s) for s in seeds]),
+            color=alt.Color("seed:N", title="seed", sort=[str(s) for s in seeds], legend=alt.Legend(columns=8)),
             tooltip=["seed:N", "step:Q", alt.Tooltip("value:Q", format=".3f")],
         )
-        .properties(width=WIDTH // 2 - 40, height=150)
+        .properties(width=WIDTH // 2 - 35, height=120)
         for title in panels.values()
     ]
     ev = results.figure("stability.explained_variance")
     sentence = f"One line a seed. On held-out tokens the SAEs explain {with_interval(ev)} of the variance (mean over seeds)."
-    return Figure("training", "Training of all seeds", sentence, (charts[0] | charts[1]) & (charts[2] | charts[3]))
+    return Figure("training", "Training of all seeds", sentence, _styled((charts[0] | charts[1]) & (charts[2] | charts[3])))

@@ -1,6 +1,6 @@
 """The short table that ends a run, and what each headline figure means."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -38,8 +38,8 @@ FIGURES = (
 )  # fmt: skip
 
 
-def print_headline(workdir: epath.Path) -> None:
-    """Prints the figures there are, the page's path, and why a set is too small if it is."""
+def print_headline(workdir: epath.Path, rules: Any) -> None:
+    """Prints the figures there are, the page's path, and what a reader must know first; `rules` is `config.claims`."""
     results = Results(workdir)
     if not results.summary:
         return
@@ -53,29 +53,25 @@ def print_headline(workdir: epath.Path) -> None:
     print()
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    for sentence in remarks(results):
+    for sentence in remarks(results, rules):
         print(sentence)
     if results.has("report/index.html"):
         print(f"\nreport: {workdir / 'report' / 'index.html'}")
 
 
-def remarks(results: Results, wanted: int = 50) -> list[str]:
+def remarks(results: Results, rules: Any) -> list[str]:
     """What a reader must know before believing the figures: sets that are too small, and how far from a plateau p̂ is."""
     s, out = results.summary["stability"], []
     for label in ("stable", "unstable"):
         count = s[f"live_{label}_features"]["value"]
-        if count < wanted:
+        if count < rules.min_features:
             out.append(
-                f"Only {count} live {label} features (at least {wanted} wanted): train longer, with more seeds, or another dictionary size."
+                f"Only {count} live {label} features (at least {rules.min_features} wanted): train longer, with more seeds, or another dictionary size."
             )
     if "not_measured" in results.summary.get("subspace", {}):
         out.append(f"Subspaces were not measured: {results.summary['subspace']['not_measured']}.")
-    curve = results.table("stability/tokens_curve.parquet") if results.has("stability/tokens_curve.parquet") else []
-    trained = [row for row in curve if row["tokens"] > 0]
-    if len(trained) >= 2:
-        a, b = trained[-2:]
-        out.append(
-            f"p̂ (all features) went from {a['p']:.3f} at {a['tokens']:,} to {b['p']:.3f} at {b['tokens']:,} tokens: "
-            + ("no plateau yet, more training would change the figures." if b["p"] - a["p"] > 0.02 else "close to a plateau.")
-        )
+    rise = results.rise_per_doubling()
+    if rise is not None:
+        reached = "close to a plateau" if rise <= rules.plateau_rise else "no plateau yet, unstable features may be under-trained"
+        out.append(f"At the end p̂ (all features) rose by {rise:.3f} per doubling of training tokens: {reached}.")
     return out

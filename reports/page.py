@@ -61,7 +61,7 @@ def write_page(
         vega=vl_convert.javascript_bundle(vl_version=_vega_lite()),  # type: ignore[call-arg]  # the stub lacks the default
         figures=[{"name": f.name, "title": f.title, "sentence": f.sentence, "spec": _script_json(f.chart.to_dict())} for f in shown],
         rows=rows,
-        remarks=headline.remarks(results),
+        remarks=headline.remarks(results, settings.claims),
         claims=claims,
         examples=examples,
         settings=settings,

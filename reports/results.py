@@ -1,6 +1,7 @@
 """The result files of a finished run."""
 
 import json
+import math
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +34,16 @@ class Results:
             return pq.read_table(pa.BufferReader(path.read_bytes())).to_pylist()
         except pa.ArrowInvalid as error:
             raise ValueError(f"{path} is damaged: not Parquet ({error})") from error
+
+    def rise_per_doubling(self) -> float | None:
+        """By how much p̂ (all features) rose per doubling of training tokens between the last two dictionaries; None without them."""
+        if not self.has("stability/tokens_curve.parquet"):
+            return None
+        trained = [row for row in self.table("stability/tokens_curve.parquet") if row["tokens"] > 0]
+        if len(trained) < 2:
+            return None
+        a, b = trained[-2:]
+        return (b["p"] - a["p"]) / math.log2(b["tokens"] / a["tokens"])
 
     def metrics(self, stage: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.workdir / stage / "metrics.jsonl").read_text().splitlines()]

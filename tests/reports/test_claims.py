@@ -13,7 +13,7 @@ def estimate(value, low, high, null=0.0):
     return {"value": value, "low": low, "high": high, "null": null, "n": {"number": 8, "of": "seeds"}, "unit": ""}
 
 
-def results(**changes):
+def results(rise=0.01, **changes):
     stability = {
         "seeds": list(range(8)),
         "live_stable_features": estimate(500, None, None),
@@ -36,6 +36,7 @@ def results(**changes):
     for name, value in changes.items():
         (stability if name in stability else subspace)[name] = value
     found = types.SimpleNamespace(summary={"stability": stability, "subspace": subspace})
+    found.rise_per_doubling = lambda: rise
     found.figure = lambda name: found.summary[name.split(".")[0]][name.split(".")[1]]
     return found
 
@@ -61,6 +62,10 @@ def holds(name, **changes):
         ("C4", {"effective_rank_stable_minus_unstable": estimate(-0.1, -0.2, -0.05)}, "no"),
         ("C4", {"overlap_excess": estimate(0.0, -0.1, 0.1)}, "undecided"),
         ("C4", {"not_measured": "too few"}, "undecided"),
+        ("C4", {"rise": 0.05}, "undecided"),
+        ("C4", {"rise": None}, "undecided"),
+        ("C3", {"rise": 0.05, "firing_rate_stable_over_unstable": estimate(0.5, 0.4, 0.6)}, "undecided"),
+        ("C1", {"rise": 0.05}, "yes"),  # that a signal separates does not depend on why
         ("C2", {}, "not measured yet"),
         ("C7", {}, "not measured yet"),
     ],
