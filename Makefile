@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := runs/quickstart
 
-.PHONY: quickstart test test-slow test-colab lint lock clean
+.PHONY: quickstart test test-slow test-interop test-colab lint lock clean
 
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/python -m launch.main --config=configs/quickstart.py --workdir=$(RUN)
@@ -19,6 +19,15 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# Against torch transformers, in an environment of its own (torch is large).
+test-interop: .venv-interop/.installed
+	.venv-interop/bin/python -m pytest -p no:cacheprovider -m interop
+
+.venv-interop/.installed: requirements-interop.txt
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-interop.txt
+	touch $@
+
 # The versions of Colab's TPU runtime, in an environment of their own.
 test-colab: .venv-colab/.installed
 	.venv-colab/bin/python -m pytest -p no:cacheprovider
@@ -31,7 +40,7 @@ test-colab: .venv-colab/.installed
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $(PYTHON) is older than Python 3.11; say which to use: make PYTHON=/path/to/python3.11 …"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -50,5 +59,5 @@ lock: | $(VENV)/bin/python
 	  -c requirements.txt --custom-compile-command "make lock" pyproject.toml -o requirements-test.txt
 
 clean:
-	rm -rf $(VENV) .venv-colab $(RUN) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-colab .venv-interop $(RUN) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

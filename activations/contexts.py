@@ -1,5 +1,6 @@
 """Documents cut into contexts of equal length, each position's place in its document kept."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -70,7 +71,12 @@ def shuffled_positions(start: int, count: int, size: int, seed: int) -> np.ndarr
     epochs = positions // size
     out = np.empty(count, np.int64)
     for epoch in np.unique(epochs):
-        order = np.random.default_rng((seed, int(epoch))).permutation(size)
         here = epochs == epoch
-        out[here] = order[positions[here] % size]
+        out[here] = _epoch_order(size, seed, int(epoch))[positions[here] % size]
     return out
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of one epoch; the last two are kept, since a batch lies in one or across two."""
+    return np.random.default_rng((seed, epoch)).permutation(size)

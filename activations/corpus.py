@@ -115,7 +115,7 @@ def _source_files(folder: pathlib.Path) -> list[Document]:
     documents = []
     for path in paths:
         name = path.relative_to(folder).as_posix()
-        if name in EXCLUDED_FILES or name.startswith(EXCLUDED_PREFIXES) or set(path.parts) & set(EXCLUDED_FOLDERS):
+        if name in EXCLUDED_FILES or name.startswith(EXCLUDED_PREFIXES) or set(name.split("/")) & set(EXCLUDED_FOLDERS):
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         if len(text) >= MIN_CHARACTERS:

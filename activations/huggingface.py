@@ -4,19 +4,21 @@ The only place that knows Hugging Face's tensor names.  Nothing is unpickled and
 """
 
 import hashlib
-import json
-import pathlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 import tokenizers
+from etils import epath
 
 from activations.decoder import DecoderConfig, Params, init_params
+from activations.tokenizer import END_OF_TEXT
+from storage import files
+from storage.tensors import loads
 
 _ACTIVATION_NAMES = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu", "silu": "silu"}
 
@@ -31,17 +33,18 @@ _NEOX_LAYER = {
 }
 
 
-def load_config(folder: str | pathlib.Path) -> DecoderConfig:
+def load_config(folder: epath.PathLike) -> DecoderConfig:
     """Reads `config.json` through transformers' AutoConfig.
 
     Raises:
       FileNotFoundError: no `config.json` in `folder`.
       ValueError: a family, rotary kind or activation that the decoder does not have.
     """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would say that there is no torch, which is so by design
     import transformers  # slow to import, and needed here alone
 
-    folder = pathlib.Path(folder)
-    if not (folder / "config.json").is_file():
+    folder = epath.Path(folder)
+    if not (folder / "config.json").exists():
         raise FileNotFoundError(f"no config.json in {folder}: lm.path must name a folder in Hugging Face layout")
     raw = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True).to_dict()
     return config_from_dict(raw)
@@ -105,20 +108,17 @@ def config_to_dict(config: DecoderConfig) -> dict[str, Any]:
     }
 
 
-def load_params(folder: str | pathlib.Path, config: DecoderConfig) -> Params:
+def load_params(folder: epath.PathLike, config: DecoderConfig) -> Params:
     """Reads `model.safetensors` as a stacked float32 pytree.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: a file that is truncated or not safetensors, a tensor missing, unknown, of a wrong shape, or not finite.
     """
-    path = pathlib.Path(folder) / "model.safetensors"
-    if not path.is_file():
+    path = epath.Path(folder) / "model.safetensors"
+    if not path.exists():
         raise FileNotFoundError(f"no model.safetensors in {folder}: lm.path must name a folder in Hugging Face layout")
-    try:
-        tensors = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error}): fetch or train it again") from error
+    tensors = loads(path.read_bytes(), str(path))
     return params_from_tensors(tensors, config, source=str(path))
 
 
@@ -178,26 +178,23 @@ def params_to_tensors(params: Params, config: DecoderConfig) -> dict[str, jax.Ar
     return out
 
 
-def save(folder: str | pathlib.Path, config: DecoderConfig, params: Params, tokenizer: tokenizers.Tokenizer) -> None:
+def save(folder: epath.PathLike, config: DecoderConfig, params: Params, tokenizer: tokenizers.Tokenizer) -> None:
     """Writes a folder that `transformers` loads: config, float32 weights and tokenizer."""
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config_to_dict(config), indent=2) + "\n")
+    folder = epath.Path(folder)
+    files.write_json(folder / "config.json", config_to_dict(config))
     tensors = {name: np.ascontiguousarray(a) for name, a in params_to_tensors(params, config).items()}
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}, indent=2)
-        + "\n"
-    )
+    files.write_bytes(folder / "model.safetensors", safetensors.numpy.save(tensors, metadata={"format": "pt"}))
+    files.write_bytes(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+    special = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    files.write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **special})
 
 
-def model_digest(folder: str | pathlib.Path) -> str:
+def model_digest(folder: epath.PathLike) -> str:
     """sha256 over config, weights and tokenizer: changes if anything changes that activations depend on."""
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        path = pathlib.Path(folder) / name
-        if not path.is_file():
+        path = epath.Path(folder) / name
+        if not path.exists():
             raise FileNotFoundError(f"no {name} in {folder}: lm.path must name a folder in Hugging Face layout")
-        digest.update(name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(f"{name} {files.sha256_file(path)}\n".encode())
     return digest.hexdigest()

@@ -9,18 +9,19 @@ all, and one that is there is not made again, so a harvest that was killed goes 
 """
 
 import hashlib
-import json
-import os
-import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
-import safetensors
 import safetensors.numpy
+from etils import epath
+
+from storage import files
+from storage.tensors import loads
 
 FORMAT = "sae-stability activations 1"
+ADVICE = "harvest again with --overwrite"
 MANIFEST = "manifest.json"
 _DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
@@ -42,8 +43,8 @@ class StoreWriter:
       header: what the manifest says besides its shards (width, dtype, hook, documents, …).
     """
 
-    def __init__(self, folder: str | pathlib.Path, header: dict[str, Any]):
-        self._folder = pathlib.Path(folder)
+    def __init__(self, folder: epath.PathLike, header: dict[str, Any]):
+        self._folder = epath.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._header = {"format": FORMAT, **header}
         self._shards: list[dict[str, Any]] = []
@@ -51,11 +52,11 @@ class StoreWriter:
     def kept(self, index: int) -> bool:
         """Whether shard `index` stands from an earlier attempt at the same store, whole; then it counts as written."""
         record = self._record(index)
-        if not record.is_file():
+        if not record.exists():
             return False
-        entry = json.loads(record.read_text())
+        entry = files.read_json(record)
         path = self._folder / entry["shard"]["file"]
-        if entry["header"] != self._header or not path.is_file() or _sha256(path) != entry["shard"]["sha256"]:
+        if entry["header"] != self._header or not path.exists() or files.sha256_file(path) != entry["shard"]["sha256"]:
             return False
         self._shards.append(entry["shard"])
         return True
@@ -73,20 +74,21 @@ class StoreWriter:
             "token": np.ascontiguousarray(rows.token_N, np.int32),
         }
         path = self._folder / f"shard-{index:05d}.safetensors"
-        _replace(path, safetensors.numpy.save(tensors))
-        shard = {"file": path.name, "rows": len(rows.token_N), "bytes": path.stat().st_size, "sha256": _sha256(path)}
-        _replace(self._record(index), json.dumps({"header": self._header, "shard": shard}).encode())
+        data = safetensors.numpy.save(tensors)
+        files.write_bytes(path, data)
+        shard = {"file": path.name, "rows": len(rows.token_N), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        files.write_json(self._record(index), {"header": self._header, "shard": shard})
         self._shards.append(shard)
 
-    def finish(self) -> pathlib.Path:
+    def finish(self) -> epath.Path:
         """Writes the manifest and returns its path."""
         manifest = {**self._header, "rows": sum(s["rows"] for s in self._shards), "shards": self._shards}
-        _replace(self._folder / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+        files.write_json(self._folder / MANIFEST, manifest)
         for record in self._folder.glob("*.record"):
             record.unlink()
         return self._folder / MANIFEST
 
-    def _record(self, index: int) -> pathlib.Path:
+    def _record(self, index: int) -> epath.Path:
         return self._folder / f"shard-{index:05d}.record"
 
 
@@ -102,35 +104,28 @@ class ActivationStore:
       ValueError: a manifest that is damaged or of another format, or a shard of another length.
     """
 
-    def __init__(self, folder: str | pathlib.Path):
-        self._folder = pathlib.Path(folder)
+    def __init__(self, folder: epath.PathLike):
+        self._folder = epath.Path(folder)
         path = self._folder / MANIFEST
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"no {MANIFEST} in {self._folder}: not a finished activation store")
-        try:
-            self.manifest = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is damaged: not JSON ({error})") from error
+        self.manifest: dict[str, Any] = files.read_json(path)
         if self.manifest.get("format") != FORMAT:
             raise ValueError(f"{path}: format {self.manifest.get('format')!r}, expected {FORMAT!r}")
         for shard in self.manifest["shards"]:
             file = self._folder / shard["file"]
-            if not file.is_file():
-                raise FileNotFoundError(f"activation shard {file} is missing: harvest again with --overwrite")
-            if file.stat().st_size != shard["bytes"]:
-                raise ValueError(
-                    f"activation shard {file} has {file.stat().st_size} bytes, {shard['bytes']} were written: harvest again with --overwrite"
-                )
+            if not file.exists():
+                raise FileNotFoundError(f"activation shard {file} is missing: {ADVICE}")
+            if file.stat().length != shard["bytes"]:
+                raise ValueError(f"activation shard {file} has {file.stat().length} bytes, {shard['bytes']} were written: {ADVICE}")
         self.width: int = self.manifest["width"]
         self.rows: int = self.manifest["rows"]
 
     def shards(self) -> Iterator[Rows]:
         """The shards in order, each verified against its checksum; raises ValueError naming a damaged one."""
         for shard in self.manifest["shards"]:
-            file = self._folder / shard["file"]
-            if _sha256(file) != shard["sha256"]:
-                raise ValueError(f"activation shard {file} does not match its sha256: damaged, harvest again with --overwrite")
-            tensors = safetensors.numpy.load_file(file)
+            data = files.checked_bytes(self._folder / shard["file"], shard["sha256"], ADVICE)
+            tensors = loads(data, shard["file"])
             yield Rows(*(tensors[name] for name in ("acts", "document", "position", "token")))
 
     def load(self) -> Rows:
@@ -142,14 +137,3 @@ class ActivationStore:
             start += len(shard.token_N)
             places.append(shard[1:])
         return Rows(acts_ND, *(np.concatenate(p) for p in zip(*places, strict=True)))
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _replace(path: pathlib.Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

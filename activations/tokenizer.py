@@ -1,9 +1,9 @@
 """Byte-level BPE: trained here for the embedded model, or read from a model's folder."""
 
-import pathlib
 from collections.abc import Iterable
 
 import tokenizers
+from etils import epath
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 END_OF_TEXT = "<|endoftext|>"
@@ -24,18 +24,18 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokeniz
     return tokenizer
 
 
-def load_tokenizer(folder: str | pathlib.Path) -> tokenizers.Tokenizer:
+def load_tokenizer(folder: epath.PathLike) -> tokenizers.Tokenizer:
     """Reads `tokenizer.json` from a model's folder.
 
     Raises:
       FileNotFoundError: there is none.
       ValueError: the file is not a tokenizer, or lacks `END_OF_TEXT`.
     """
-    path = pathlib.Path(folder) / "tokenizer.json"
-    if not path.is_file():
+    path = epath.Path(folder) / "tokenizer.json"
+    if not path.exists():
         raise FileNotFoundError(f"no tokenizer at {path}: lm.path must name a folder in Hugging Face layout")
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{path} is not a readable tokenizer ({error})") from error
     if tokenizer.token_to_id(END_OF_TEXT) is None:

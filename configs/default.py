@@ -5,10 +5,80 @@ Lengths are in tokens, shares in [0, 1]; a cosine is signed.
 
 import ml_collections
 
-from configs import common
-
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if arg:
         raise ValueError(f"--config=configs/default.py:{arg}: takes no argument")
-    return common.study()
+    c = ml_collections.ConfigDict()
+    c.stages = ("activations", "train", "stability", "subspace", "report")  # in this order
+    c.seeds = (8,)  # one number: a count, seeds 0, 1, …; several: the seeds themselves. At least 2; 21 for a primary cell
+    c.data_seed = 0  # order of activations, the same for all seeds; initialisation has keys of its own
+    c.source = source = ml_collections.ConfigDict()  # text and the activations read over it
+    source.root = ""  # folder of a Python standard library; "": the running interpreter's
+    source.context_length = 256  # tokens, start token included; what the embedded model was trained on
+    source.tokens = 1_600_000  # rows to harvest for training; fewer if the text is shorter
+    source.eval_tokens = 150_000  # rows from held-out files, for every figure about activations
+    source.layer = 1  # block whose output is read, from 0
+    source.site = "resid_post"  # the residual stream behind the block
+    source.dtype = "float32"  # of the stored rows: float32 | bfloat16
+    source.batch_size = 32  # contexts a forward pass
+    source.shard_contexts = 512  # contexts a file of the store; a multiple of batch_size
+
+    c.lm = ml_collections.ConfigDict()
+    c.lm.path = "models/stdlib-neox-4x128"  # folder in Hugging Face layout (GPT-NeoX so far)
+
+    c.sae = sae = ml_collections.ConfigDict()
+    sae.variant = "topk"  # a key of saes.variants.VARIANTS
+    sae.n_features = 512  # dictionary size F
+    sae.k = 16  # active features a token; 1 to F
+    sae.aux_k = 0  # dead features modelling the residual; 0: half the width (Gao et al. 2024)
+    sae.aux_weight = 1 / 32  # of the auxiliary loss (Gao et al. 2024)
+    sae.dead_after_tokens = 200_000  # dead in training after so many tokens without firing; 10 M in runs of 1 B
+
+    c.train = train = ml_collections.ConfigDict()
+    train.tokens = 2_500_000  # seen by each SAE, repeats included; rounded up to whole dispatches
+    train.batch_size = 512  # activations a step
+    train.lr = 0.0  # peak; 0: 2e-4·√(2^14/F) (dictionary_learning)
+    train.warmup_fraction = 0.05  # of the steps
+    train.decay_fraction = 0.2  # of the steps at the end, linear to 0
+    train.adam_b1 = 0.9
+    train.adam_b2 = 0.999
+    train.adam_eps = 1e-8
+    train.clip_norm = 1.0  # global gradient norm, of each seed alone
+    train.lanes = 0  # seeds in one vmap, the groups in turn; 0: 2 on CPU, all of a device's seeds on an accelerator
+    train.steps_per_dispatch = 16  # steps scanned on the device between two looks from the host
+    train.checkpoint_every = 800  # steps; a multiple of steps_per_dispatch
+    train.snapshots = 8  # dictionaries kept along training: untrained, then at doublings up to the end; at least 7
+
+    c.stability = stability = ml_collections.ConfigDict()
+    stability.dictionaries = ""  # a dictionaries.json from elsewhere; "": the one that stage `train` writes
+    stability.theta = 0.7  # cosine from which a feature counts as the same (the paper's)
+    stability.epsilon = 0.05  # stable: p̂ ≥ 1−ε; unstable: p̂ ≤ ε (the paper's)
+    stability.confidence = 0.95  # of every interval
+    stability.block_size = 1024  # rows of one dictionary held against all of another at a time
+    stability.rare_firings = 100  # rare: fires less often than this on the evaluation tokens
+    stability.null_draws = 5  # independent rotations of every dictionary
+    stability.top_rows = 8  # top-activating tokens kept per feature
+    stability.curve_rows = 16_384  # evaluation rows for the dictionaries along training
+
+    c.subspace = subspace = ml_collections.ConfigDict()
+    subspace.ranks = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96)  # r of the subspaces compared; those ≥ width are left out
+    subspace.headline_rank = 16  # one of ranks, far below the width
+    subspace.subsamples = 20  # draws of equally many features from each set
+    subspace.min_features = 20  # a set with fewer live features in any seed is not measured
+
+    c.report = report = ml_collections.ConfigDict()
+    report.examples = 6  # stable and as many unstable features shown with contexts
+    report.contexts = 5  # contexts a feature
+    report.context_tokens = 14  # tokens before the highlighted one; half as many behind
+    report.png_scale = 2.0  # pixels per point of the PNG copies
+
+    c.claims = claims = ml_collections.ConfigDict()
+    claims.min_seeds = 4  # below, every claim is undecided
+    claims.min_features = 50  # live stable and live unstable features, in all seeds together
+    claims.c1_chance = 0.05  # C1 holds only if the strongest null's p̂ stays below this
+    claims.c1_difference = 0.5  # C1: split-half difference of p̂, stable less unstable, whole interval above this
+    claims.c3_ratio = 1.0  # C3 (rate part): stable over unstable firing rate, whole interval above this
+    claims.c4_excess = 0.0  # C4: overlap between seeds over the strongest null, whole interval above this
+    claims.plateau_rise = 0.02  # C3, C4: undecided while p̂ rises by more per doubling of training tokens
+    return c

@@ -26,6 +26,6 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
     c.sae.n_features, c.sae.k, c.sae.dead_after_tokens = 64, 4, 5000
     c.train.tokens, c.train.batch_size, c.train.steps_per_dispatch, c.train.checkpoint_every = 60_000, 128, 8, 80
     c.train.snapshots = 4
-    c.stability.bootstrap_draws, c.stability.null_draws, c.stability.curve_rows, c.stability.rare_firings = 50, 2, 1000, 5
+    c.stability.null_draws, c.stability.curve_rows, c.stability.rare_firings = 2, 1000, 5
     c.subspace.min_features, c.subspace.subsamples = 3, 3
     c.subspace.ranks, c.subspace.headline_rank = (1, 2, 3), 2

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from launch.files import read_json, sha256_file, write_json
+from storage.files import read_json, sha256_file, write_json
 
 
 class Checkpoints:
@@ -31,8 +31,8 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Starts saving in the background. The state is copied first, so the caller may donate it at once."""
         self.wait()
-        if step in self._manager.all_steps():  # left by a run that was killed before its manifest
-            self._manager.delete(step)
+        for later in [s for s in self._manager.all_steps() if s >= step]:
+            self._manager.delete(later)  # not usable, or it had been restored; orbax saves no step before its latest
         self._manager.save(step, args=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)))
         self._unsealed = step
 

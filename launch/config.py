@@ -8,7 +8,7 @@ import dataclasses
 import math
 import types
 import typing
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_collections
 
@@ -110,6 +110,8 @@ class ModelCard:
 class Pretraining:
     """Settings of a config whose stages make a language model."""
 
+    STAGES: ClassVar = ("tokenizer", "pretrain", "model_card")
+
     stages: tuple[str, ...]
     source: Source
     pretrain: Pretrain
@@ -127,12 +129,12 @@ class LanguageModel:
 class Stability:
     """How reappearance is measured."""
 
+    dictionaries: str
     theta: float
     epsilon: float
     confidence: float
     block_size: int
     rare_firings: int
-    bootstrap_draws: int
     null_draws: int
     top_rows: int
     curve_rows: int
@@ -141,7 +143,7 @@ class Stability:
         _check(0 < self.theta <= 1, "stability.theta", self.theta, "a cosine in (0, 1]")
         _check(0 <= self.epsilon < 0.5, "stability.epsilon", self.epsilon, "must be in [0, 0.5)")
         _check(0 < self.confidence < 1, "stability.confidence", self.confidence, "between 0 and 1")
-        _positive(self, "stability", "block_size", "rare_firings", "bootstrap_draws", "null_draws", "top_rows", "curve_rows")
+        _positive(self, "stability", "block_size", "rare_firings", "null_draws", "top_rows", "curve_rows")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +195,8 @@ class Claims:
 class Study:
     """Settings of a config whose stages measure stability."""
 
+    STAGES: ClassVar = ("activations", "train", "stability", "subspace", "report")
+
     stages: tuple[str, ...]
     seeds: tuple[int, ...]
     data_seed: int
@@ -235,7 +239,10 @@ def validated(config: ml_collections.ConfigDict) -> Any:
             if not stages
             else f"config.stages: {unknown[0]!r} is none of {list(STAGES)}"
         )
-    return _from_dict(Pretraining if "pretrain" in stages else Study, config.to_dict(), "")
+    kind = Pretraining if "pretrain" in config else Study
+    if wrong := [s for s in stages if s not in kind.STAGES]:
+        raise ValueError(f"config.stages: {wrong[0]!r} is no stage of this kind of config, which has {list(kind.STAGES)}")
+    return _from_dict(kind, config.to_dict(), "")
 
 
 def _positive(section: Any, prefix: str, *names: str) -> None:
@@ -244,7 +251,7 @@ def _positive(section: Any, prefix: str, *names: str) -> None:
 
 
 def _from_dict(cls: Any, values: dict[str, Any], prefix: str) -> Any:
-    hints = typing.get_type_hints(cls)
+    hints = {field.name: typing.get_type_hints(cls)[field.name] for field in dataclasses.fields(cls)}
     for name in sorted(values.keys() ^ hints.keys()):
         problem = "is missing" if name in hints else f"is no field of {cls.__name__}"
         raise ValueError(f"config.{prefix}{name} {problem}")

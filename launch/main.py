@@ -39,8 +39,13 @@ def main(argv: list[str]) -> int:
     except signals.Stopped as stopped:
         print(f"{stopped}; run the same command again to go on", file=sys.stderr)
         return signals.EXIT_STOPPED
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped at once by a second signal; what was saved stands", file=sys.stderr)
+        return 130
+    except Exception as error:
+        foreseen = isinstance(error, ValueError | OSError)
+        kind = "" if foreseen else f"unexpected {type(error).__name__}, please report it with error.log: "
+        print(f"error: {kind}{' '.join(str(error).split())}", file=sys.stderr)
         if workdir.is_dir():
             (workdir / "error.log").write_text(traceback.format_exc())
         return 1

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from launch.files import plain, write_bytes
+from storage.files import plain, read_json_lines, write_bytes
 
 
 class MetricsWriter:
@@ -23,9 +23,9 @@ class MetricsWriter:
     def __init__(self, path: epath.PathLike, resume_step: int, width: int | None = None):
         self._path = epath.Path(path)
         self._width = width
-        kept = [line for line in _whole_lines(self._path) if json.loads(line)["step"] <= resume_step]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(self._path, "".join(line + "\n" for line in kept).encode())
+        written = read_json_lines(self._path) if self._path.exists() else []
+        kept = [json.dumps(record) + "\n" for record in written if record["step"] <= resume_step]
+        write_bytes(self._path, "".join(kept).encode())
 
     def write(self, step: int, **values: Any) -> None:
         cut = {k: v[: self._width] if getattr(v, "ndim", 0) else v for k, v in values.items()}
@@ -42,30 +42,8 @@ class WallTimes:
         _append(self._path, values)
 
 
-def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
-    """The records in order. Raises FileNotFoundError or ValueError naming the file."""
-    path = epath.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no metrics at {path}")
-    return [json.loads(line) for line in _whole_lines(path)]
-
-
 def _append(path: epath.Path, record: dict[str, Any]) -> None:
     if jax.process_index() != 0:
         return
     with path.open("a") as f:
         f.write(json.dumps(plain(record)) + "\n")
-
-
-def _whole_lines(path: epath.Path) -> list[str]:
-    """Lines that are complete JSON; the last may have been cut by a kill."""
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            json.loads(line)
-        except json.JSONDecodeError:
-            break
-        lines.append(line)
-    return lines

@@ -7,7 +7,6 @@ bytes leaves those after it standing.
 
 import hashlib
 import json
-import sys
 import time
 from typing import Any
 
@@ -15,9 +14,10 @@ import jax
 import ml_collections
 from etils import epath
 
-from launch import files, signals
+from launch import signals
 from launch.metrics import WallTimes
 from launch.stages import STAGES, Stage
+from storage import files
 
 SUMMARY = "summary.json"
 
@@ -30,7 +30,8 @@ def run_stages(config: ml_collections.ConfigDict, settings: Any, workdir: epath.
       settings: the same, validated (`launch.config.Study` or `launch.config.Pretraining`), for the stages.
 
     Raises:
-      ValueError: an unknown stage, a stage whose inputs are not there, or a workdir made with other guarded fields.
+      ValueError: an unknown stage, a stage whose inputs are not there or out of date, a workdir made with other guarded
+        fields, or results of a guarded stage that are damaged.
     """
     stages = [STAGES[name] for name in config.stages]
     if unknown := set(only) - {s.name for s in stages}:
@@ -40,24 +41,38 @@ def run_stages(config: ml_collections.ConfigDict, settings: Any, workdir: epath.
     if not overwrite:
         for stage in stages:
             _refuse_other_fields(stage, records[stage.name], _fields(config, stage), workdir)
-    files.write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
 
+    current: dict[str, dict[str, Any]] = {}  # records of stages whose results fit this config
     for stage in stages:
-        if only and stage.name not in only:
-            continue
-        fingerprint = {"config": _fields(config, stage), "inputs": _inputs(stage, settings, records)}
+        chosen = not only or stage.name in only
         record = records[stage.name]
-        if record is not None and record["fingerprint"] == fingerprint:
-            if record["status"] == "done" and _outputs_stand(workdir, record):
+        missing = [name for name in stage.after if name in config.stages and name not in current]
+        if missing and not chosen:
+            continue
+        if missing:
+            raise ValueError(f"stage {stage.name!r} reads what {missing[0]!r} writes, which is not there or out of date: run that too")
+        inputs = stage.inputs(settings) | {n: _digest(current[n]) for n in stage.after if n in config.stages}
+        fingerprint = {"config": _fields(config, stage), "inputs": inputs}
+        same = record is not None and record["fingerprint"] == fingerprint
+        if record is not None and not same and stage.guarded and not overwrite:
+            raise ValueError(_changed_inputs(stage, record, fingerprint, workdir))
+        done = record is not None and same and record["status"] == "done"
+        damage = _damage(workdir, record, verify=overwrite) if record is not None and done else None
+        if record is not None and done and not damage:
+            current[stage.name] = record
+            if chosen:
                 print(f"{stage.name}: done already, skipped")
-                continue
-        elif record is not None:
-            if stage.guarded and not overwrite:
-                raise ValueError(_changed_inputs(stage, record, fingerprint, workdir))
-            print(f"{stage.name}: its config or inputs changed, running again")
-            _remove_results(workdir / stage.name)
-        records[stage.name] = _run_one(stage, settings, workdir, fingerprint)
-    _merge_summaries(workdir, [s.name for s in stages])
+        elif chosen:
+            if damage and stage.guarded and not overwrite:
+                raise ValueError(f"{damage}: --overwrite to run {stage.name!r} again")
+            if record is not None and (damage or not same):
+                print(f"{stage.name}: {damage or 'its config or inputs changed'}, running again")
+            if record is None or damage or not same:
+                _remove_results(workdir / stage.name)
+            files.write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
+            current[stage.name] = _run_one(stage, settings, workdir, fingerprint)
+    files.write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
+    _merge_summaries(workdir, list(current))
 
 
 def _run_one(stage: Stage, settings: Any, workdir: epath.Path, fingerprint: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +83,8 @@ def _run_one(stage: Stage, settings: Any, workdir: epath.Path, fingerprint: dict
     files.write_json(folder / "stage.json", record)
     print(f"{stage.name}: running", flush=True)
     started = time.perf_counter()
-    outputs = stage.run(settings, workdir)
+    with jax.default_matmul_precision("default" if stage.training else "highest"):
+        outputs = stage.run(settings, workdir)
     record["outputs"] = {str(p.relative_to(folder)): {"sha256": files.sha256_file(p), "bytes": p.stat().length} for p in sorted(outputs)}
     record["status"] = "done"
     files.write_json(folder / "stage.json", record)
@@ -81,15 +97,21 @@ def _run_one(stage: Stage, settings: Any, workdir: epath.Path, fingerprint: dict
 def _make_workdir(workdir: epath.Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(workdir / ".writable", b"")
-        (workdir / ".writable").unlink()
+        if jax.process_index() == 0:
+            files.write_bytes(workdir / ".writable", b"")
+            (workdir / ".writable").unlink()
     except OSError as error:
         raise ValueError(f"--workdir={workdir} cannot be written ({error.strerror or error})") from error
 
 
 def _read_record(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
     path = workdir / stage.name / "stage.json"
-    return files.read_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    record = files.read_json(path)
+    if not isinstance(record, dict) or not {"stage", "status", "fingerprint", "outputs"} <= record.keys():
+        raise ValueError(f"{path} is damaged: no record of a stage; remove {path.parent} to run {stage.name!r} again")
+    return record
 
 
 def _fields(config: ml_collections.ConfigDict, stage: Stage) -> dict[str, Any]:
@@ -112,14 +134,9 @@ def _fields(config: ml_collections.ConfigDict, stage: Stage) -> dict[str, Any]:
     return flat
 
 
-def _inputs(stage: Stage, settings: Any, records: dict[str, dict[str, Any] | None]) -> dict[str, str]:
-    inputs = dict(stage.inputs(settings))
-    for name in stage.after:
-        record = records.get(name)
-        if record is None or record["status"] != "done":
-            raise ValueError(f"stage {stage.name!r} reads what {name!r} writes, and that has not finished: run it first")
-        inputs[name] = hashlib.sha256(json.dumps(record["outputs"], sort_keys=True).encode()).hexdigest()
-    return inputs
+def _digest(record: dict[str, Any]) -> str:
+    """Of a stage's results: what the stages after it depend on."""
+    return hashlib.sha256(json.dumps(record["outputs"], sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_other_fields(stage: Stage, record: dict[str, Any] | None, fields: dict[str, Any], workdir: epath.Path) -> None:
@@ -143,23 +160,31 @@ def _changed_inputs(stage: Stage, record: dict[str, Any], fingerprint: dict[str,
     )
 
 
-def _outputs_stand(workdir: epath.Path, record: dict[str, Any]) -> bool:
-    """Whether every result is there in its full length (checksums are verified by whoever reads it)."""
+def _damage(workdir: epath.Path, record: dict[str, Any], verify: bool) -> str | None:
+    """What is wrong with a stage's results, if anything: a file that is missing or cut, with `verify` also changed."""
     for name, entry in record["outputs"].items():
         path = workdir / record["stage"] / name
         if not path.exists() or path.stat().length != entry["bytes"]:
-            print(f"{path} is missing or cut short: running {record['stage']!r} again", file=sys.stderr)
-            return False
-    return True
+            return f"{path} is missing or cut short"
+        if verify and files.sha256_file(path) != entry["sha256"]:
+            return f"{path} does not match its sha256"
+    return None
 
 
 def _remove_results(folder: epath.Path) -> None:
-    if jax.process_index() == 0 and folder.exists():
-        folder.rmtree()
+    """Out of the way in one step first: a kill half-way must not leave a part that looks like a fresh or a finished stage."""
+    removed = folder.with_name(folder.name + ".removed")
+    if jax.process_index() != 0:
+        return
+    if removed.exists():
+        removed.rmtree()
+    if folder.exists():
+        folder.rename(removed)
+        removed.rmtree()
 
 
 def _merge_summaries(workdir: epath.Path, stages: list[str]) -> None:
-    """One `summary.json` from those of the stages that are done."""
+    """One `summary.json` from those of the given stages."""
     merged = {name: files.read_json(workdir / name / SUMMARY) for name in stages if (workdir / name / SUMMARY).exists()}
     if merged:
         files.write_json(workdir / SUMMARY, merged)

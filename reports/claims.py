@@ -68,9 +68,9 @@ def _under_trained(results: Results, rules: Any) -> str | None:
     """Why nothing can be said of unstable features as such, if so: away from a plateau they may be under-trained."""
     rise = results.rise_per_doubling()
     if rise is None:
-        return "no dictionaries along training to show a plateau of p̂"
-    if rise > rules.plateau_rise:
-        return f"p̂ still rises by {number(rise)} per doubling of training tokens (config.claims.plateau_rise={rules.plateau_rise})"
+        return "fewer than two dictionaries along training with p̂ above chance, so no plateau can be shown"
+    if abs(rise) > rules.plateau_rise:
+        return f"p̂ still changes by {number(rise)} per doubling of training tokens (config.claims.plateau_rise={rules.plateau_rise})"
     return None
 
 
@@ -98,15 +98,19 @@ def _c1(results: Results, rules: Any) -> tuple[str, str, str]:
 
 
 def _c3(results: Results, rules: Any) -> tuple[str, str, str]:
-    ratio = results.figure("stability.firing_rate_stable_over_unstable")
-    measured = f"stable features fire {with_interval(ratio)} times as often as unstable ones (surface form: not measured yet)"
+    s = results.summary["stability"]
+    if "firing_rate_stable_over_unstable" not in s:
+        return "–", UNDECIDED, "no activations to measure firing on"
+    ratio, with_rare = s["firing_rate_stable_over_unstable"], s["firing_rate_stable_over_unstable_with_rare"]
+    measured = f"stable features fire {with_interval(ratio)} times as often as unstable ones, with rare ones {with_interval(with_rare)} (surface form: not measured yet)"
     if because := _too_little(results, rules):
         return measured, UNDECIDED, because
     if because := _under_trained(results, rules):
         return measured, UNDECIDED, because
-    if _side(ratio, rules.c3_ratio) == NO:
+    sides = {_side(ratio, rules.c3_ratio), _side(with_rare, rules.c3_ratio)}  # live features alone leave the rarest out
+    if sides == {NO}:
         return measured, NO, f"unstable features are not rarer (rule: ratio above {rules.c3_ratio})"
-    rarer = "they are rarer" if _side(ratio, rules.c3_ratio) == YES else "whether they are rarer cannot be told"
+    rarer = "they are rarer" if sides == {YES} else "whether they are rarer cannot be told"
     return measured, UNDECIDED, f"{rarer}; surface form is not measured yet"
 
 
@@ -116,7 +120,8 @@ def _c4(results: Results, rules: Any) -> tuple[str, str, str]:
         return "–", UNDECIDED, s["not_measured"]
     measured = (
         f"top-{s['headline_rank']} planes of unstable features overlap between seeds by {with_interval(s['overlap_unstable'])}, "
-        f"{with_interval(s['overlap_excess'])} over the strongest null; effective rank / D at n={s['features_per_set']}: "
+        f"{with_interval(s['overlap_excess'])} over the strongest null ({s['overlap_strongest_null']}; n={s['features_against_nulls']}); "
+        f"effective rank / D at n={s['features_per_set']} (at most {number(s['effective_rank_ceiling'])}): "
         f"unstable {with_interval(s['effective_rank_unstable'])}, stable {with_interval(s['effective_rank_stable'])}"
     )
     if because := _too_little(results, rules):
@@ -125,6 +130,8 @@ def _c4(results: Results, rules: Any) -> tuple[str, str, str]:
         return measured, UNDECIDED, because
     excess = _side(s["overlap_excess"], rules.c4_excess)
     lower = _side(s["effective_rank_stable_minus_unstable"], 0.0)
+    if s["effective_rank_ceiling"] < 1:  # fewer features than dimensions: all sets are near the ceiling
+        lower = UNDECIDED
     holds = YES if (excess, lower) == (YES, YES) else NO if NO in (excess, lower) else UNDECIDED
     because = {YES: "both rules met", NO: "not met: ", UNDECIDED: "an interval crosses its threshold: "}[holds]
     if holds != YES:

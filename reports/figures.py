@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from reports.results import Results
-from reports.text import with_interval
+from reports.text import number, with_interval
 
 WIDTH, HEIGHT = 450, 290
 LABEL_COLOURS = {"stable": "#2166ac", "intermediate": "#969696", "unstable": "#d6604d", "random": "#4d4d4d"}
@@ -23,15 +23,17 @@ class Figure(NamedTuple):
     chart: alt.TopLevelMixin
 
 
-def all_figures(results: Results, theta: float) -> list[Figure]:
-    """Every figure whose data the run has, in the page's order."""
+def all_figures(results: Results, train_seeds: tuple[int, ...]) -> list[Figure]:
+    """Every figure whose data the run has, in the page's order; `train_seeds` are the columns of the training metrics."""
     features = results.table("stability/features.parquet")
     figures = [
         _p_histogram(results, features),
-        _p_against_rate(results, features),
-        _match_distribution(results, theta),
-        _tokens_curve(results),
+        _match_distribution(results),
     ]
+    if "firing_rate" in features[0]:
+        figures.insert(1, _p_against_rate(results, features))
+    if results.has("stability/tokens_curve.parquet"):
+        figures.append(_tokens_curve(results))
     if results.has("subspace/overlap.parquet"):
         figures += [
             _over_ranks(results, "overlap", "Overlap of subspaces between seeds"),
@@ -40,7 +42,7 @@ def all_figures(results: Results, theta: float) -> list[Figure]:
             _angles(results),
         ]
     if results.has("train/metrics.jsonl"):
-        figures.append(_training(results))
+        figures.append(_training(results, train_seeds))
     return figures
 
 
@@ -82,7 +84,7 @@ def _p_histogram(results: Results, features: list[dict[str, Any]]) -> Figure:
         )
     )
     p = results.figure("stability.mean_p_live")
-    sentence = f"A live feature reappears in another seed with probability {with_interval(p)}; under the strongest null it would be {p['null']:.2g}."
+    sentence = f"A live feature reappears in another seed with probability {with_interval(p)}; under the strongest null it would be {number(p['null'])}."
     return Figure("p_histogram", "How often features reappear", sentence, _sized(chart))
 
 
@@ -126,7 +128,8 @@ def _p_against_rate(results: Results, features: list[dict[str, Any]]) -> Figure:
     return Figure("p_against_rate", "Reappearance against firing rate", sentence, _sized(points.interactive()))
 
 
-def _match_distribution(results: Results, theta: float) -> Figure:
+def _match_distribution(results: Results) -> Figure:
+    theta = results.summary["stability"]["theta"]
     rows = results.table("stability/match_histogram.parquet")
     totals: dict[str, int] = {}
     for row in rows:
@@ -149,7 +152,7 @@ def _match_distribution(results: Results, theta: float) -> Figure:
     rule = alt.Chart(_data([{"theta": theta}])).mark_rule(strokeDash=[4, 4], color="#333").encode(x="theta:Q")
     mmcs = results.figure("stability.mmcs")
     sentence = (
-        f"The mean best cosine (MMCS) is {with_interval(mmcs)}; with every dictionary turned at random it is {mmcs['null']:.3f}. "
+        f"The mean best cosine (MMCS) is {with_interval(mmcs)}; under the strongest null it is {number(mmcs['null'])}. "
         f"The dashed line is θ = {theta:g}."
     )
     return Figure("match_distribution", "Best matches in another seed, and by chance", sentence, _sized(lines + rule))
@@ -161,8 +164,8 @@ def _tokens_curve(results: Results) -> Figure:
     x = alt.X("tokens:Q", scale=alt.Scale(type="log", nice=False), title="training tokens per SAE", axis=alt.Axis(format="~s", tickCount=5))
     base = alt.Chart(_data(trained))
     band = base.mark_area(opacity=0.25, color="#2166ac").encode(x=x, y=alt.Y("p_low:Q", title="value"), y2="p_high:Q")
-    names = {"p": "p̂, all features", "explained_variance": "explained variance", "dead_fraction": "dead share"}
-    records = [{"tokens": r["tokens"], "figure": title, "value": r[key]} for r in trained for key, title in names.items()]
+    names = {"p": "p̂, all features", "explained_variance": "explained variance", "dead_share": "dead share"}
+    records = [{"tokens": r["tokens"], "figure": title, "value": r[key]} for r in trained for key, title in names.items() if key in r]
     lines = (
         alt.Chart(_data(records))
         .mark_line(point=True)
@@ -201,8 +204,9 @@ def _over_ranks(results: Results, figure: str, title: str) -> Figure:
     own, excess = s[f"{figure}_unstable"], s[f"{figure}_excess"]
     what = "overlap" if figure == "overlap" else "captured energy"
     sentence = (
-        f"At r = {s['headline_rank']} the {what} between the unstable features of two seeds is {with_interval(own)}; "
-        f"the strongest null reaches {own['null']:.3f}, so the excess is {with_interval(excess)}."
+        f"At r = {s['headline_rank']} the {what} between the unstable features of two seeds is {with_interval(own)}; the strongest null "
+        f"({s[f'{figure}_strongest_null']}) reaches {number(own['null'])}, so the excess is {with_interval(excess)}. "
+        f"{s['features_against_nulls']} features a set; stable ones, being fewer, {s['features_per_set']}."
     )
     return Figure(figure, title, sentence, _sized(band + line))
 
@@ -225,7 +229,7 @@ def _spectra(results: Results) -> Figure:
     s = results.summary["subspace"]
     sentence = (
         f"From {s['features_per_set']} features of each set: effective rank / D is {with_interval(s['effective_rank_unstable'])} for unstable, "
-        f"{with_interval(s['effective_rank_stable'])} for stable, {s['effective_rank_stable']['null']:.3f} for random live features (bands: range over seeds)."
+        f"{with_interval(s['effective_rank_stable'])} for stable, {number(s['effective_rank_stable']['null'])} for random live features; {s['features_per_set']} rows cannot have more than {number(s['effective_rank_ceiling'])} (bands: range over seeds)."
     )
     return Figure("spectra", "Spectra at equal numbers of features", sentence, _sized(band + line))
 
@@ -250,9 +254,8 @@ def _angles(results: Results) -> Figure:
     return Figure("angles", "Principal angles between seeds", sentence, _sized(band + line))
 
 
-def _training(results: Results) -> Figure:
+def _training(results: Results, seeds: tuple[int, ...]) -> Figure:
     metrics = results.metrics("train")
-    seeds = results.summary["stability"]["seeds"]
     every = max(1, len(metrics) // 150)
     panels = {"explained_variance": "explained variance", "loss": "loss", "dead_fraction": "dead share", "l0": "L0"}
     records = [

@@ -25,10 +25,10 @@ FIGURES = (
     Figure("stability.split_half_difference", "split-half difference", "labelled on half of the other seeds, how much higher stable features' p̂ is than unstable ones' in the other half"),
     Figure("stability.mmcs", "MMCS", "mean over features of the best signed cosine in another seed"),
     Figure("stability.firing_rate_stable_over_unstable", "firing rate, stable / unstable", "how many times as often stable live features fire as unstable ones"),
-    Figure("stability.energy_stable_over_unstable", "energy, stable / unstable", "the same for Σ f²‖d‖², a feature's share of the activations' variance"),
+    Figure("stability.energy_stable_over_unstable", "energy, stable / unstable", "the same for Σ f²‖d‖², the energy that a feature's reconstructions hold (features overlap, so these do not add up)"),
     Figure("subspace.overlap_unstable", "subspace overlap, unstable", "overlap between seeds of the top-r planes of their unstable features, 1 if equal"),
-    Figure("subspace.overlap_excess", "overlap over strongest null", "that overlap less what the best other predictor reaches (stable or random features of another seed, activation PCA, random plane)"),
-    Figure("subspace.effective_rank_unstable", "effective rank / D, unstable", "exp of the spectrum's entropy over the width, at equal n; null: random live features"),
+    Figure("subspace.overlap_excess", "overlap over strongest null", "that overlap less the strongest null's: random live or stable features of another seed, activation PCA, random plane"),
+    Figure("subspace.effective_rank_unstable", "effective rank / D, unstable", "exp of the spectrum's entropy over the width, at equal n, which also caps it (n/D); null: random live features"),
     Figure("subspace.effective_rank_stable", "effective rank / D, stable", "the same for stable features"),
     Figure("stability.explained_variance", "explained variance", "share of the held-out activations' variance that the SAEs reconstruct; null: their mean"),
     Figure("stability.l0", "L0", "active features a token"),
@@ -70,8 +70,16 @@ def remarks(results: Results, rules: Any) -> list[str]:
             )
     if "not_measured" in results.summary.get("subspace", {}):
         out.append(f"Subspaces were not measured: {results.summary['subspace']['not_measured']}.")
+    if s["frozen_seeds"]:
+        out.append(f"Left out, since their training was not finite: seeds {', '.join(map(str, s['frozen_seeds']))}.")
+    if s["evaluation_rows"] == 0:
+        out.append("No activations were given: dead features cannot be told and count as live.")
     rise = results.rise_per_doubling()
-    if rise is not None:
-        reached = "close to a plateau" if rise <= rules.plateau_rise else "no plateau yet, unstable features may be under-trained"
-        out.append(f"At the end p̂ (all features) rose by {rise:.3f} per doubling of training tokens: {reached}.")
+    if rise is None:
+        out.append("Whether p̂ has reached a plateau cannot be told: fewer than two dictionaries along training lie above chance.")
+    else:
+        reached = "close to a plateau" if abs(rise) <= rules.plateau_rise else "no plateau yet, unstable features may be under-trained"
+        out.append(
+            f"Over the last doubling of training tokens (the learning rate's decay included) p̂ of all features changed by {rise:+.3f}: {reached}."
+        )
     return out

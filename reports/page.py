@@ -14,6 +14,7 @@ from reports import figures, headline
 from reports.claims import Claim
 from reports.results import Results
 from reports.text import number, with_interval
+from storage import files
 
 
 class Example(NamedTuple):
@@ -31,12 +32,13 @@ def write_page(
     folder: epath.Path, results: Results, claims: list[Claim], examples: list[Example], settings: Any, title: str
 ) -> list[epath.Path]:
     """Writes `index.html` and a PNG per figure into `folder`; returns the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shown = figures.all_figures(results, settings.stability.theta)
+    shown = figures.all_figures(results, settings.seed_list)
     outputs = []
     for figure in shown:
         path = folder / f"{figure.name}.png"
-        path.write_bytes(vl_convert.vegalite_to_png(figure.chart.to_dict(), vl_version=_vega_lite(), scale=settings.report.png_scale))
+        files.write_bytes(
+            path, vl_convert.vegalite_to_png(figure.chart.to_dict(), vl_version=_vega_lite(), scale=settings.report.png_scale)
+        )
         outputs.append(path)
     rows = []
     for f in headline.FIGURES:
@@ -53,10 +55,7 @@ def write_page(
                     "meaning": f.meaning,
                 }
             )
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        importlib.resources.files("reports").joinpath("page.html.jinja").read_text()
-    )
-    html = template.render(
+    html = template().render(
         title=title,
         vega=vl_convert.javascript_bundle(vl_version=_vega_lite()),  # type: ignore[call-arg]  # the stub lacks the default
         figures=[{"name": f.name, "title": f.title, "sentence": f.sentence, "spec": _script_json(f.chart.to_dict())} for f in shown],
@@ -65,10 +64,16 @@ def write_page(
         claims=claims,
         examples=examples,
         settings=settings,
-        evaluation_rows=results.summary["stability"]["evaluation_rows"],
+        summary=results.summary["stability"],
     )
-    (folder / "index.html").write_text(html)
+    files.write_bytes(folder / "index.html", html.encode())
     return [folder / "index.html", *outputs]
+
+
+def template() -> jinja2.Template:
+    """The page's template; whatever is put in is escaped."""
+    source = importlib.resources.files("reports").joinpath("page.html.jinja").read_text()
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
 
 
 def _vega_lite() -> str:

@@ -1,12 +1,11 @@
 """The result files of a finished run."""
 
-import json
 import math
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
+
+from storage import files, tables
 
 
 class Results:
@@ -25,28 +24,28 @@ class Results:
         return (self.workdir / name).exists()
 
     def json(self, name: str) -> Any:
-        return json.loads((self.workdir / name).read_text())
+        return files.read_json(self.workdir / name)
 
     def table(self, name: str) -> list[dict[str, Any]]:
         """A Parquet table as records. Raises ValueError naming a damaged file."""
-        path = self.workdir / name
-        try:
-            return pq.read_table(pa.BufferReader(path.read_bytes())).to_pylist()
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path} is damaged: not Parquet ({error})") from error
+        return tables.read_records(self.workdir / name)
 
     def rise_per_doubling(self) -> float | None:
-        """By how much p̂ (all features) rose per doubling of training tokens between the last two dictionaries; None without them."""
+        """By how much p̂ (all features) changed per doubling of training tokens between the last two dictionaries.
+
+        None without two of them whose p̂ lies above the strongest null: where nothing has begun there is no plateau.
+        """
         if not self.has("stability/tokens_curve.parquet"):
             return None
-        trained = [row for row in self.table("stability/tokens_curve.parquet") if row["tokens"] > 0]
-        if len(trained) < 2:
+        chance = self.figure("stability.mean_p_all")["null"]
+        begun = [r for r in self.table("stability/tokens_curve.parquet") if r["tokens"] > 0 and (r["p_low"] or 0.0) > chance]
+        if len(begun) < 2:
             return None
-        a, b = trained[-2:]
+        a, b = begun[-2:]
         return (b["p"] - a["p"]) / math.log2(b["tokens"] / a["tokens"])
 
     def metrics(self, stage: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.workdir / stage / "metrics.jsonl").read_text().splitlines()]
+        return files.read_json_lines(self.workdir / stage / "metrics.jsonl")
 
     def figure(self, name: str) -> dict[str, Any]:
         """An estimate by its path in the summary, as `stability.mean_p_live`."""

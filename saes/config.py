@@ -50,8 +50,8 @@ class TrainConfig:
       lanes: seeds in one vmap; 0: 2 on CPU, all of a device's seeds elsewhere (`saes.step.plan_seeds`).
       steps_per_dispatch: steps scanned on the device between two looks from the host.
       checkpoint_every: steps.
-      snapshots: dictionaries kept along the way for p̂ against tokens, evenly spaced in log tokens, the untrained and the
-        final one included.
+      snapshots: dictionaries kept along the way for p̂ against tokens: the untrained one, and the others at doublings that
+        end with the final one.
     """
 
     tokens: int
@@ -94,8 +94,7 @@ class TrainConfig:
         return dispatches * self.steps_per_dispatch
 
     def snapshot_steps(self) -> list[int]:
-        """Steps after which a dictionary is kept: 0, then about evenly in log steps to the last; whole dispatches, no repeats."""
+        """Steps after which a dictionary is kept: 0, then each about twice the one before, the last the end; whole dispatches."""
         dispatches = self.steps // self.steps_per_dispatch
-        count = self.snapshots - 1
-        wanted = {round(dispatches ** (i / (count - 1))) if count > 1 else dispatches for i in range(count)}
+        wanted = {max(1, round(dispatches / 2**halvings)) for halvings in range(self.snapshots - 1)}
         return [0] + [n * self.steps_per_dispatch for n in sorted(wanted)]

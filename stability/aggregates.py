@@ -1,8 +1,8 @@
 """Figures of a whole set of seeds, each a function of the weights with which seeds count, and their intervals.
 
-A statistic takes `weights_S`, how often each seed is in the sample (all ones: the data as they are).  Means over pairs of
-seeds get a percentile bootstrap.  Figures made of labels get a jackknife instead: a resample holds fewer *different*
-seeds, "in all of them" is then easier, and the bootstrap would sit beside the estimate rather than around it.
+The seed is the unit of replication: comparisons of one anchor share it, and features share seeds.  A statistic takes
+`weights_S`, how often each seed is in the sample (all ones: the data as they are; a zero leaves a seed out, as anchor and
+as comparison).  Intervals come from leaving out one seed at a time.
 """
 
 from collections.abc import Callable
@@ -10,20 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import scipy.stats
 
-from stability import resampling
-from stability.estimates import Count, Estimate, percentile_interval, unmeasured
+from stability.estimates import Count, Estimate
+from stability.reappearance import allowed_misses
 
 Statistic = Callable[[np.ndarray], float]
-
-
-def bootstrapped(statistic: Statistic, seeds: int, draws: int, confidence: float, *, null: float | None, unit: str) -> Estimate:
-    """The statistic on all seeds with a percentile interval over resampled seeds."""
-    value = statistic(np.ones(seeds))
-    n = Count(seeds, "seeds")
-    if np.isnan(value):
-        return unmeasured(n, unit)
-    sample = resampling.bootstrap(statistic, resampling.seed_weights(0, seeds, draws))
-    return Estimate(value, *percentile_interval(sample, confidence), null, n, unit)
 
 
 def jackknifed(
@@ -39,6 +29,7 @@ def jackknifed(
     """The statistic on all seeds with a t interval from leaving out one seed at a time (Efron & Tibshirani 1993, ch. 11).
 
     Args:
+      null: the strongest null's value of the same figure; kept also where the figure itself is undefined.
       log: the interval is made on the logarithm (ratios).
       bounds: where the statistic can lie; the interval is clipped to them.
 
@@ -48,7 +39,7 @@ def jackknifed(
     n = Count(seeds, "seeds")
     value = statistic(np.ones(seeds))
     if np.isnan(value):
-        return unmeasured(n, unit)
+        return Estimate(None, None, None, null, n, unit)
     without = np.array([statistic(1.0 - np.eye(seeds)[i]) for i in range(seeds)]) if seeds >= 3 else np.array([np.nan])
     if np.isnan(without).any() or (log and (value <= 0 or (without <= 0).any())):
         return Estimate(value, None, None, null, n, unit)
@@ -60,8 +51,25 @@ def jackknifed(
     return Estimate(value, low, high, null, n, unit)
 
 
+def pair_mean(values_SS: np.ndarray, weights_S: np.ndarray) -> float:
+    """Mean over ordered pairs of different seeds, each pair weighted by the product of its seeds' weights.
+
+    Pairs that are NaN (nothing to compare) are left out; NaN if none is left.
+    """
+    pair = np.outer(weights_S, weights_S).astype(np.float64)
+    np.fill_diagonal(pair, 0.0)
+    pair[np.isnan(values_SS)] = 0.0
+    return float(np.sum(pair * np.nan_to_num(values_SS)) / pair.sum()) if pair.sum() > 0 else float("nan")
+
+
+def seed_mean(values_S: np.ndarray, weights_S: np.ndarray) -> float:
+    """Weighted mean over seeds; NaN seeds are left out."""
+    weights = np.where(np.isnan(values_S), 0.0, weights_S)
+    return float(np.sum(weights * np.nan_to_num(values_S)) / weights.sum()) if weights.sum() > 0 else float("nan")
+
+
 def share_reappearing(reappears_SSF: np.ndarray, among_SF: np.ndarray) -> np.ndarray:
-    """(anchor, other) → share of the anchor's features in `among` that reappear in the other; NaN on the diagonal and where there are none."""
+    """(anchor, other) → share of the anchor's features in `among` that reappear in the other; NaN where there are none, and on the diagonal."""
     among = among_SF[:, None, :]
     with np.errstate(invalid="ignore", divide="ignore"):
         share_SS = (reappears_SSF & among).sum(-1) / among.sum(-1)
@@ -70,11 +78,15 @@ def share_reappearing(reappears_SSF: np.ndarray, among_SF: np.ndarray) -> np.nda
 
 
 def label_masks(reappears_SSF: np.ndarray, epsilon: float, weights_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(stable, unstable), each bool (S, F), when seed k counts `weights_S[k]` times as a comparison."""
+    """(stable, unstable), each bool (S, F), when seed k counts `weights_S[k]` times as a comparison.
+
+    The number of comparisons that a label may miss is that of the full set of seeds: with one of 21 seeds left out it would
+    fall from 1 to 0, and the interval would belong to another statistic.
+    """
+    misses = allowed_misses(len(weights_S) - 1, epsilon)
     counts_SF = np.einsum("k,akf->af", weights_S, reappears_SSF)
     comparisons_S1 = (weights_S.sum() - weights_S)[:, None]
-    slack_S1 = np.floor(epsilon * comparisons_S1 + 1e-9)
-    return counts_SF >= comparisons_S1 - slack_S1, counts_SF <= slack_S1
+    return counts_SF >= comparisons_S1 - misses, counts_SF <= misses
 
 
 def label_share(reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float, stable: bool) -> Statistic:
@@ -104,25 +116,29 @@ def label_ratio(values_SF: np.ndarray, reappears_SSF: np.ndarray, among_SF: np.n
 def split_half_difference(reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float) -> Statistic:
     """How much higher p̂ is for stable than for unstable features in comparisons that the labels have not seen.
 
-    For every anchor the other seeds are split in two (by turns); features are labelled on one half, p̂ is taken on the
-    other, and the halves change places.  Needs three seeds; NaN with fewer, or where a label is empty in all anchors.
+    For every anchor the other seeds are split in two, features are labelled on one part, and p̂ is taken on the other.
+    This is the expectation over all splits into halves (of 7: 3 to label and 4 to measure, and the reverse), so it does
+    not depend on the order of seeds: of c hits in N comparisons a part of h holds a with hypergeometric probability.
+    NaN with fewer than three seeds, or where a label stays empty.
     """
 
     def statistic(weights_S: np.ndarray) -> float:
-        p: dict[bool, list[np.ndarray]] = {True: [], False: []}
         used = np.flatnonzero(weights_S)
-        for anchor in used:
-            others = used[used != anchor]
-            halves = (others[::2], others[1::2])
-            if min(len(h) for h in halves) < 1:
-                return float("nan")
-            for labelled_on, measured_on in (halves, halves[::-1]):
-                counts_F = reappears_SSF[anchor, labelled_on].sum(axis=0)
-                slack = np.floor(epsilon * len(labelled_on) + 1e-9)
-                p_F = reappears_SSF[anchor, measured_on].mean(axis=0)
-                p[True].append(p_F[among_SF[anchor] & (counts_F >= len(labelled_on) - slack)])
-                p[False].append(p_F[among_SF[anchor] & (counts_F <= slack)])
-        stable, unstable = np.concatenate(p[True]), np.concatenate(p[False])
-        return float(stable.mean() - unstable.mean()) if len(stable) and len(unstable) else float("nan")
+        n = len(used) - 1
+        if n < 2:
+            return float("nan")
+        hits = reappears_SSF[np.ix_(used, used)].sum(axis=1)[among_SF[used]]  # of every feature among n comparisons
+        features_C = np.bincount(hits, minlength=n + 1)
+        c, sums = np.arange(n + 1)[:, None], np.zeros((2, 2))  # (stable, unstable) × (Σ p̂, Σ features)
+        for h in {n // 2, n - n // 2}:
+            a, misses = np.arange(h + 1)[None], allowed_misses(h, epsilon)
+            weight_CA = features_C[:, None] * scipy.stats.hypergeom.pmf(a, n, c, h)
+            p_CA = (c - a) / (n - h)
+            for row, chosen in enumerate((a >= h - misses, a <= misses)):
+                sums[row] += (weight_CA * p_CA * chosen).sum(), (weight_CA * chosen).sum()
+        if (sums[:, 1] == 0).any():
+            return float("nan")
+        stable, unstable = sums[:, 0] / sums[:, 1]
+        return float(stable - unstable)
 
     return statistic

@@ -2,8 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 
 class Count(NamedTuple):
     """How many of what an estimate rests on."""
@@ -36,10 +34,3 @@ class Estimate(NamedTuple):
 
 def unmeasured(n: Count, unit: str) -> Estimate:
     return Estimate(None, None, None, None, n, unit)
-
-
-def percentile_interval(draws: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Central interval of bootstrap draws; draws that are NaN (an empty set was drawn) are left out."""
-    tail = 50 * (1 - confidence)
-    low, high = np.nanpercentile(draws, [tail, 100 - tail])
-    return float(low), float(high)

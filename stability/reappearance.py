@@ -28,6 +28,13 @@ def reappears(best_cosine_SSF: np.ndarray, theta: float) -> np.ndarray:
         return np.asarray(best_cosine_SSF) >= theta
 
 
+def allowed_misses(comparisons: int, epsilon: float) -> int:
+    """⌊εN⌋: comparisons that a stable feature may miss, and an unstable one may hit. 0 with fewer than 1/ε comparisons."""
+    if not 0 <= epsilon < 0.5:
+        raise ValueError(f"epsilon={epsilon}: must be in [0, 0.5)")
+    return math.floor(epsilon * comparisons + 1e-9)
+
+
 def labels(counts: np.ndarray, comparisons: int, epsilon: float) -> np.ndarray:
     """Stable if p̂ ≥ 1−ε, unstable if p̂ ≤ ε, else intermediate; decided on integer counts, never on floating-point p̂.
 
@@ -36,11 +43,8 @@ def labels(counts: np.ndarray, comparisons: int, epsilon: float) -> np.ndarray:
       comparisons: N.
       epsilon: in [0, ½); with fewer than 1/ε comparisons it means all or none.
     """
-    if not 0 <= epsilon < 0.5:
-        raise ValueError(f"epsilon={epsilon}: must be in [0, 0.5)")
-    counts = np.asarray(counts)
-    slack = math.floor(epsilon * comparisons + 1e-9)
-    return np.select([counts >= comparisons - slack, counts <= slack], [STABLE, UNSTABLE], INTERMEDIATE)
+    counts, misses = np.asarray(counts), allowed_misses(comparisons, epsilon)
+    return np.select([counts >= comparisons - misses, counts <= misses], [STABLE, UNSTABLE], INTERMEDIATE)
 
 
 def clopper_pearson(counts: np.ndarray, comparisons: int, confidence: float) -> Interval:

@@ -77,9 +77,14 @@ def all_pairs(w_dec_SFD: Float[AnyArray, "S F D"], *, block_size: int = 1024) ->
         raise ValueError("a dictionary holds NaN or infinity; leave that seed out")
     unit_SFD = unit_rows(w_dec_SFD)
     first, second = (jnp.asarray(i) for i in zip(*((i, j) for i in range(s) for j in range(i + 1, s)), strict=True))
-    one_pair = lambda ij: best_match(unit_SFD[ij[0]], unit_SFD[ij[1]], block_size=block_size)
-    there_PF, back_PF = jax.jit(lambda i, j: jax.lax.map(one_pair, (i, j)))(first, second)
+    there_PF, back_PF = _pairs(unit_SFD, first, second, block_size)
     cosine = jnp.full((s, s, f), jnp.nan).at[first, second].set(there_PF.cosine).at[second, first].set(back_PF.cosine)
     partner = jnp.full((s, s, f), -1, jnp.int32)
     partner = partner.at[first, second].set(there_PF.partner).at[second, first].set(back_PF.partner)
     return BestMatch(cosine, partner)
+
+
+@functools.partial(jax.jit, static_argnames="block_size")
+def _pairs(unit_SFD: Array, first_P: Array, second_P: Array, block_size: int) -> tuple[BestMatch, BestMatch]:
+    """`best_match` of dictionary `first` and `second`, pair after pair."""
+    return jax.lax.map(lambda ij: best_match(unit_SFD[ij[0]], unit_SFD[ij[1]], block_size=block_size), (first_P, second_P))

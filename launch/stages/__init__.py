@@ -17,7 +17,8 @@ class Stage:
     Attributes:
       name: also the stage's folder in the workdir and its module, `launch.stages.<name>`.
       sections: fields of the config that its results depend on (whole sections or `section.field`).
-      after: stages whose outputs it reads.
+      after: stages whose outputs it reads, if they are among the config's stages.
+      training: multiplies at the device's default precision; the others, which measure, at the highest.
       guarded: dear enough that a changed config is refused rather than run again (unless `--overwrite`).
     """
 
@@ -25,13 +26,14 @@ class Stage:
     sections: tuple[str, ...]
     after: tuple[str, ...] = ()
     guarded: bool = False
+    training: bool = False
 
     def run(self, config: Any, workdir: epath.Path) -> list[epath.Path]:
         """Does the work below `workdir / name` and returns the files that are its results."""
         return self._module().run(config, workdir)
 
     def inputs(self, config: Any) -> dict[str, str]:
-        """Digests of what the stage reads from outside the workdir."""
+        """Digests of what the stage reads from outside the workdir; raises for settings that do not fit it."""
         module = self._module()
         return module.inputs(config) if hasattr(module, "inputs") else {}
 
@@ -42,13 +44,13 @@ class Stage:
 _ALL = (
     # The study.
     Stage("activations", ("source", "lm"), guarded=True),
-    Stage("train", ("seeds", "data_seed", "sae", "train"), after=("activations",), guarded=True),
+    Stage("train", ("seeds", "data_seed", "sae", "train"), after=("activations",), guarded=True, training=True),
     Stage("stability", ("stability",), after=("activations", "train")),
-    Stage("subspace", ("subspace",), after=("activations", "train", "stability")),
+    Stage("subspace", ("subspace", "stability.theta", "stability.confidence"), after=("activations", "train", "stability")),
     Stage("report", ("report", "claims"), after=("activations", "train", "stability", "subspace")),
     # The embedded language model.
     Stage("tokenizer", ("source.root", "pretrain.vocab_size"), guarded=True),
-    Stage("pretrain", ("source.root", "pretrain"), after=("tokenizer",), guarded=True),
+    Stage("pretrain", ("source.root", "pretrain"), after=("tokenizer",), guarded=True, training=True),
     Stage("model_card", ("model_card",), after=("tokenizer", "pretrain")),
 )
 

@@ -1,6 +1,6 @@
 """Stage: the residual stream of a language model over text, as two stores: `train` and `eval` (held-out files)."""
 
-import json
+import dataclasses
 from typing import Any
 
 import tqdm
@@ -9,10 +9,17 @@ from etils import epath
 from activations import contexts, corpus, harvest, huggingface
 from activations.store import StoreWriter
 from activations.tokenizer import load_tokenizer, token_texts
-from launch import files, signals
+from launch import signals
+from storage import files
 
 
 def inputs(config: Any) -> dict[str, str]:
+    c = config.source
+    model = huggingface.load_config(config.lm.path)
+    if c.layer >= model.n_layers:
+        raise ValueError(f"config.source.layer={c.layer}: the model has layers 0 to {model.n_layers - 1}")
+    if c.context_length > model.max_positions:
+        raise ValueError(f"config.source.context_length={c.context_length}: the model has {model.max_positions} positions")
     return {
         "model": huggingface.model_digest(config.lm.path),
         "corpus": corpus.standard_library(config.source.root or None).digest,
@@ -26,11 +33,10 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     model = huggingface.load_config(config.lm.path)
     params = huggingface.load_params(config.lm.path, model)
     tokenizer = load_tokenizer(config.lm.path)
-    if c.context_length > model.max_positions:
-        raise ValueError(f"config.source.context_length={c.context_length}: the model has {model.max_positions} positions")
     header = {
         "width": model.width,
         "dtype": c.dtype,
+        "source": dataclasses.asdict(c),
         "hook": {"model": huggingface.model_digest(config.lm.path), "path": config.lm.path, "layer": c.layer, "site": c.site},
     }
     outputs = []
@@ -52,7 +58,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
                 before_shard=lambda: signals.raise_if_stop_requested("activations: finished shards are kept"),
             )
         manifest = epath.Path(writer.finish())
-        outputs += [manifest, *(folder / split / s["file"] for s in json.loads(manifest.read_text())["shards"])]
+        outputs += [manifest, *(folder / split / s["file"] for s in files.read_json(manifest)["shards"])]
     files.write_json(folder / "vocabulary.json", token_texts(tokenizer))
     files.write_json(folder / "corpus.json", {"digest": text.digest, "documents": text.listing(), "near_duplicates": text.dropped})
     return [*outputs, folder / "vocabulary.json", folder / "corpus.json"]

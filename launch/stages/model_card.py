@@ -10,9 +10,8 @@ from etils import epath
 from activations import contexts, corpus, huggingface
 from activations.ngram import NgramModel
 from activations.tokenizer import END_OF_TEXT, load_tokenizer
-from launch import files
-from launch.metrics import read_metrics
 from launch.stages.pretrain import mean_nll
+from storage import files
 
 BASELINES = ("unigram", "bigram", "trigram with backoff")
 
@@ -46,7 +45,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         "corpus_digest": text.digest,
     }
     files.write_json(folder / "summary.json", summary)
-    history = [m for m in read_metrics(workdir / "pretrain" / "metrics.jsonl") if "held_out_nll" in m]
+    history = [m for m in files.read_json_lines(workdir / "pretrain" / "metrics.jsonl") if "held_out_nll" in m]
     card = _card(config, summary, history, text)
     files.write_bytes(folder / "README.md", card.encode())
     if config.model_card.export_to:

@@ -50,7 +50,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
             return {}
         return {"held_out_nll": mean_nll(state.params, model, held_out)}
 
-    run_loop(
+    state = run_loop(
         LoopPlan("pretrain", c.steps, c.steps_per_dispatch, c.checkpoint_every, c.batch_size * c.context_length),
         state,
         step,
@@ -62,7 +62,6 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         on_state=on_state,
         headline=lambda m: f"loss {m['loss']:.3f}" + (f", held out {m['held_out_nll']:.3f}" if "held_out_nll" in m else ""),
     )
-    state, _ = checkpoints.restore_latest(state) or (state, 0)
     checkpoints.close()
     huggingface.save(folder / "model", model, state.params, tokenizer)
     return [folder / "model" / name for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")]

@@ -7,9 +7,9 @@ from etils import epath
 
 from activations.store import ActivationStore
 from interpret.contexts import ContextReader
-from launch import files
 from reports import claims, page
 from reports.results import Results
+from storage import files
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
@@ -21,7 +21,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     files.write_json(
         folder / "summary.json", {"claims": {c.name: {"holds": c.holds, "because": c.because, "measured": c.measured} for c in decided}}
     )
-    examples = _examples(results, workdir, config.report)
+    examples = _examples(results, workdir, config.report) if "activations" in config.stages else []
     outputs = page.write_page(folder, results, decided, examples, config, "Which features reappear across seeds")
     return [*outputs, folder / "claims.md", folder / "summary.json"]
 

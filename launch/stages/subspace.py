@@ -1,91 +1,92 @@
 """Stage: spectra, effective rank and agreement between seeds of the spans of unstable, stable and random features.
 
-Always at equal n (effective rank grows with the number of rows), features live, random draws repeated.
+Always at equal n, since effective rank and overlap grow with the number of rows; features live, random draws repeated.  Two
+sizes: all sets are compared at the size of the smallest, which with few stable features is small; unstable features are held
+against random ones, activation PCA and random planes at the larger size that those allow.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from etils import epath
 
 from activations.store import ActivationStore
-from launch import dictionary_list, files, signals
-from launch.tables import read_table, write_table
-from stability import aggregates, nulls, reproducibility, resampling, similarity, subspaces
-from stability.estimates import Count, unmeasured
+from launch import dictionary_list, signals
+from stability import aggregates, nulls, reproducibility, similarity, subspaces
+from stability.aggregates import pair_mean, seed_mean
+from stability.estimates import Count, Estimate
+from storage import files
+from storage.tables import read_table, write_table
 
 SETS = ("unstable", "stable", "random")
+OWN = "unstable features of another seed"
+FIGURES = ("overlap", "captured_energy")
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     c = config.subspace
     folder = workdir / "subspace"
-    listed = dictionary_list.load(workdir / "train" / "dictionaries.json")
-    members, n = _sets(read_table(workdir / "stability" / "features.parquet"), listed.seeds)
-    if n < c.min_features:
-        return _too_few(folder, n, c, len(listed.seeds))
+    listed = dictionary_list.load(dictionary_list.place(config.stability.dictionaries, workdir))
+    members = _sets(read_table(workdir / "stability" / "features.parquet"), listed.seeds)
+    sizes = {name: min(len(features) for features in per_seed) for name, per_seed in members.items()}
+    small, large = min(sizes.values()), min(sizes["unstable"], sizes["random"])
     unit_SFD = np.asarray(similarity.unit_rows(listed.dictionaries.w_dec_FD))
-    s, _, d = unit_SFD.shape
-    bases = {
-        name: reproducibility.draw_bases(unit_SFD, members[name], n, c.subsamples, listed.seeds, salt) for salt, name in enumerate(SETS)
-    }
-    ranks = tuple(r for r in c.ranks if r < d and r <= n)
-    if c.headline_rank not in ranks:
-        raise ValueError(
-            f"config.subspace.headline_rank={c.headline_rank}: must be below the width {d} and at most the {n} features of a set"
-        )
-    pca_DD = reproducibility.principal_components(ActivationStore(workdir / "activations" / "eval").load().acts_ND)
-    signals.raise_if_stop_requested("subspace: nothing to save, it starts again")
+    d = unit_SFD.shape[-1]
+    ranks = tuple(r for r in c.ranks if r < d and r <= large)
+    if small < max(c.min_features, 2) or c.headline_rank not in ranks:
+        return _not_measured(folder, sizes, c, d, len(listed.seeds))
 
-    unstable = bases["unstable"]
-    # What might predict a held-out seed's unstable span: the unstable span of another seed, or one of the nulls.
-    predictors = {
-        f"{name} features of another seed": (
-            reproducibility.overlap_between_seeds(bases[name], unstable, ranks),
-            reproducibility.energy_between_seeds(bases[name], unstable, ranks),
-        )
-        for name in SETS
-    }
-    predictors["activation PCA"] = (
-        _as_pairs(reproducibility.overlap_with_plane(unstable, pca_DD, ranks)),
-        _as_pairs(reproducibility.energy_in_plane(unstable, pca_DD, ranks)),
-    )
-    random_plane = _as_pairs(np.tile(np.asarray(ranks) / d, (s, 1)))
-    predictors["random plane"] = (random_plane, random_plane)
-    summary = _summary(config, bases, predictors, ranks, d, n)
+    draw = lambda name, n: reproducibility.draw_bases(unit_SFD, members[name], n, c.subsamples, listed.seeds, SETS.index(name))
+    at_small = {name: draw(name, small) for name in SETS}
+    at_large = {name: draw(name, large) for name in ("unstable", "random")}
+    predictors = [_from_features(name, bases, at_large["unstable"], large, ranks) for name, bases in at_large.items()]
+    small_ranks = tuple(r for r in ranks if r <= small)
+    predictors.append(_from_features("stable", at_small["stable"], at_small["unstable"], small, small_ranks))
+    if "activations" in config.stages:
+        acts_ND = ActivationStore(workdir / "activations" / "eval").load().acts_ND
+        predictors.append(_from_plane(reproducibility.principal_components(acts_ND), at_large["unstable"], large, ranks))
+    share_SK = np.tile(np.asarray(ranks) / d, (len(listed.seeds), 1))
+    predictors.append(Predictor("random plane", large, ranks, _as_pairs(share_SK), _as_pairs(share_SK)))
+
+    summary = _summary(config, at_small, predictors, d, small, large, listed.dictionaries.w_dec_FD.shape[1])
     files.write_json(folder / "summary.json", summary)
     return [
         folder / "summary.json",
-        write_table(folder / "overlap.parquet", _overlap_table(predictors, ranks, config)),
-        write_table(folder / "spectra.parquet", _spectra_table(bases)),
-        write_table(folder / "angles.parquet", _angles_table(bases, c.headline_rank, d)),
+        write_table(folder / "overlap.parquet", _overlap_table(predictors, config.stability.confidence)),
+        write_table(folder / "spectra.parquet", _spectra_table(at_small)),
+        write_table(folder / "angles.parquet", _angles_table(at_small, min(c.headline_rank, small), d)),
     ]
 
 
-def _sets(features: dict[str, np.ndarray], seeds: tuple[int, ...]) -> tuple[dict[str, list[np.ndarray]], int]:
-    """Live feature indices per set and seed, and the largest n that every set has in every seed."""
-    live = features["stratum"] == "live"
-    masks = {name: live & (features["label"] == name) for name in ("unstable", "stable")} | {"random": live}
-    members = {name: [features["feature"][mask & (features["seed"] == seed)] for seed in seeds] for name, mask in masks.items()}
-    return members, min(len(m) for per_seed in members.values() for m in per_seed)
+class Predictor(NamedTuple):
+    """What may predict a held-out seed's unstable span, and how well it does at every rank.
+
+    Attributes:
+      name: the plane that predicts.
+      n: features in each span compared.
+      ranks: of the planes (K of them).
+      overlap, captured_energy: (S, S, K), seed that predicts × seed predicted, diagonal NaN.
+    """
+
+    name: str
+    n: int
+    ranks: tuple[int, ...]
+    overlap: np.ndarray
+    captured_energy: np.ndarray
 
 
-def _too_few(folder: epath.Path, n: int, c: Any, seeds: int) -> list[epath.Path]:
-    because = f"some seed has only {n} live features of a set; config.subspace.min_features={c.min_features}"
-    print(f"subspace: not measured, {because}")
-    names = (
-        "overlap_unstable",
-        "overlap_excess",
-        "effective_rank_unstable",
-        "effective_rank_stable",
-        "effective_rank_stable_minus_unstable",
-    )
-    empty = {name: unmeasured(Count(seeds, "seeds"), "share").as_dict() for name in names}
-    files.write_json(folder / "summary.json", empty | {"not_measured": because, "features_per_set": n})
-    return [folder / "summary.json"]
+def _from_features(name: str, bases: reproducibility.Bases, unstable: reproducibility.Bases, n: int, ranks: tuple[int, ...]) -> Predictor:
+    signals.raise_if_stop_requested("subspace: nothing to save, it starts again")
+    overlap = reproducibility.overlap_between_seeds(bases, unstable, ranks)
+    return Predictor(f"{name} features of another seed", n, ranks, overlap, reproducibility.energy_between_seeds(bases, unstable, ranks))
+
+
+def _from_plane(plane_DD: np.ndarray, unstable: reproducibility.Bases, n: int, ranks: tuple[int, ...]) -> Predictor:
+    overlap = _as_pairs(reproducibility.overlap_with_plane(unstable, plane_DD, ranks))
+    return Predictor("activation PCA", n, ranks, overlap, _as_pairs(reproducibility.energy_in_plane(unstable, plane_DD, ranks)))
 
 
 def _as_pairs(values_SK: np.ndarray) -> np.ndarray:
@@ -96,52 +97,78 @@ def _as_pairs(values_SK: np.ndarray) -> np.ndarray:
     return out
 
 
-def _summary(config: Any, bases: dict[str, Any], predictors: dict[str, Any], ranks: tuple[int, ...], d: int, n: int) -> dict[str, Any]:
-    c = config.subspace
-    s = len(bases["unstable"].u_STDR)
-    boot: dict[str, Any] = {"seeds": s, "draws": config.stability.bootstrap_draws, "confidence": config.stability.confidence}
-    at = ranks.index(c.headline_rank)
-    own = "unstable features of another seed"
-    summary: dict[str, Any] = {"features_per_set": n, "width": d, "headline_rank": c.headline_rank}
-    for which, figure in enumerate(("overlap", "captured_energy")):
-        tables = {name: pair[which][..., at] for name, pair in predictors.items()}
-        value = functools.partial(resampling.pair_mean, tables.pop(own))
-        excess = functools.partial(_excess, value, tables)
-        nulls_here = {name: resampling.pair_mean(table, np.ones(s)) for name, table in tables.items()}
-        strongest = max(nulls_here.values())
-        summary[f"{figure}_unstable"] = aggregates.bootstrapped(value, **boot, null=strongest, unit="share").as_dict()
-        summary[f"{figure}_excess"] = aggregates.bootstrapped(excess, **boot, null=0.0, unit="share").as_dict()
-        summary[f"{figure}_nulls"] = nulls_here
+def _sets(features: dict[str, np.ndarray], seeds: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
+    """Live feature indices per set and seed."""
+    live = features["stratum"] == "live"
+    masks = {name: live & (features["label"] == name) for name in ("unstable", "stable")} | {"random": live}
+    return {name: [features["feature"][mask & (features["seed"] == seed)] for seed in seeds] for name, mask in masks.items()}
 
-    ranks_S = {name: np.asarray(subspaces.effective_rank(b.sigma_STR).entropy.mean(1)) / d for name, b in bases.items()}
-    mean = lambda values: lambda w: resampling.seed_mean(values, w)
+
+def _not_measured(folder: epath.Path, sizes: dict[str, int], c: Any, d: int, seeds: int) -> list[epath.Path]:
+    smallest = ", ".join(f"{n} {name}" for name, n in sizes.items())
+    because = (
+        f"the poorest seeds have {smallest} live features at width {d}; needed are subspace.min_features={c.min_features} of each "
+        f"and subspace.headline_rank={c.headline_rank} below the width"
+    )
+    print(f"subspace: not measured, {because}")
+    names = (
+        "overlap_unstable",
+        "overlap_excess",
+        "effective_rank_unstable",
+        "effective_rank_stable",
+        "effective_rank_stable_minus_unstable",
+    )
+    empty = {name: Estimate(None, None, None, None, Count(seeds, "seeds"), "share").as_dict() for name in names}
+    files.write_json(folder / "summary.json", empty | {"not_measured": because})
+    return [folder / "summary.json"]
+
+
+def _summary(
+    config: Any, at_small: dict[str, Any], predictors: list[Predictor], d: int, small: int, large: int, n_features: int
+) -> dict[str, Any]:
+    rank = config.subspace.headline_rank
+    s = len(at_small["unstable"].u_STDR)
+    knife = functools.partial(aggregates.jackknifed, seeds=s, confidence=config.stability.confidence)
+    summary: dict[str, Any] = {"features_per_set": small, "features_against_nulls": large, "width": d, "headline_rank": rank}
+    for figure in FIGURES:
+        tables = {p.name: getattr(p, figure)[..., p.ranks.index(rank)] for p in predictors if rank in p.ranks}
+        value = functools.partial(pair_mean, tables.pop(OWN))
+        null_values = {name: pair_mean(table, np.ones(s)) for name, table in tables.items()}
+        strongest = max(null_values, key=lambda name: null_values[name])
+        excess = functools.partial(_excess, value, list(tables.values()))
+        summary[f"{figure}_unstable"] = knife(value, null=null_values[strongest], unit="share", bounds=(0.0, 1.0)).as_dict()
+        summary[f"{figure}_excess"] = knife(excess, null=0.0, unit="share").as_dict()
+        summary[f"{figure}_nulls"] = null_values
+        summary[f"{figure}_strongest_null"] = strongest
+
+    ranks_S = {name: np.asarray(subspaces.effective_rank(b.sigma_STR).entropy.mean(1)) / d for name, b in at_small.items()}
+    mean = lambda values: functools.partial(seed_mean, values)
+    null = float(ranks_S["random"].mean())
     for name in ("unstable", "stable"):
-        null = float(ranks_S["random"].mean())
-        summary[f"effective_rank_{name}"] = aggregates.bootstrapped(
-            mean(ranks_S[name]), **boot, null=null, unit="share of the width"
-        ).as_dict()
+        summary[f"effective_rank_{name}"] = knife(mean(ranks_S[name]), null=null, unit="share of the width").as_dict()
     difference = ranks_S["stable"] - ranks_S["unstable"]
-    summary["effective_rank_stable_minus_unstable"] = aggregates.bootstrapped(
-        mean(difference), **boot, null=0.0, unit="share of the width"
-    ).as_dict()
+    summary["effective_rank_stable_minus_unstable"] = knife(mean(difference), null=0.0, unit="share of the width").as_dict()
+    # n rows cannot have an effective rank above min(n, D), whatever they are; and inside r dimensions features match by chance.
+    summary["effective_rank_ceiling"] = min(small, d) / d
+    own_rank = max(2, round(float(ranks_S["unstable"].mean()) * d))
+    summary["chance_of_match_in_unstable_span"] = nulls.chance_of_match(config.stability.theta, own_rank, n_features)
     return summary
 
 
-def _excess(value: Callable[[np.ndarray], float], null_tables: dict[str, np.ndarray], weights_S: np.ndarray) -> float:
+def _excess(value: Callable[[np.ndarray], float], null_tables: list[np.ndarray], weights_S: np.ndarray) -> float:
     """The figure less the strongest null's, both on the same sample of seeds (which null is strongest may differ by sample)."""
-    return value(weights_S) - max(resampling.pair_mean(table, weights_S) for table in null_tables.values())
+    return value(weights_S) - max(pair_mean(table, weights_S) for table in null_tables)
 
 
-def _overlap_table(predictors: dict[str, Any], ranks: tuple[int, ...], config: Any) -> dict[str, Any]:
-    """One row per predictor and rank: overlap and captured energy with intervals over seeds."""
-    c = config.stability
-    columns: dict[str, list[Any]] = {name: [] for name in ("predictor", "rank", "figure", "value", "low", "high")}
-    for name, pair in predictors.items():
-        for figure, table_SSK in zip(("overlap", "captured_energy"), pair, strict=True):
-            for k, rank in enumerate(ranks):
-                mean = functools.partial(resampling.pair_mean, table_SSK[..., k])
-                estimate = aggregates.bootstrapped(mean, len(table_SSK), c.bootstrap_draws, c.confidence, null=None, unit="share")
-                row = (name, rank, figure, estimate.value, estimate.low, estimate.high)
+def _overlap_table(predictors: list[Predictor], confidence: float) -> dict[str, Any]:
+    """One row per predictor, figure and rank, with intervals over seeds."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("predictor", "n", "figure", "rank", "value", "low", "high")}
+    for p in predictors:
+        for figure in FIGURES:
+            for k, rank in enumerate(p.ranks):
+                mean = functools.partial(pair_mean, getattr(p, figure)[..., k])
+                e = aggregates.jackknifed(mean, len(p.overlap), confidence, null=None, unit="share", bounds=(0.0, 1.0))
+                row = (p.name, p.n, figure, rank, e.value, e.low, e.high)
                 for column, value in zip(columns, row, strict=True):
                     columns[column].append(value)
     return columns

@@ -6,7 +6,7 @@ from etils import epath
 
 from activations import corpus
 from activations.tokenizer import train_tokenizer
-from launch import files
+from storage import files
 
 
 def inputs(config: Any) -> dict[str, str]:

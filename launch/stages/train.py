@@ -94,6 +94,7 @@ def _export(config: Any, folder: epath.Path, state: TrainState, scale: float, st
             "hook_name": f"blocks.{hook['layer']}.hook_{hook['site']}",
             "context_size": config.source.context_length,
             "prepend_bos": True,
+            "dataset_path": "Python standard library",
             "training_architecture": config.sae.variant,
             "seed": seed,
             "training_tokens": train.steps * train.batch_size,

@@ -59,6 +59,18 @@ def test_a_step_without_manifest_is_not_used_and_can_be_saved_again(tmp_path):
     assert restore(tmp_path / "c")[1] == 4
 
 
+def test_saving_goes_on_between_the_good_step_and_a_damaged_one(tmp_path):
+    saved(tmp_path / "c", steps=(2, 6))
+    path = data_files(tmp_path / "c" / "6")[0]
+    path.write_bytes(path.read_bytes()[:-1])
+    checkpoints = Checkpoints(tmp_path / "c")
+    _, step = checkpoints.restore_latest(STATE)
+    assert step == 2
+    checkpoints.save(4, STATE)
+    checkpoints.close()
+    assert restore(tmp_path / "c")[1] == 4
+
+
 def test_nothing_to_restore(tmp_path):
     assert restore(tmp_path / "c") is None
 

@@ -80,13 +80,14 @@ def test_run_again_finds_everything_done(finished):
     started = time.perf_counter()
     again = launch(workdir)
     assert again.returncode == 0 and again.stdout.count("done already, skipped") == 5
-    assert time.perf_counter() - started < 30 and sums(workdir, STAGES) == before
+    assert time.perf_counter() - started < 20  # 10 on a quiet machine
+    assert sums(workdir, STAGES) == before
 
 
 def test_two_processes_give_the_same_bits(finished, tmp_path):
     workdir, _ = finished
-    assert launch(tmp_path, "--stages=activations,train").returncode == 0
-    assert sums(tmp_path) == sums(workdir)
+    assert launch(tmp_path).returncode == 0
+    assert sums(tmp_path, STAGES) == sums(workdir, STAGES)
 
 
 def test_stopped_by_a_signal_and_started_again_is_the_unbroken_run(finished, tmp_path):
@@ -168,8 +169,30 @@ def test_damaged_files_are_named(finished, tmp_path):
         done = launch(workdir, "--config.report.examples=3")
         assert done.returncode == 1 and "shard-00000.safetensors does not match its sha256" in done.stderr
         assert "Traceback" in (workdir / "error.log").read_text()
+        mended = launch(workdir, "--stages=activations", "--overwrite")  # what the message says helps
+        assert mended.returncode == 0 and path.read_bytes() == data
     finally:
         path.write_bytes(data)
+
+
+def test_saes_from_elsewhere_are_measured_without_activations(finished, tmp_path):
+    """The door for released SAEs: a list of dictionaries, and nothing else."""
+    workdir, _ = finished
+    flags = ["--config.stages=stability,subspace,report", f"--config.stability.dictionaries={workdir / 'train' / 'dictionaries.json'}"]
+    done = launch(tmp_path, *flags)
+    assert done.returncode == 0, done.stderr
+    here, there = Results(tmp_path), Results(workdir)
+    assert here.figure("stability.mean_p_all") == there.figure("stability.mean_p_all")
+    assert here.figure("stability.mmcs") == there.figure("stability.mmcs")
+    assert "No activations were given" in done.stdout and (tmp_path / "report" / "index.html").exists()
+    assert launch(tmp_path / "none", *flags[:1], "--config.stability.dictionaries=/nowhere.json").stderr.startswith(
+        "error: no list of dictionaries at"
+    )
+
+
+def test_the_typo_of_a_first_run_does_not_lock_the_workdir(tmp_path):
+    assert launch(tmp_path, "--stages=activations", "--config.source.layer=9").returncode == 1
+    assert launch(tmp_path, "--stages=activations").returncode == 0
 
 
 @pytest.mark.slow

@@ -13,6 +13,9 @@ def estimate(value, low, high, null=0.0):
     return {"value": value, "low": low, "high": high, "null": null, "n": {"number": 8, "of": "seeds"}, "unit": ""}
 
 
+LOW = estimate(0.5, 0.4, 0.6, null=1.0)
+
+
 def results(rise=0.01, **changes):
     stability = {
         "seeds": list(range(8)),
@@ -23,10 +26,14 @@ def results(rise=0.01, **changes):
         "unstable_share_live": estimate(0.3, 0.2, 0.4),
         "mean_p_live": estimate(0.6, 0.5, 0.7, null=0.001),
         "firing_rate_stable_over_unstable": estimate(2.0, 1.5, 2.5, null=1.0),
+        "firing_rate_stable_over_unstable_with_rare": estimate(2.0, 1.5, 2.5, null=1.0),
     }
     subspace = {
         "headline_rank": 16,
-        "features_per_set": 60,
+        "features_per_set": 200,
+        "features_against_nulls": 250,
+        "effective_rank_ceiling": 1.0,
+        "overlap_strongest_null": "activation PCA",
         "overlap_unstable": estimate(0.7, 0.6, 0.8),
         "overlap_excess": estimate(0.1, 0.05, 0.15),
         "effective_rank_unstable": estimate(0.6, 0.55, 0.65),
@@ -56,15 +63,18 @@ def holds(name, **changes):
         ("C1", {"seeds": [0, 1, 2]}, "undecided"),
         ("C1", {"mean_p_live": estimate(0.6, 0.5, 0.7, null=0.3)}, "undecided"),
         ("C3", {}, "undecided"),  # surface form is a part of the claim
-        ("C3", {"firing_rate_stable_over_unstable": estimate(0.5, 0.4, 0.6)}, "no"),
+        ("C3", {"firing_rate_stable_over_unstable": LOW, "firing_rate_stable_over_unstable_with_rare": LOW}, "no"),
+        ("C3", {"firing_rate_stable_over_unstable": LOW}, "undecided"),
         ("C4", {}, "yes"),
         ("C4", {"overlap_excess": estimate(-0.1, -0.2, -0.05)}, "no"),
         ("C4", {"effective_rank_stable_minus_unstable": estimate(-0.1, -0.2, -0.05)}, "no"),
         ("C4", {"overlap_excess": estimate(0.0, -0.1, 0.1)}, "undecided"),
         ("C4", {"not_measured": "too few"}, "undecided"),
+        ("C4", {"effective_rank_ceiling": 0.6}, "undecided"),  # fewer features than dimensions
+        ("C4", {"rise": -0.05}, "undecided"),
         ("C4", {"rise": 0.05}, "undecided"),
         ("C4", {"rise": None}, "undecided"),
-        ("C3", {"rise": 0.05, "firing_rate_stable_over_unstable": estimate(0.5, 0.4, 0.6)}, "undecided"),
+        ("C3", {"rise": 0.05, "firing_rate_stable_over_unstable": LOW, "firing_rate_stable_over_unstable_with_rare": LOW}, "undecided"),
         ("C1", {"rise": 0.05}, "yes"),  # that a signal separates does not depend on why
         ("C2", {}, "not measured yet"),
         ("C7", {}, "not measured yet"),

@@ -1,15 +1,22 @@
-import jinja2
-
+from configs import common
 from interpret.contexts import Context
+from launch.config import validated
 from reports import page, text
+from reports.claims import Claim
 
 
-def test_text_of_contexts_cannot_become_markup():
-    source = jinja2.Environment(autoescape=True).from_string("{{ c.before }}<mark>{{ c.token }}</mark>{{ c.after }}")
-    shown = source.render(c=Context("<script>alert(1)</script>", "&", "</div>", "x"))
-    assert "<script>" not in shown and "&lt;script&gt;" in shown and "&amp;" in shown
-    template = (page.importlib.resources.files("reports") / "page.html.jinja").read_text()
-    assert template.count("| safe") == 2  # the library and the figures' specs, neither of them text from outside
+def test_text_from_outside_cannot_become_markup():
+    """The page's own template, with hostile text wherever text comes in."""
+    bad = "<script>alert(1)</script>&"
+    example = page.Example(0, 1, "stable", bad, bad, [(1.0, Context(bad, bad, bad, bad))])
+    claim = Claim(bad, bad, bad, bad, bad)
+    summary = {"seeds": [0, 1], "epsilon": 0.05, "theta": 0.7, "confidence": 0.95, "evaluation_rows": 5}
+    row = dict.fromkeys(("name", "value", "null", "n", "unit", "meaning"), bad)
+    shown = page.template().render(
+        title=bad, vega="", figures=[{"name": "a", "title": bad, "sentence": bad, "spec": page._script_json({"x": bad})}], rows=[row],
+        remarks=[bad], claims=[claim], examples=[example], settings=validated(common.study()), summary=summary,
+    )  # fmt: skip
+    assert "<script>alert" not in shown and shown.count("&lt;script&gt;alert") > 15
 
 
 def test_specs_cannot_end_their_script():

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from launch.files import write_bytes
+from storage.files import write_bytes
 
 
 def write_table(path: epath.PathLike, columns: dict[str, Any]) -> epath.Path:
@@ -23,15 +23,24 @@ def write_table(path: epath.PathLike, columns: dict[str, Any]) -> epath.Path:
 
 
 def read_table(path: epath.PathLike) -> dict[str, Any]:
-    """Columns as NumPy arrays (lists of lists for list columns). Raises FileNotFoundError or ValueError naming the file."""
-    path = epath.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no table at {path}")
-    try:
-        table = pq.read_table(pa.BufferReader(path.read_bytes()))
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is damaged: not Parquet ({error})") from error
+    """Columns as NumPy arrays, list columns 2-D. Raises FileNotFoundError or ValueError naming the file."""
+    table = _read(path)
     return {
         name: np.stack(table[name].to_numpy()) if pa.types.is_list(table[name].type) else table[name].to_numpy()
         for name in table.column_names
     }
+
+
+def read_records(path: epath.PathLike) -> list[dict[str, Any]]:
+    """Rows as dictionaries. Raises FileNotFoundError or ValueError naming the file."""
+    return _read(path).to_pylist()
+
+
+def _read(path: epath.PathLike) -> pa.Table:
+    path = epath.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no table at {path}")
+    try:
+        return pq.read_table(pa.BufferReader(path.read_bytes()))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is damaged: not Parquet ({error})") from error

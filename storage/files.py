@@ -23,9 +23,39 @@ def write_bytes(path: epath.PathLike, data: bytes) -> None:
     if jax.process_index() != 0:
         return
     path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
     temporary.write_bytes(data)
     temporary.replace(path)
+
+
+def checked_bytes(path: epath.PathLike, checksum: str, advice: str) -> bytes:
+    """Content of a file that must match its sha256. Raises FileNotFoundError or ValueError naming the file and what to do."""
+    path = epath.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: {advice}")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != checksum:
+        raise ValueError(f"{path} does not match its sha256, it is damaged: {advice}")
+    return data
+
+
+def sidecar(path: epath.PathLike) -> epath.Path:
+    """Where the checksum of a file lies, in the format of `sha256sum`."""
+    path = epath.Path(path)
+    return path.with_name(path.name + ".sha256")
+
+
+def write_with_sidecar(path: epath.PathLike, data: bytes) -> None:
+    """Writes a file and its checksum beside it."""
+    write_bytes(path, data)
+    write_bytes(sidecar(path), f"{hashlib.sha256(data).hexdigest()}  {epath.Path(path).name}\n".encode())
+
+
+def sidecar_checksum(path: epath.PathLike) -> str | None:
+    """The checksum beside a file, None if there is none."""
+    beside = sidecar(path)
+    return (beside.read_text().split() or [""])[0] if beside.exists() else None
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
@@ -39,6 +69,17 @@ def read_json(path: epath.PathLike) -> Any:
         return json.loads(epath.Path(path).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged: not JSON ({error})") from error
+
+
+def read_json_lines(path: epath.PathLike) -> list[Any]:
+    """The records of a JSON-lines file up to the first that is not whole (the last may have been cut by a kill)."""
+    records = []
+    for line in epath.Path(path).read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
 
 
 def plain(value: Any) -> Any:

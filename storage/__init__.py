@@ -1,0 +1,1 @@
+"""Files: written whole or not at all, checksums, JSON, Parquet. Everybody may import it; it imports nobody."""
