@@ -7,6 +7,7 @@ bytes leaves those after it standing.
 
 import hashlib
 import json
+import resource
 import time
 from typing import Any
 
@@ -89,7 +90,9 @@ def _run_one(stage: Stage, settings: Any, workdir: epath.Path, fingerprint: dict
     record["status"] = "done"
     files.write_json(folder / "stage.json", record)
     seconds = time.perf_counter() - started
-    WallTimes(workdir / "wall_times.jsonl").write(what=f"stage {stage.name}", seconds=seconds, device=jax.devices()[0].device_kind)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # of the process so far; Linux counts in KiB
+    walls = WallTimes(workdir / "wall_times.jsonl")
+    walls.write(what=f"stage {stage.name}", seconds=seconds, peak_memory_gib=peak, device=jax.devices()[0].device_kind)
     print(f"{stage.name}: done in {seconds:.1f} s", flush=True)
     return record
 
