@@ -11,7 +11,13 @@ from reports.text import number, with_interval
 WIDTH, HEIGHT = 450, 290
 LABEL_COLOURS = {"stable": "#2166ac", "intermediate": "#969696", "unstable": "#d6604d", "random": "#4d4d4d"}
 NULL_COLOUR = "#bdbdbd"
-SERIES = ["#d6604d", "#2166ac", "#4d4d4d", "#7b3294", "#bdbdbd"]
+PREDICTOR_COLOURS = {
+    "unstable features of another seed": LABEL_COLOURS["unstable"],
+    "stable features of another seed": LABEL_COLOURS["stable"],
+    "random features of another seed": LABEL_COLOURS["random"],
+    "activation PCA": "#7b3294",
+    "random plane": NULL_COLOUR,
+}
 
 
 class Figure(NamedTuple):
@@ -184,10 +190,15 @@ def _tokens_curve(results: Results) -> Figure:
 
 def _over_ranks(results: Results, figure: str, title: str) -> Figure:
     rows = [r for r in results.table("subspace/overlap.parquet") if r["figure"] == figure]
-    order = list(dict.fromkeys(r["predictor"] for r in rows))
+    order = [name for name in PREDICTOR_COLOURS if any(r["predictor"] == name for r in rows)]
     base = alt.Chart(_data(rows)).encode(
         x=alt.X("rank:Q", scale=alt.Scale(type="log", base=2), title="rank r of the planes"),
-        color=alt.Color("predictor:N", scale=alt.Scale(domain=order, range=SERIES), title="plane from", legend=alt.Legend(columns=2)),
+        color=alt.Color(
+            "predictor:N",
+            scale=alt.Scale(domain=order, range=[PREDICTOR_COLOURS[name] for name in order]),
+            title="plane from",
+            legend=alt.Legend(columns=2),
+        ),
     )
     band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
     line = base.mark_line(point=True).encode(

@@ -4,13 +4,15 @@ from typing import Any
 
 
 def number(value: float | None) -> str:
-    """Three significant digits; counts whole."""
+    """Three significant digits; counts whole; what is too small to matter as such."""
     if value is None:
         return "–"
     if isinstance(value, int) or (abs(value) >= 100 and value == int(value)):
         return f"{int(value):,}"
     if value == 0:
         return "0"
+    if 0 < abs(value) < 1e-9:
+        return "< 1e-9"
     return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.1e}"
 
 
