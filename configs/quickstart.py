@@ -1,4 +1,23 @@
-"""Quickstart."""
+"""The main job on real input, offline: 8 TopK SAEs on the embedded language model's residual stream, and which features reappear.
+
+Command:   make quickstart, or
+           python -m launch.main --config=configs/quickstart.py --workdir=runs/quickstart
+Argument:  `:tiny` is the same in seconds, for tests; its figures mean nothing.
+
+Measured on two cores of an AMD EPYC (Zen 2), Python 3.11, jax 0.10.2 (November 2026), on the standard library of Python 3.11.7:
+activations 32 s, train 178 s, stability 28 s, subspace 9 s, report 10 s; run again: 3.5 s.
+
+  mean p̂ of live features        0.393 [0.379, 0.407]    null < 1e-9
+  stable, unstable share         0.201 [0.176, 0.225], 0.399 [0.374, 0.423]; 821 and 1,630 live features in all seeds
+  split-half difference of p̂     0.861 [0.845, 0.877]    null 0
+  MMCS                           0.668 [0.663, 0.673]    null 0.266
+  firing rate, stable/unstable   4.91 [3.86, 6.25]       null 1
+  subspace overlap, unstable     0.566 [0.553, 0.580]    strongest null 0.467 (random live features), r = 16, n = 197
+  effective rank / D at n = 92   unstable 0.508 [0.504, 0.512], stable 0.604 [0.600, 0.608], random 0.577
+  explained variance, L0, dead   0.860, 16, 0.07 %
+
+p̂ still changes by +0.042 at the last doubling of tokens: far from a plateau, so claims about unstable features stay undecided.
+"""
 
 import ml_collections
 

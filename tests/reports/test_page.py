@@ -24,14 +24,7 @@ def test_specs_cannot_end_their_script():
 
 
 def test_numbers():
-    assert [text.number(x) for x in (None, 3, 1234567, 0.0, 0.12345, 0.00001234, 12.0)] == [
-        "–",
-        "3",
-        "1,234,567",
-        "0",
-        "0.123",
-        "1.2e-05",
-        "12",
-    ]
+    shown = {None: "–", 3: "3", 1234567: "1,234,567", 0.0: "0", 0.12345: "0.123", 0.00001234: "1.2e-05", 12.0: "12", 1e-18: "< 1e-9"}
+    assert {value: text.number(value) for value in shown} == shown
     assert text.with_interval({"value": 0.5, "low": 0.25, "high": 0.75}) == "0.5 [0.25, 0.75]"
     assert text.with_interval({"value": None, "low": None, "high": None}) == "not measured"
