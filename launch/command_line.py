@@ -20,4 +20,6 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, ValueError, OSError) as error:
         lines = str(error).strip().splitlines()  # the last line is the config file's own error, or the whole message
         print(f"error: {lines[-1].strip()} (see --help)", file=sys.stderr)
+    except Exception as error:  # a config file may raise anything
+        print(f"error: the config file fails with {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(1)

@@ -58,25 +58,17 @@ def principal_angles(u_DR: Float[Array, "*B D R"], v_DQ: Float[Array, "*B D Q"])
     return jnp.where(cosine > jnp.sqrt(0.5), jnp.arcsin(sine), jnp.arccos(cosine))
 
 
-def overlap(u_DR: Float[Array, "*B D R"], v_DR: Float[Array, "*B D R"]) -> Float[Array, "*B"]:
-    """‖UᵀV‖²_F / r of two r-planes: 1 if equal, 0 if orthogonal; r/D expected of a random one."""
-    cross = jnp.swapaxes(u_DR, -1, -2) @ v_DR
-    return jnp.sum(jnp.square(cross), axis=(-2, -1)) / u_DR.shape[-1]
-
-
-def captured_energy(rows_ND: Float[Array, "*B N D"], u_DR: Float[Array, "*B D R"]) -> Float[Array, "*B"]:
-    """‖V U‖²_F / ‖V‖²_F: the share of a set's energy inside a plane."""
-    return jnp.sum(jnp.square(rows_ND @ u_DR), axis=(-2, -1)) / jnp.sum(jnp.square(rows_ND), axis=(-2, -1))
-
-
 def nested_overlap(u_DR: Float[Array, "*B D R"], v_DQ: Float[Array, "*B D Q"], ranks: tuple[int, ...]) -> Float[Array, "*B K"]:
-    """`overlap` of the leading r columns for every r in `ranks`, from one product."""
+    """‖UᵀV‖²_F / r of the planes of the leading r columns, for every r in `ranks`, from one product.
+
+    1 if equal, 0 if orthogonal; r/D expected of a random plane.
+    """
     square = jnp.square(jnp.swapaxes(u_DR, -1, -2) @ v_DQ)
     return jnp.stack([square[..., :r, :r].sum((-2, -1)) / r for r in ranks], axis=-1)
 
 
 def nested_energy(rows_ND: Float[Array, "*B N D"], u_DR: Float[Array, "*B D R"], ranks: tuple[int, ...]) -> Float[Array, "*B K"]:
-    """`captured_energy` of the leading r columns for every r in `ranks`, from one product."""
+    """‖V U‖²_F / ‖V‖²_F, the share of a set's energy in the leading r columns, for every r in `ranks`, from one product."""
     share_R = jnp.square(rows_ND @ u_DR).sum(-2) / jnp.square(rows_ND).sum((-2, -1))[..., None]
     return jnp.stack([share_R[..., :r].sum(-1) for r in ranks], axis=-1)
 

@@ -1,7 +1,6 @@
 """Stage: measures the trained language model against n-gram baselines on the held-out files and writes its card."""
 
 import math
-import shutil
 from typing import Any
 
 import numpy as np
@@ -50,9 +49,9 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     files.write_bytes(folder / "README.md", card.encode())
     if config.model_card.export_to:
         target = epath.Path(config.model_card.export_to)
-        target.mkdir(parents=True, exist_ok=True)
         for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-            shutil.copyfile(model_folder / name, target / name)
+            files.write_bytes(target / name, (model_folder / name).read_bytes())
+        files.write_bytes(target / "corpus.json", (workdir / "tokenizer" / "corpus.json").read_bytes())
         files.write_bytes(target / "README.md", card.encode())
         print(f"model_card: model and card copied to {target}")
     return [folder / "summary.json", folder / "README.md"]
@@ -74,7 +73,7 @@ Made by this repository so that its main job runs offline on real text:
 - **Architecture**: GPT-NeoX, {c.n_layers} layers, width {c.width}, {c.n_heads} heads, MLP {c.mlp_width}, parallel residual, rotary on
   {c.rotary_fraction:.0%} of each head, untied embeddings, byte-level BPE with {c.vocab_size} entries (`<|endoftext|>` starts every context).
 - **Corpus**: source and manual topics of the standard library of the interpreter that trained it ({len(text.train)} documents
-  to train on, {len(text.held_out)} held out, split by document, {len(text.dropped)} near-duplicates removed), digest `{summary["corpus_digest"]}`.
+  to train on, {len(text.held_out)} held out, split by document, {len(text.dropped)} near-duplicates removed), digest `{summary["corpus_digest"]}`; `corpus.json` lists every file with its sha256.
 - **Training**: {seen:,} tokens ({seen / summary["train_tokens"]:.1f} epochs of {summary["train_tokens"]:,}), AdamW, peak rate {c.lr}, batches of
   {c.batch_size} contexts of {c.context_length} tokens.
 - **Held-out files**: {summary["held_out_tokens"]:,} tokens, {summary["held_out_bytes"]:,} bytes; every token counted once, in contexts of {c.context_length}.

@@ -28,8 +28,8 @@ def test_planted_angles_come_back():
     u, v = q[:, :5], q[:, :5] * np.cos(angles) + q[:, 5:] * np.sin(angles)
     got = subspaces.principal_angles(jnp.asarray(u, jnp.float32), jnp.asarray(v, jnp.float32))
     np.testing.assert_allclose(got, angles, atol=1e-5)
-    overlap = subspaces.overlap(jnp.asarray(u, jnp.float32), jnp.asarray(v, jnp.float32))
-    np.testing.assert_allclose(overlap, np.mean(np.cos(angles) ** 2), rtol=1e-5)
+    overlap = subspaces.nested_overlap(jnp.asarray(u, jnp.float32), jnp.asarray(v, jnp.float32), (5,))
+    np.testing.assert_allclose(overlap, [np.mean(np.cos(angles) ** 2)], rtol=1e-5)
 
 
 def test_random_planes_overlap_by_r_over_d():
@@ -40,10 +40,14 @@ def test_random_planes_overlap_by_r_over_d():
 
 
 def test_nested_figures_are_the_plain_ones():
-    u, v, rows = jnp.asarray(plane(12, 8)), jnp.asarray(plane(12, 8)), jnp.asarray(RNG.normal(size=(20, 12)), jnp.float32)
+    u, v, rows = plane(12, 8), plane(12, 8), RNG.normal(size=(20, 12)).astype(np.float32)
+    overlaps, energies = (
+        subspaces.nested_overlap(jnp.asarray(u), jnp.asarray(v), (1, 3, 8)),
+        subspaces.nested_energy(jnp.asarray(rows), jnp.asarray(u), (1, 3, 8)),
+    )
     for i, r in enumerate((1, 3, 8)):
-        np.testing.assert_allclose(subspaces.nested_overlap(u, v, (1, 3, 8))[i], subspaces.overlap(u[:, :r], v[:, :r]), rtol=1e-5)
-        np.testing.assert_allclose(subspaces.nested_energy(rows, u, (1, 3, 8))[i], subspaces.captured_energy(rows, u[:, :r]), rtol=1e-5)
+        np.testing.assert_allclose(overlaps[i], np.linalg.norm(u[:, :r].T @ v[:, :r]) ** 2 / r, rtol=1e-5)
+        np.testing.assert_allclose(energies[i], np.linalg.norm(rows @ u[:, :r]) ** 2 / np.linalg.norm(rows) ** 2, rtol=1e-5)
 
 
 def test_effective_ranks_of_known_spectra():
