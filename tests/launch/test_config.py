@@ -48,8 +48,9 @@ CASES = [
     ("seeds", (-1, 2), "not negative"),
     ("data_seed", -1, "data_seed"),
     ("report.contexts", 0, "report.contexts"),
-    ("stages", ("nonsense",), "'nonsense' is none of"),
-    ("stages", (), "config.stages"),
+    ("stages", ("nonsense",), "config.stages holds 'nonsense'"),
+    ("stages", (), "config.stages holds nothing"),
+    ("stages", ("tokenizer",), "config.stages holds 'tokenizer'"),
 ]
 
 

@@ -178,7 +178,10 @@ def test_damaged_files_are_named(finished, tmp_path):
 def test_saes_from_elsewhere_are_measured_without_activations(finished, tmp_path):
     """The door for released SAEs: a list of dictionaries, and nothing else."""
     workdir, _ = finished
-    flags = ["--config.stages=stability,subspace,report", f"--config.stability.dictionaries={workdir / 'train' / 'dictionaries.json'}"]
+    flags = [
+        "--config.stages=('stability', 'subspace', 'report')",
+        f"--config.stability.dictionaries={workdir / 'train' / 'dictionaries.json'}",
+    ]
     done = launch(tmp_path, *flags)
     assert done.returncode == 0, done.stderr
     here, there = Results(tmp_path), Results(workdir)

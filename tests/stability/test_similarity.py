@@ -86,8 +86,8 @@ def test_independent_bases_of_one_plane_reappear_at_the_closed_form_rate():
     assert abs(p_of(w).mean() - expected) < 0.03
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 99), s=st.integers(2, 4), f=st.sampled_from([5, 13]))
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 99), s=st.sampled_from([2, 4]), f=st.sampled_from([13]))
 def test_laws(seed, s, f):
     """Order of features, order of seeds, lengths of rows and a common rotation change nothing."""
     rng = np.random.default_rng(seed)
