@@ -1,0 +1,78 @@
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from launch import dictionary_list
+from saes.formats import saelens, stacked
+from storage import files
+from tests.saes.test_evaluation import DICTIONARIES
+
+HOOK = {"model": "m", "layer": 1, "site": "resid_post"}
+
+
+def write(folder, frozen=()):
+    entries = []
+    for i, seed in enumerate((4, 7, 9)):
+        saelens.save(folder / f"seed-{seed}", jax.tree.map(lambda a, i=i: a[i], DICTIONARIES), {})
+        entries.append({"seed": seed, "path": f"seed-{seed}", "format": "saelens", "frozen_at_step": 5 if seed in frozen else None})
+    stacked.save(folder / "start.safetensors", DICTIONARIES)
+    path = epath.Path(folder) / "dictionaries.json"
+    dictionary_list.write(path, HOOK, entries, [{"tokens": 0, "path": "start.safetensors"}])
+    return path
+
+
+def test_all_come_back_in_order(tmp_path):
+    listed = dictionary_list.load(write(tmp_path))
+    assert listed.seeds == (4, 7, 9) and listed.frozen == () and listed.hook == HOOK
+    assert (listed.dictionaries.w_dec_FD == DICTIONARIES.w_dec_FD).all()
+
+
+def test_a_frozen_seed_is_left_out_also_of_the_snapshots(tmp_path, capsys):
+    listed = dictionary_list.load(write(tmp_path, frozen=(7,)))
+    assert listed.seeds == (4, 9) and listed.frozen == (7,)
+    assert "seed 7 left out: not finite at step 5" in capsys.readouterr().out
+    (tokens, path), *_ = listed.snapshots
+    assert tokens == 0 and (listed.snapshot(path).w_dec_FD == DICTIONARIES.w_dec_FD[[0, 2]]).all()
+
+
+def test_one_usable_dictionary_is_too_few(tmp_path):
+    with pytest.raises(ValueError, match="1 usable SAE"):
+        dictionary_list.load(write(tmp_path, frozen=(7, 9)))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d.pop("hook"), "lacks 'hook'"),
+        (lambda d: d.update(format="other"), "no list of dictionaries"),
+        (lambda d: d["dictionaries"][1].pop("path"), r"entry 1 of 'dictionaries' lacks \['path'\]"),
+        (lambda d: d["dictionaries"][1].update(format="pickle"), "format 'pickle' of seed 7"),
+        (lambda d: d["dictionaries"][1].update(seed=4), "a seed is listed twice"),
+        (lambda d: d["dictionaries"][1].update(path="nowhere"), "no cfg.json in"),
+    ],
+)
+def test_lists_that_do_not_hold_are_refused(tmp_path, change, says):
+    path = write(tmp_path)
+    listing = files.read_json(path)
+    change(listing)
+    files.write_json(path, listing)
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        dictionary_list.load(path)
+
+
+def test_other_shapes_are_refused(tmp_path):
+    path = write(tmp_path)
+    smaller = jax.tree.map(lambda a: a[0], DICTIONARIES)
+    smaller = smaller.replace(w_enc_DF=smaller.w_enc_DF[:, :5], b_enc_F=smaller.b_enc_F[:5], w_dec_FD=smaller.w_dec_FD[:5])
+    saelens.save(tmp_path / "seed-9", smaller, {})
+    with pytest.raises(ValueError, match="seed 9 has another shape"):
+        dictionary_list.load(path)
+
+
+def test_the_digest_follows_the_weights(tmp_path):
+    path = write(tmp_path)
+    before = dictionary_list.digest(str(path))
+    changed = jax.tree.map(lambda a: np.asarray(a[0]) + 1, DICTIONARIES)
+    saelens.save(tmp_path / "seed-9", changed, {})
+    assert dictionary_list.digest(str(path)) != before and dictionary_list.digest("") == {}
