@@ -126,7 +126,7 @@ def plan_seeds(seeds: tuple[int, ...], n_devices: int, platform: str, lanes: int
     used.
 
     Args:
-      lanes: width of a group; 0: 2 on CPU (fastest there, since a group's state stays in the cache), elsewhere all seeds
+      lanes: width of a group; 0: 2 on CPU (no width is faster there), elsewhere all seeds
         of a device in one group.
     """
     share = -(-len(seeds) // n_devices)
