@@ -1,5 +1,6 @@
 """Flags, parsed so that whatever is wrong with them comes out as one line."""
 
+import os
 import sys
 from collections import Counter
 
@@ -10,6 +11,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with one line for all that it and the config file raise; refuses a flag given twice and a stray word."""
     given = Counter(arg.split("=")[0].lstrip("-") for arg in argv[1:] if arg.startswith("--"))
     try:
+        configs = [arg.removeprefix("--config=").split(":")[0] for arg in argv[1:] if arg.startswith("--config=")]
+        if missing := [path for path in configs if not os.path.isfile(path)]:
+            raise flags.Error(f"no config file {missing[0]}")
         if repeated := [name for name, count in given.items() if count > 1]:
             raise flags.Error(f"--{repeated[0]} is given more than once")
         if stray := flags.FLAGS(argv)[1:]:

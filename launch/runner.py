@@ -84,8 +84,13 @@ def _run_one(stage: Stage, settings: Any, workdir: epath.Path, fingerprint: dict
     files.write_json(folder / "stage.json", record)
     print(f"{stage.name}: running", flush=True)
     started = time.perf_counter()
-    with jax.default_matmul_precision("default" if stage.training else "highest"):
-        outputs = stage.run(settings, workdir)
+    try:
+        with jax.default_matmul_precision("default" if stage.training else "highest"):
+            outputs = stage.run(settings, workdir)
+    except (ValueError, OSError):
+        if not _holds_work(folder):
+            _remove_results(folder)  # a wrong path or value corrected must not meet a workdir that is taken
+        raise
     record["outputs"] = {str(p.relative_to(folder)): {"sha256": files.sha256_file(p), "bytes": p.stat().length} for p in sorted(outputs)}
     record["status"] = "done"
     files.write_json(folder / "stage.json", record)
@@ -172,6 +177,11 @@ def _damage(workdir: epath.Path, record: dict[str, Any], verify: bool) -> str | 
         if verify and files.sha256_file(path) != entry["sha256"]:
             return f"{path} does not match its sha256"
     return None
+
+
+def _holds_work(folder: epath.Path) -> bool:
+    """Whether a stage has written anything but its record."""
+    return any(_holds_work(p) if p.is_dir() else p.name != "stage.json" for p in folder.iterdir())
 
 
 def _remove_results(folder: epath.Path) -> None:

@@ -115,7 +115,7 @@ def _p_against_rate(results: Results, features: list[dict[str, Any]]) -> Figure:
         .encode(
             x=alt.X(
                 "rate:Q",
-                scale=alt.Scale(type="log", nice=False),
+                scale=alt.Scale(type="log", nice=False, padding=12),
                 title="firing rate on held-out tokens",
                 axis=alt.Axis(format="~g", tickCount=5),
             ),

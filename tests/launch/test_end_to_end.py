@@ -143,6 +143,7 @@ def test_the_page_needs_nothing_from_elsewhere(finished):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
+        (["--config=configs/nowhere.py"], "no config file configs/nowhere.py"),
         (["--nonsense=1"], "Unknown command line flag 'nonsense'"),
         (["--config.nonsense=1"], "nonsense"),
         (["--config.train.tokens=many"], "tokens"),

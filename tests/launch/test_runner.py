@@ -124,6 +124,25 @@ def test_a_part_of_the_stages_never_reads_results_that_are_out_of_date(run):
     assert json.loads((run.workdir / "summary.json").read_text()).keys() == {"dear", "middle"}  # `last` does not fit any more
 
 
+@pytest.mark.parametrize("wrote", [False, True])
+def test_a_failed_first_run_takes_the_workdir_only_if_it_made_something(run, monkeypatch, wrote):
+    def fail(self, config, workdir):
+        (workdir / self.name / "half").mkdir()
+        if wrote:
+            (workdir / self.name / "half" / "shard").write_text("work")
+        raise ValueError("damaged model")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeStage, "run", fail)
+        with pytest.raises(ValueError, match="damaged model"):
+            run()
+    if wrote:
+        with pytest.raises(ValueError, match="config.source.n"):
+            run(source_n=2)
+    else:
+        assert run(source_n=2) == ["dear", "middle", "last"]
+
+
 def test_leftovers_without_a_record_are_cleared(run):
     (run.workdir / "dear").mkdir(parents=True)
     (run.workdir / "dear" / "old.bin").write_text("of another config, its removal was killed")
