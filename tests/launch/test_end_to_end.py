@@ -127,6 +127,7 @@ def test_changed_report_fields_run_the_report_alone(finished):
     workdir, _ = finished
     changed = launch(workdir, "--config.report.examples=2")
     assert changed.returncode == 0 and changed.stdout.count("done already, skipped") == 4 and "report: done" in changed.stdout
+    assert launch(workdir).returncode == 0  # and back
 
 
 def test_the_page_needs_nothing_from_elsewhere(finished):
