@@ -1,6 +1,5 @@
 """Documents cut into contexts of equal length, each position's place in its document kept."""
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -56,27 +55,3 @@ def make_contexts(documents: Sequence[Document], tokenizer: tokenizers.Tokenizer
         raise ValueError("the corpus holds no text: nothing to cut into contexts")
     document, offset_ = np.asarray(places, np.int32).T
     return Contexts(np.stack(rows), np.asarray(lengths, np.int32), document, offset_)
-
-
-def shuffled_positions(start: int, count: int, size: int, seed: int) -> np.ndarray:
-    """Items `start` … `start + count - 1` of the endless stream that runs through 0 … size-1 in a new order each epoch.
-
-    A place in the stream is one integer, so resuming needs no iterator state.  The order of an epoch depends on (`seed`,
-    epoch) alone.
-
-    Returns:
-      int64 array of `count` indices below `size`.
-    """
-    positions = np.arange(start, start + count)
-    epochs = positions // size
-    out = np.empty(count, np.int64)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        out[here] = _epoch_order(size, seed, int(epoch))[positions[here] % size]
-    return out
-
-
-@functools.lru_cache(maxsize=2)
-def _epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of one epoch; the last two are kept, since a batch lies in one or across two."""
-    return np.random.default_rng((seed, epoch)).permutation(size)

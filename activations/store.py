@@ -9,7 +9,7 @@ all, and one that is there is not made again, so a harvest that was killed goes 
 """
 
 import hashlib
-from collections.abc import Iterator
+import os
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -18,6 +18,7 @@ import safetensors.numpy
 from etils import epath
 
 from storage import files
+from storage.memory_map import memory_map
 from storage.tensors import loads
 
 FORMAT = "sae-stability activations 1"
@@ -93,7 +94,7 @@ class StoreWriter:
 
 
 class ActivationStore:
-    """A finished store, read.
+    """A finished store, read. Rows come from memory maps; a shard is verified against its checksum when it is first touched.
 
     Attributes:
       manifest: the whole manifest.
@@ -120,20 +121,46 @@ class ActivationStore:
                 raise ValueError(f"activation shard {file} has {file.stat().length} bytes, {shard['bytes']} were written: {ADVICE}")
         self.width: int = self.manifest["width"]
         self.rows: int = self.manifest["rows"]
+        self._first_row = np.concatenate([[0], np.cumsum([s["rows"] for s in self.manifest["shards"]])])
+        self._open: dict[int, dict[str, np.ndarray]] = {}
 
-    def shards(self) -> Iterator[Rows]:
-        """The shards in order, each verified against its checksum; raises ValueError naming a damaged one."""
-        for shard in self.manifest["shards"]:
-            data = files.checked_bytes(self._folder / shard["file"], shard["sha256"], ADVICE)
-            tensors = loads(data, shard["file"])
-            yield Rows(*(tensors[name] for name in ("acts", "document", "position", "token")))
+    def take(self, rows_N: np.ndarray) -> np.ndarray:
+        """Activations of the given rows, in the given order: (N, D) float32. Raises ValueError naming a damaged shard."""
+        out_ND = np.empty((len(rows_N), self.width), np.float32)
+        shard_N = np.searchsorted(self._first_row, rows_N, side="right") - 1
+        for index in np.unique(shard_N):
+            here = shard_N == index
+            out_ND[here] = self._shard(int(index))["acts"][rows_N[here] - self._first_row[index]]
+        return out_ND
+
+    def column(self, name: str) -> np.ndarray:
+        """`document`, `position` or `token` of every row, (rows,) int32."""
+        return np.concatenate([self._shard(i)[name] for i in range(len(self.manifest["shards"]))])
 
     def load(self) -> Rows:
         """Everything in memory, activations as float32."""
-        acts_ND = np.empty((self.rows, self.width), np.float32)
-        places, start = [], 0
-        for shard in self.shards():
-            acts_ND[start : start + len(shard.token_N)] = shard.acts_ND
-            start += len(shard.token_N)
-            places.append(shard[1:])
-        return Rows(acts_ND, *(np.concatenate(p) for p in zip(*places, strict=True)))
+        places = (self.column(name) for name in ("document", "position", "token"))
+        return Rows(self.take(np.arange(self.rows)), *places)
+
+    def _shard(self, index: int) -> dict[str, np.ndarray]:
+        """The tensors of a shard, verified; mapped where the store is on a local disk, read where it is in a bucket."""
+        if index not in self._open:
+            shard = self.manifest["shards"][index]
+            path = self._folder / shard["file"]
+            if os.path.exists(path):
+                files.check_sha256(path, shard["sha256"], ADVICE)
+                tensors = memory_map(path)
+            else:
+                tensors = loads(files.checked_bytes(path, shard["sha256"], ADVICE), shard["file"])
+            self._check(path, tensors, shard["rows"])
+            self._open[index] = tensors
+        return self._open[index]
+
+    def _check(self, path: epath.Path, tensors: dict[str, np.ndarray], rows: int) -> None:
+        expected: dict[str, tuple[tuple[int, ...], Any]] = {"acts": ((rows, self.width), np.dtype(_DTYPES[self.manifest["dtype"]]))}
+        expected |= {name: ((rows,), np.dtype(np.int32)) for name in ("document", "position", "token")}
+        for name, (shape, dtype) in expected.items():
+            found = tensors.get(name)
+            if found is None or (found.shape, found.dtype) != (shape, dtype):
+                what = "is missing" if found is None else f"is {found.dtype} {found.shape}, the manifest says {dtype} {shape}"
+                raise ValueError(f"{path}: tensor {name!r} {what}: {ADVICE}")

@@ -12,7 +12,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.stages = ("activations", "train", "stability", "subspace", "report")  # in this order
     c.seeds = (8,)  # one number: a count, seeds 0, 1, …; several: the seeds themselves. At least 2; 21 for a primary cell
-    c.data_seed = 0  # order of activations, the same for all seeds; initialisation has keys of its own
+    c.init_seed = -1  # initialisation: -1: each SAE's by its seed; else this one for all
+    c.data_seed = 0  # order of activations: this one for all, who then share the batch in memory; -1: each SAE's by its seed
+    c.sweep = sweep = ml_collections.ConfigDict()  # values along the vmapped axis, one compile; each combination on all seeds
+    sweep.lr = ()  # peak learning rates; (): train.lr
+    sweep.k = ()  # active features a token, at most sae.k; (): sae.k
+    sweep.sparsity = ()  # first penalty coefficients; (): sae.sparsity
     c.source = source = ml_collections.ConfigDict()  # text and the activations read over it
     source.root = ""  # folder of a Python standard library; "": the running interpreter's
     source.context_length = 256  # tokens, start token included; what the embedded model was trained on
@@ -30,10 +35,21 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.sae = sae = ml_collections.ConfigDict()
     sae.variant = "topk"  # a key of saes.variants.VARIANTS
     sae.n_features = 512  # dictionary size F
-    sae.k = 16  # active features a token; 1 to F
+    sae.k = 16  # active features a token (target L0 of every variant); 1 to F
+    # topk, batchtopk, matryoshka
     sae.aux_k = 0  # dead features modelling the residual; 0: half the width (Gao et al. 2024)
     sae.aux_weight = 1 / 32  # of the auxiliary loss (Gao et al. 2024)
     sae.dead_after_tokens = 200_000  # dead in training after so many tokens without firing; 10 M in runs of 1 B
+    sae.threshold_decay = 0.999  # batchtopk, matryoshka: of the moving average that becomes the threshold for inference
+    sae.prefix_fractions = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32)  # matryoshka: groups, as shares of F (Bussmann et al. 2025)
+    # jumprelu, gated, l1: in the scale of training, where E‖x‖ = √D
+    sae.sparsity = 0.0  # coefficient to begin with; 0: the variant's own (saes/variants.py). A controller takes it from there
+    sae.sparsity_warmup_fraction = 0.2  # of the steps: coefficient from 0, target L0 falling to k
+    sae.control_rate = 0.02  # integral gain a step, on the log of the coefficient
+    sae.control_gain = 1.0  # proportional gain
+    sae.jump_threshold = 0.01  # jumprelu: initial threshold, as a share of √D
+    sae.jump_bandwidth = 0.01  # jumprelu: width of the straight-through rectangle, as a share of √D
+    sae.pre_act_weight = 0.0  # jumprelu: loss that revives dead features
 
     c.train = train = ml_collections.ConfigDict()
     train.tokens = 2_500_000  # seen by each SAE, repeats included; rounded up to whole dispatches
@@ -45,10 +61,17 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     train.adam_b2 = 0.999
     train.adam_eps = 1e-8
     train.clip_norm = 1.0  # global gradient norm, of each seed alone
-    train.lanes = 0  # seeds in one vmap, the groups in turn; 0: 2 on CPU, all of a device's seeds on an accelerator
+    train.lanes = 0  # SAEs in one vmap, the groups in turn; 0: 2 on CPU, as many as memory holds on an accelerator
+    train.seeds_at_once = 0  # SAEs trained at a time, the others after them with the same result; 0: as many as memory holds
     train.steps_per_dispatch = 16  # steps scanned on the device between two looks from the host
     train.checkpoint_every = 800  # steps; a multiple of steps_per_dispatch
+    train.eval_at_tokens = ()  # tokens after which a dictionary is kept for p̂ against tokens; (): at doublings
     train.snapshots = 8  # dictionaries kept along training: untrained, then at doublings up to the end; at least 7
+    train.eval_rows = 32_768  # held-out rows for each SAE's explained variance and L0 at the end
+    train.data = "activations"  # "gaussian": rows drawn with their mean and covariance instead, a null model
+    train.shuffle_block = 256  # rows read together from disk; whole blocks are shuffled, then the rows of a window
+    train.shuffle_window = 262_144  # rows among which the order is uniform; 0: all rows
+    train.halves = False  # SAEs at even places see one half of the documents, the others the other half
 
     c.stability = stability = ml_collections.ConfigDict()
     stability.dictionaries = ""  # a dictionaries.json from elsewhere; "": the one that stage `train` writes

@@ -191,6 +191,23 @@ class Claims:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Values along the vmapped axis; every combination is trained with all seeds."""
+
+    lr: tuple[float, ...]
+    k: tuple[int, ...]
+    sparsity: tuple[float, ...]
+
+    def __post_init__(self):
+        for field in ("lr", "k", "sparsity"):
+            values = getattr(self, field)
+            _check(all(v > 0 for v in values) and len(set(values)) == len(values), f"sweep.{field}", values, "distinct values above 0")
+
+    def __bool__(self) -> bool:
+        return bool(self.lr or self.k or self.sparsity)
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
     """Settings of a config whose stages measure stability."""
 
@@ -198,7 +215,9 @@ class Study:
 
     stages: tuple[str, ...]
     seeds: tuple[int, ...]
+    init_seed: int
     data_seed: int
+    sweep: Sweep
     source: Source
     lm: LanguageModel
     sae: SAEConfig
@@ -213,8 +232,19 @@ class Study:
             raise ValueError(f"config.seeds={self.seeds}: a count, or distinct seeds that are not negative")
         if len(self.seed_list) < 2:
             raise ValueError(f"config.seeds={self.seeds}: stability compares at least 2 seeds")
-        _check(self.data_seed >= 0, "data_seed", self.data_seed, "must not be negative")
-        variant(self.sae.variant)
+        for field in ("init_seed", "data_seed"):
+            _check(getattr(self, field) >= -1, field, getattr(self, field), "-1 (each SAE's by its seed) or a seed for all")
+        penalised = variant(self.sae.variant).penalised
+        _check(all(k <= self.sae.k for k in self.sweep.k), "sweep.k", self.sweep.k, f"at most sae.k={self.sae.k}, which sets the shapes")
+        _check(
+            penalised or not self.sweep.sparsity, "sweep.sparsity", self.sweep.sparsity,
+            f"the variant {self.sae.variant!r} has no penalty",
+        )  # fmt: skip
+        later = [name for name in self.stages if name not in ("activations", "train")]
+        _check(
+            not (self.sweep and later), "stages", self.stages,
+            "a sweep only trains; measure a cell with --config.stability.dictionaries=…/train/cells/<cell>/dictionaries.json",
+        )  # fmt: skip
 
     @property
     def seed_list(self) -> tuple[int, ...]:

@@ -7,12 +7,11 @@ import numpy as np
 from etils import epath
 
 from saes.dictionary import Dictionary
-from saes.formats import saelens, stacked
+from saes.formats import dictionary_learning, gemma_scope, saelens, sparsify, stacked
 from storage import files
 
-FORMAT = "sae-stability dictionaries 1"
-_LOADERS = {"saelens": lambda path: saelens.load(path)[0]}
-_WEIGHTS = {"saelens": saelens.WEIGHTS}
+FORMAT = "sae-stability dictionaries 2"
+_READERS = {"saelens": saelens, "sparsify": sparsify, "gemma_scope": gemma_scope, "dictionary_learning": dictionary_learning}
 
 
 class DictionaryList(NamedTuple):
@@ -24,7 +23,7 @@ class DictionaryList(NamedTuple):
       hook: model, layer and site.
       frozen: seeds left out, since their training was not finite.
       lanes: place of each of `seeds` in the snapshots, which hold the frozen ones too.
-      snapshots: (training tokens, path of a stacked file) in order; may be empty.
+      snapshots: (training tokens, paths of stacked files, one behind the other along the seed axis) in order; may be empty.
     """
 
     seeds: tuple[int, ...]
@@ -32,15 +31,16 @@ class DictionaryList(NamedTuple):
     hook: dict[str, Any]
     frozen: tuple[int, ...]
     lanes: tuple[int, ...]
-    snapshots: list[tuple[int, epath.Path]]
+    snapshots: list[tuple[int, list[epath.Path]]]
 
-    def snapshot(self, path: epath.Path) -> Dictionary:
+    def snapshot(self, paths: list[epath.Path]) -> Dictionary:
         """The dictionaries of `seeds` as they were then."""
-        return jax.tree.map(lambda a: a[np.asarray(self.lanes)], stacked.load(path))
+        lanes = np.asarray(self.lanes)
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[lanes], *(stacked.load(path) for path in paths))
 
 
 def write(path: epath.Path, hook: dict[str, Any], entries: list[dict[str, Any]], snapshots: list[dict[str, Any]]) -> None:
-    """Writes the list; paths in `entries` ({seed, path, format}) and `snapshots` ({tokens, path}) are relative to it."""
+    """Writes the list; paths in `entries` ({seed, path, format}) and `snapshots` ({tokens, paths}) are relative to it."""
     files.write_json(path, {"format": FORMAT, "hook": hook, "dictionaries": entries, "snapshots": snapshots})
 
 
@@ -50,13 +50,17 @@ def place(dictionaries: str, workdir: epath.Path) -> epath.Path:
 
 
 def digest(dictionaries: str) -> dict[str, str]:
-    """Checksums of a list from elsewhere and of the weights it names; empty for the `train` stage's own."""
+    """Checksums of a list from elsewhere and of the files of the SAEs it names; empty for the `train` stage's own."""
     if not dictionaries:
         return {}
     path = epath.Path(dictionaries)
     entries = _read(path)["dictionaries"]
-    weights = {str(e["path"]): files.sha256_file(path.parent / e["path"] / _WEIGHTS[e["format"]]) for e in entries}
-    return {str(path): files.sha256_file(path), **weights}
+    contents: dict[str, str] = {}
+    for folder in (path.parent / e["path"] for e in entries):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder}, which {path} lists")
+        contents |= {str(p.relative_to(path.parent)): files.sha256_file(p) for p in sorted(folder.iterdir()) if not p.is_dir()}
+    return {str(path): files.sha256_file(path), **contents}
 
 
 def load(path: epath.Path) -> DictionaryList:
@@ -73,18 +77,27 @@ def load(path: epath.Path) -> DictionaryList:
             print(f"seed {entry['seed']} left out: not finite at step {entry['frozen_at_step']} of its training")
             frozen.append(entry["seed"])
             continue
-        loaded[entry["seed"]] = _LOADERS[entry["format"]](path.parent / entry["path"])
+        loaded[entry["seed"]] = _READERS[entry["format"]].load(path.parent / entry["path"])[0]
         lanes.append(lane)
     if len(loaded) < 2:
         raise ValueError(f"{path} lists {len(loaded)} usable SAE: stability compares at least 2")
     first = next(iter(loaded.values()))
     for seed, dictionary in loaded.items():
-        if dictionary.w_dec_FD.shape != first.w_dec_FD.shape or dictionary.k != first.k:
-            shapes = f"{dictionary.w_dec_FD.shape}, k={dictionary.k} against {first.w_dec_FD.shape}, k={first.k}"
-            raise ValueError(f"{path}: seed {seed} has another shape ({shapes}); all SAEs compared must have the same")
+        if _kind(dictionary) != _kind(first):
+            raise ValueError(
+                f"{path}: seed {seed} has another shape ({_kind(dictionary)} against {_kind(first)}); all SAEs compared must have the same"
+            )
     dictionaries = jax.tree.map(lambda *leaves: np.stack(leaves), *loaded.values())
-    snapshots = [(s["tokens"], path.parent / s["path"]) for s in listing.get("snapshots", [])]
+    snapshots = [(s["tokens"], [path.parent / p for p in s["paths"]]) for s in listing.get("snapshots", [])]
     return DictionaryList(tuple(loaded), dictionaries, listing["hook"], tuple(frozen), tuple(lanes), snapshots)
+
+
+def _kind(d: Dictionary) -> str:
+    """What SAEs that are stacked must have in common."""
+    of_k = f", k={d.k}" if d.architecture == "topk" else ""
+    return f"{d.w_dec_FD.shape[0]} features of width {d.w_dec_FD.shape[1]}, {d.architecture}{of_k}" + (
+        "" if d.subtract_b_dec else ", b_dec not subtracted"
+    )
 
 
 def _read(path: epath.Path) -> dict[str, Any]:
@@ -101,8 +114,8 @@ def _read(path: epath.Path) -> dict[str, Any]:
     for i, entry in enumerate(listing["dictionaries"]):
         if missing := {"seed", "path", "format"} - entry.keys():
             raise ValueError(f"{path}: entry {i} of 'dictionaries' lacks {sorted(missing)}")
-        if entry["format"] not in _LOADERS:
-            raise ValueError(f"{path}: format {entry['format']!r} of seed {entry['seed']}, one of {sorted(_LOADERS)}")
+        if entry["format"] not in _READERS:
+            raise ValueError(f"{path}: format {entry['format']!r} of seed {entry['seed']}, one of {sorted(_READERS)}")
         seeds.append(entry["seed"])
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"{path}: a seed is listed twice ({seeds})")

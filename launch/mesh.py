@@ -11,3 +11,7 @@ def make_mesh() -> Mesh:
 
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
+
+
+def over_seeds(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec("seed"))

@@ -1,12 +1,11 @@
 """Metrics as JSON lines: one record a dispatch, per-seed values as lists."""
 
-import json
 from typing import Any
 
 import jax
 from etils import epath
 
-from storage.files import plain, read_json_lines, write_bytes
+from storage.files import json_line, read_json_lines, write_bytes
 
 
 class MetricsWriter:
@@ -24,7 +23,7 @@ class MetricsWriter:
         self._path = epath.Path(path)
         self._width = width
         written = read_json_lines(self._path) if self._path.exists() else []
-        kept = [json.dumps(record) + "\n" for record in written if record["step"] <= resume_step]
+        kept = [json_line(record) for record in written if record["step"] <= resume_step]
         write_bytes(self._path, "".join(kept).encode())
 
     def write(self, step: int, **values: Any) -> None:
@@ -46,4 +45,4 @@ def _append(path: epath.Path, record: dict[str, Any]) -> None:
     if jax.process_index() != 0:
         return
     with path.open("a") as f:
-        f.write(json.dumps(plain(record)) + "\n")
+        f.write(json_line(record))

@@ -1,19 +1,28 @@
 """What is static in an SAE and its training: shapes, counts of steps, schedules."""
 
 import dataclasses
+import itertools
 
 
 @dataclasses.dataclass(frozen=True)
 class SAEConfig:
-    """The dictionary.
+    """The dictionary and its loss. Lengths are in the scale of training, where E‖x‖ = √D.
 
     Attributes:
       variant: a key of `saes.variants.VARIANTS`.
       n_features: dictionary size (F).
-      k: active features a token (K).
-      aux_k: dead features that model the residual, at most F; 0: half the width (Gao et al. 2024).
+      k: active features a token (K): exactly (topk), on average over a batch (batchtopk, matryoshka), or held there by a controller.
+      aux_k: dead features that model the residual, at most F; 0: half the width (Gao et al. 2024). topk, batchtopk, matryoshka.
       aux_weight: weight of that auxiliary loss (1/32 in Gao et al. 2024).
       dead_after_tokens: a feature that has not fired for so many tokens counts as dead in training.
+      threshold_decay: of the moving average that becomes the threshold for inference. batchtopk, matryoshka.
+      prefix_fractions: matryoshka: sizes of the groups that the nested prefixes add, as shares of F that sum to 1.
+      sparsity: penalty coefficient to begin with; 0: the variant's own. jumprelu, gated, l1.
+      sparsity_warmup_fraction: of the steps, linear from 0; the target of L0 falls to K meanwhile (`saes/control.py`), and
+        thresholds are averaged from its end.
+      control_rate, control_gain: integral (per step) and proportional gain of the controller of the coefficient.
+      jump_threshold, jump_bandwidth: jumprelu: initial θ and width ε of the straight-through rectangle, as shares of √D.
+      pre_act_weight: jumprelu: weight of the loss that revives dead features; 0: none.
     """
 
     variant: str
@@ -22,17 +31,46 @@ class SAEConfig:
     aux_k: int
     aux_weight: float
     dead_after_tokens: int
+    threshold_decay: float
+    prefix_fractions: tuple[float, ...]
+    sparsity: float
+    sparsity_warmup_fraction: float
+    control_rate: float
+    control_gain: float
+    jump_threshold: float
+    jump_bandwidth: float
+    pre_act_weight: float
 
     def __post_init__(self):
-        for name in ("n_features", "k", "dead_after_tokens"):
-            if getattr(self, name) < 1:
+        for name in ("n_features", "k", "dead_after_tokens", "jump_threshold", "jump_bandwidth", "control_rate"):
+            if getattr(self, name) <= 0:
                 raise ValueError(f"config.sae.{name}={getattr(self, name)}: must be above 0")
         if self.n_features < self.k:
             raise ValueError(f"config.sae.k={self.k} exceeds config.sae.n_features={self.n_features}")
         if self.aux_k < 0 or self.aux_k > self.n_features:
             raise ValueError(f"config.sae.aux_k={self.aux_k}: between 0 and n_features={self.n_features}")
-        if self.aux_weight < 0:
-            raise ValueError(f"config.sae.aux_weight={self.aux_weight}: must not be negative")
+        for name in ("aux_weight", "sparsity", "control_gain", "pre_act_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"config.sae.{name}={getattr(self, name)}: must not be negative")
+        for name in ("threshold_decay", "sparsity_warmup_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"config.sae.{name}={getattr(self, name)}: must be in [0, 1)")
+        f = self.prefix_fractions
+        if not f or min(f) <= 0 or abs(sum(f) - 1) > 1e-6 or len(set(self.prefixes())) < len(f) or self.prefixes()[0] < 1:
+            raise ValueError(f"config.sae.prefix_fractions={f}: shares above 0 that sum to 1, each at least one feature")
+
+    def prefixes(self) -> tuple[int, ...]:
+        """Ends of the nested prefixes, the last of them F."""
+        ends = itertools.accumulate(self.prefix_fractions)
+        return tuple(round(end * self.n_features) for end in ends)
+
+    def dead_features_used(self, width: int) -> int:
+        """`aux_k` with its default."""
+        return self.aux_k or min(max(1, width // 2), self.n_features)
+
+    def bandwidth(self, width: int) -> float:
+        """ε of the straight-through rectangle."""
+        return self.jump_bandwidth * width**0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +85,18 @@ class TrainConfig:
       decay_fraction: of the steps at the end, linear to zero.
       adam_b1, adam_b2, adam_eps: Adam.
       clip_norm: global gradient norm of one seed.
-      lanes: seeds in one vmap; 0: 2 on CPU, all of a device's seeds elsewhere (`saes.step.plan_seeds`).
+      lanes: SAEs in one vmap; 0: 2 on CPU, elsewhere as many as the device's memory holds (`saes/capacity.py`).
+      seeds_at_once: SAEs trained at a time, the others after them; 0: as many as the memory holds.
       steps_per_dispatch: steps scanned on the device between two looks from the host.
       checkpoint_every: steps.
-      snapshots: dictionaries kept along the way for p̂ against tokens: the untrained one, and the others at doublings that
-        end with the final one.
+      eval_at_tokens: activations after which a dictionary is kept for p̂ against tokens, beside the untrained and the final one;
+        rounded up to whole dispatches. Empty: `snapshots` of them.
+      snapshots: the untrained one, and the others at doublings that end with the final one.
+      eval_rows: held-out activations for each SAE's explained variance and L0 at the end of training.
+      data: "activations", or "gaussian": as many rows drawn with their mean and covariance, a null model.
+      shuffle_block: rows that stay together on disk; whole blocks are shuffled, then the rows of a window.
+      shuffle_window: rows among which order is uniform; 0: all (then blocks mean nothing).
+      halves: True: SAEs at even places see one half of the documents, those at odd places the other.
     """
 
     tokens: int
@@ -64,12 +109,21 @@ class TrainConfig:
     adam_eps: float
     clip_norm: float
     lanes: int
+    seeds_at_once: int
     steps_per_dispatch: int
     checkpoint_every: int
+    eval_at_tokens: tuple[int, ...]
     snapshots: int
+    eval_rows: int
+    data: str
+    shuffle_block: int
+    shuffle_window: int
+    halves: bool
 
     def __post_init__(self):
-        for name in ("tokens", "batch_size", "clip_norm", "steps_per_dispatch", "checkpoint_every", "adam_eps"):
+        for name in (
+            "tokens", "batch_size", "clip_norm", "steps_per_dispatch", "checkpoint_every", "adam_eps", "eval_rows", "shuffle_block",
+        ):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"config.train.{name}={getattr(self, name)}: must be above 0")
         if self.lr < 0:
@@ -83,8 +137,17 @@ class TrainConfig:
             raise ValueError(
                 f"config.train.checkpoint_every={self.checkpoint_every}: must be a multiple of steps_per_dispatch={self.steps_per_dispatch}"
             )
-        if self.lanes == 1 or self.lanes < 0:
-            raise ValueError(f"config.train.lanes={self.lanes}: 0 (chosen by device) or at least 2")
+        for name in ("lanes", "seeds_at_once"):
+            if getattr(self, name) == 1 or getattr(self, name) < 0:
+                raise ValueError(f"config.train.{name}={getattr(self, name)}: 0 (chosen by the device's memory) or at least 2")
+        if self.shuffle_window < 0:
+            raise ValueError(f"config.train.shuffle_window={self.shuffle_window}: must not be negative (0: all rows)")
+        if self.data not in ("activations", "gaussian"):
+            raise ValueError(f"config.train.data={self.data!r}: 'activations' or 'gaussian'")
+        if self.data == "gaussian" and self.halves:
+            raise ValueError("config.train.halves: Gaussian rows belong to no document; only with train.data='activations'")
+        if any(not 0 < n < self.tokens for n in self.eval_at_tokens):
+            raise ValueError(f"config.train.eval_at_tokens={self.eval_at_tokens}: each above 0 and below train.tokens={self.tokens}")
         if self.snapshots < 2:
             raise ValueError(f"config.train.snapshots={self.snapshots}: at least 2 (untrained and final)")
 
@@ -93,8 +156,14 @@ class TrainConfig:
         dispatches = -(-self.tokens // (self.batch_size * self.steps_per_dispatch))
         return dispatches * self.steps_per_dispatch
 
+    def peak_lr(self, n_features: int) -> float:
+        """`lr` with its default."""
+        return self.lr or 2e-4 * (2**14 / n_features) ** 0.5
+
     def snapshot_steps(self) -> list[int]:
-        """Steps after which a dictionary is kept: 0, then each about twice the one before, the last the end; whole dispatches."""
+        """Steps after which a dictionary is kept, whole dispatches, from 0 to the end; without `eval_at_tokens` each about twice the one before."""
         dispatches = self.steps // self.steps_per_dispatch
         wanted = {max(1, round(dispatches / 2**halvings)) for halvings in range(self.snapshots - 1)}
+        if self.eval_at_tokens:
+            wanted = {dispatches, *(-(-n // (self.batch_size * self.steps_per_dispatch)) for n in self.eval_at_tokens)}
         return [0] + [n * self.steps_per_dispatch for n in sorted(wanted)]

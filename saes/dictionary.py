@@ -3,52 +3,66 @@
 Training variants end in this one form, and every file format reads into it, so that nothing downstream knows variants.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-Architecture = Literal["topk"]
-Leaf = Any  # an array, or what stands for one in a pytree: NumPy, a tracer, a shape, a sharding
+from saes.selection import top_k_mask
+
+Architecture = Literal["standard", "topk", "jumprelu", "gated"]
+ARCHITECTURES = get_args(Architecture)
+Leaf = Any  # an array, or what stands for one in a pytree: NumPy, a tracer, a shape, a sharding; None where there is none
 
 
 @flax.struct.dataclass
 class Dictionary:
-    """One SAE for inference, in units of the raw activations.
+    """One SAE for inference, in units of the raw activations. With p = (x − b_dec) W_enc + b_enc the features are, by architecture,
+
+      standard   ReLU(p)
+      topk       the k largest p, clipped at 0
+      jumprelu   p where p > threshold (at least 0), else 0
+      gated      where p > 0: ReLU(e^r_mag · (x − b_dec) W_enc + b_mag), else 0
 
     Attributes:
-      w_enc_DF, b_enc_F: encoder, (D, F) and (F,), or with a leading seed axis.
-      w_dec_FD, b_dec_D: decoder, (F, D) and (D,), likewise; b_dec is subtracted from the input too.
-      architecture: activation function; `topk` keeps the k largest pre-activations and clips them at 0.
-      k: of top-k.
+      w_enc_DF, b_enc_F: encoder, (D, F) and (F,), or with a leading seed axis; of gated, `b_enc_F` is the gate's bias.
+      w_dec_FD, b_dec_D: decoder, (F, D) and (D,), likewise.
+      threshold_F: (F,), of jumprelu.
+      r_mag_F, b_mag_F: (F,), of gated.
+      k: of topk, 0 in the others.
+      subtract_b_dec: False: the encoder sees x itself (Gemma Scope, transcoders).
     """
 
     w_enc_DF: Leaf
     b_enc_F: Leaf
     w_dec_FD: Leaf
     b_dec_D: Leaf
+    threshold_F: Leaf = None
+    r_mag_F: Leaf = None
+    b_mag_F: Leaf = None
     architecture: Architecture = flax.struct.field(pytree_node=False, default="topk")
-    k: int = flax.struct.field(pytree_node=False, default=1)
+    k: int = flax.struct.field(pytree_node=False, default=0)
+    subtract_b_dec: bool = flax.struct.field(pytree_node=False, default=True)
 
 
 def encode(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Float[Array, "B F"]:
     """Feature activations (non-negative)."""
-    pre_BF = (x_BD - dictionary.b_dec_D) @ dictionary.w_enc_DF + dictionary.b_enc_F
-    return jnp.where(top_k_mask(pre_BF, dictionary.k), jax.nn.relu(pre_BF), 0.0)
+    d = dictionary
+    along_BF = (x_BD - d.b_dec_D if d.subtract_b_dec else x_BD) @ d.w_enc_DF
+    pre_BF = along_BF + d.b_enc_F
+    if d.architecture == "standard":
+        return jax.nn.relu(pre_BF)
+    if d.architecture == "topk":
+        return jnp.where(top_k_mask(pre_BF, d.k), jax.nn.relu(pre_BF), 0.0)
+    if d.architecture == "jumprelu":
+        return jnp.where(pre_BF > d.threshold_F, jax.nn.relu(pre_BF), 0.0)
+    if d.architecture == "gated":
+        return jnp.where(pre_BF > 0, jax.nn.relu(jnp.exp(d.r_mag_F) * along_BF + d.b_mag_F), 0.0)
+    raise ValueError(f"unknown architecture {d.architecture!r}, one of {ARCHITECTURES}")
 
 
 def decode(dictionary: Dictionary, z_BF: Float[Array, "B F"]) -> Float[Array, "B D"]:
     """Reconstructions."""
     return z_BF @ dictionary.w_dec_FD + dictionary.b_dec_D
-
-
-def top_k_mask(values_BF: Float[Array, "B F"], k: int) -> Bool[Array, "B F"]:
-    """True at the k largest of every row, exactly k also under ties (the lower index wins).
-
-    A mask keeps the gradient elementwise; the transpose of a gather would be a scatter, slow and unordered on a GPU.
-    """
-    _, index_BK = jax.lax.top_k(jax.lax.stop_gradient(values_BF), k)
-    rows_B1 = jnp.arange(values_BF.shape[0])[:, None]
-    return jnp.zeros(values_BF.shape, bool).at[rows_B1, index_BK].set(True, unique_indices=True)

@@ -40,6 +40,12 @@ def checked_bytes(path: epath.PathLike, checksum: str, advice: str) -> bytes:
     return data
 
 
+def check_sha256(path: epath.PathLike, checksum: str, advice: str) -> None:
+    """Raises ValueError naming the file and what to do if it does not match its sha256."""
+    if sha256_file(path) != checksum:
+        raise ValueError(f"{path} does not match its sha256, it is damaged: {advice}")
+
+
 def sidecar(path: epath.PathLike) -> epath.Path:
     """Where the checksum of a file lies, in the format of `sha256sum`."""
     path = epath.Path(path)
@@ -61,6 +67,11 @@ def sidecar_checksum(path: epath.PathLike) -> str | None:
 def write_json(path: epath.PathLike, value: Any) -> None:
     """JSON with sorted keys and one newline at the end; numbers that are not finite become null."""
     write_bytes(path, (json.dumps(plain(value), indent=2, sort_keys=True) + "\n").encode())
+
+
+def json_line(value: Any) -> str:
+    """One line of a JSON-lines file; numbers that are not finite become null."""
+    return json.dumps(plain(value)) + "\n"
 
 
 def read_json(path: epath.PathLike) -> Any:

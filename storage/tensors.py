@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-_DTYPES = {
+DTYPES = {
     "F64": np.dtype(np.float64), "F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16),
     "I64": np.dtype(np.int64), "I32": np.dtype(np.int32), "I16": np.dtype(np.int16), "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8), "BOOL": np.dtype(np.bool_),
@@ -19,9 +19,9 @@ def loads(data: bytes, source: str) -> dict[str, np.ndarray]:
         entries = safetensors.deserialize(data)
     except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"{source} is damaged or not a safetensors file ({error}): fetch or make it again") from error
-    if unknown := sorted({e["dtype"] for _, e in entries} - _DTYPES.keys()):
-        raise ValueError(f"{source} holds tensors of type {unknown[0]}, known are {sorted(_DTYPES)}")
-    return {name: np.frombuffer(e["data"], _DTYPES[e["dtype"]]).reshape(e["shape"]) for name, e in entries}
+    if unknown := sorted({e["dtype"] for _, e in entries} - DTYPES.keys()):
+        raise ValueError(f"{source} holds tensors of type {unknown[0]}, known are {sorted(DTYPES)}")
+    return {name: np.frombuffer(e["data"], DTYPES[e["dtype"]]).reshape(e["shape"]) for name, e in entries}
 
 
 def metadata(data: bytes) -> dict[str, str]:

@@ -11,6 +11,7 @@ import optax
 from etils import epath
 
 from activations import contexts, corpus, decoder, huggingface
+from activations.order import ShuffledOrder
 from activations.tokenizer import load_tokenizer
 from launch.checkpoints import Checkpoints
 from launch.loop import LoopPlan, run_loop
@@ -30,6 +31,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     tokenizer = load_tokenizer(workdir / "tokenizer")
     train = contexts.make_contexts(text.train, tokenizer, c.context_length)
     held_out = contexts.make_contexts(text.held_out, tokenizer, c.context_length)
+    order = ShuffledOrder(len(train.length_N), c.seed)
     model = model_config(c)
     optimizer = make_optimizer(c)
 
@@ -40,7 +42,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     state, step = restored if restored else (state, 0)
 
     def load(first: int, count: int) -> tuple[jax.Array, jax.Array]:
-        index = contexts.shuffled_positions(first * c.batch_size, count * c.batch_size, len(train.length_N), c.seed)
+        index = order.rows(first * c.batch_size, count * c.batch_size)
         tokens, lengths = train.tokens_NT[index], train.length_N[index]
         shape = (count, c.batch_size)
         return jax.device_put((tokens.reshape(*shape, -1), lengths.reshape(shape)))

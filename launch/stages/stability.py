@@ -128,8 +128,8 @@ def _strongest(null_models: dict[str, Any], figure: str) -> float:
 def _curve(listed: DictionaryList, acts_ND: np.ndarray | None, c: Any) -> dict[str, Any]:
     """p̂ against training tokens, with explained variance, L0 and dead share beside it (means over seeds)."""
     rows: list[dict[str, Any]] = []
-    for tokens, path in listed.snapshots:
-        dictionaries = listed.snapshot(path)
+    for tokens, paths in listed.snapshots:
+        dictionaries = listed.snapshot(paths)
         cosine = jax.device_get(similarity.all_pairs(dictionaries.w_dec_FD, block_size=c.block_size)).cosine
         hits = reappearance.reappears(cosine, c.theta)
         p = _mean_p(hits, np.ones(hits.shape[1:], bool), c, null=None)

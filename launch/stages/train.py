@@ -1,4 +1,11 @@
-"""Stage: trains the SAEs of all seeds together and exports them, with the list of them in `dictionaries.json`."""
+"""Stage: trains every SAE of the roster, as many at a time as fit, and exports them with the lists of them.
+
+plan.json                the scale of the activations and who is trained in which round; what a resumed run goes by
+round-0/                 checkpoints, metrics, dictionaries along training, and finished.json once its SAEs are exported
+sae/seed-0/ …            SAELens' format; with a sweep below cells/<name>/
+dictionaries.json        what belongs together; with a sweep one for every cell
+metrics.jsonl            of all rounds
+"""
 
 from typing import Any
 
@@ -7,105 +14,111 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from activations.contexts import shuffled_positions
 from activations.store import ActivationStore
-from launch import dictionary_list
+from activations.stream import Stream
+from launch import export, roster, streams
 from launch.checkpoints import Checkpoints
 from launch.loop import LoopPlan, run_loop
-from launch.mesh import make_mesh, replicated
+from launch.mesh import make_mesh, over_seeds, replicated
 from launch.metrics import MetricsWriter, WallTimes
-from saes.dictionary import Dictionary
-from saes.formats import saelens, stacked
+from launch.roster import Member
+from saes import capacity
+from saes.autoencoder import Knobs
+from saes.lanes import LanePlan, init_lanes, initial_keys, make_train_steps, plan_lanes
 from saes.preprocessing import geometric_median, norm_scale
-from saes.step import TrainState, init_seeds, make_train_steps, plan_seeds
-from saes.variants import variant
-
-SCALE_ROWS = 65_536  # rows from which the scale is estimated
+from saes.step import TrainState
+from storage import files
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
-    sae, train = config.sae, config.train
     folder = workdir / "train"
     store = ActivationStore(workdir / "activations" / "train")
-    acts_ND = store.load().acts_ND
+    everyone = roster.members(config)
+    plan = _plan(config, folder, store, len(everyone))
+    held_out_ND = streams.held_out(ActivationStore(workdir / "activations" / "eval"), store, config)
+    for index, (first, last) in enumerate(plan["rounds"]):
+        of_round = export.Round(folder / f"round-{index}", everyone[first:last], plan["scale"])
+        if not of_round.finished():
+            name = f"train {index + 1}/{len(plan['rounds'])}" if len(plan["rounds"]) > 1 else "train"
+            state = _train(config, of_round, name, store, plan["width"], WallTimes(workdir / "wall_times.jsonl"))
+            export.finish_round(config, of_round, state, store.manifest["hook"], held_out_ND)
+            del state
+    return export.finish(config, folder, len(plan["rounds"]), store.manifest["hook"])
 
-    def rows(start: int, count: int) -> np.ndarray:
-        return acts_ND[shuffled_positions(start, count, store.rows, config.data_seed)]
 
-    scale = norm_scale(rows(0, min(SCALE_ROWS, store.rows)))
+def _plan(config: Any, folder: epath.Path, store: ActivationStore, count: int) -> dict[str, Any]:
+    """Made once: a run that goes on elsewhere, with other memory, keeps its rounds."""
+    path = folder / "plan.json"
+    if not path.exists():
+        platform, n_devices = jax.devices()[0].platform, jax.device_count()
+        fits = capacity.choose(count, config.sae, config.train, store.width, n_devices, platform, capacity.device_memory())
+        rounds = [[first, min(first + fits.at_once, count)] for first in range(0, count, fits.at_once)]
+        if len(rounds) > 1:
+            print(f"train: {count} SAEs in {len(rounds)} rounds of up to {fits.at_once}")
+        scale = norm_scale(streams.sample(store, config))
+        files.write_json(path, {"scale": scale, "width": fits.width, "rounds": rounds})
+    plan = files.read_json(path)
+    if not isinstance(plan, dict) or not {"scale", "width", "rounds"} <= plan.keys() or plan["rounds"][-1][1] != count:
+        raise ValueError(f"{path} is damaged or not of {count} SAEs: train again with --overwrite")
+    return plan
+
+
+def _train(config: Any, of_round: export.Round, name: str, store: ActivationStore, width: int, walls: WallTimes) -> TrainState:
+    """One round from its newest good checkpoint to the end."""
+    sae, train, members = config.sae, config.train, of_round.members
     mesh = make_mesh()
-    plan = plan_seeds(config.seed_list, jax.device_count(), jax.devices()[0].platform, train.lanes)
-    b_dec_D = geometric_median(jnp.asarray(scale * rows(0, train.batch_size)))
-    state = init_seeds(plan, sae, train, b_dec_D, mesh)
-    checkpoints = Checkpoints(folder / "checkpoints")
+    plan = plan_lanes(len(members), jax.device_count(), width)
+    of_member = streams.for_members(store, config, members)
+    scale = np.float32(of_round.scale)
+    state = _init(config, members, of_member, plan, scale, mesh)
+    checkpoints = Checkpoints(of_round.folder / "checkpoints")
     restored = checkpoints.restore_latest(state)
     state, step = restored if restored else (state, 0)
+    shared = len({id(s) for s in of_member}) == 1
 
     def load(first: int, count: int) -> jax.Array:
-        batches = rows(first * train.batch_size, count * train.batch_size) * np.float32(scale)
-        return jax.device_put(batches.reshape(count, train.batch_size, -1), replicated(mesh))
+        read = lambda s: (s.rows(first * train.batch_size, count * train.batch_size) * scale).reshape(count, train.batch_size, -1)
+        if shared:
+            return jax.device_put(read(of_member[0]), replicated(mesh))
+        by_stream = {id(s): read(s) for s in {id(s): s for s in of_member}.values()}
+        return jax.device_put(np.stack([by_stream[id(of_member[m])] for m in plan.members]), over_seeds(mesh))
 
     def on_state(step: int, state: TrainState) -> dict[str, Any]:
         if step in train.snapshot_steps():
-            stacked.save(_snapshot(folder, step * train.batch_size), _dictionaries(state, config, scale))
+            export.save_snapshot(config, of_round, state, step * train.batch_size)
         return {}
 
     if step == 0:
         on_state(0, state)
-    schedule = LoopPlan("train", train.steps, train.steps_per_dispatch, train.checkpoint_every, train.batch_size)
     state = run_loop(
-        schedule,
+        LoopPlan(name, train.steps, train.steps_per_dispatch, train.checkpoint_every, train.batch_size),
         state,
         step,
         load=load,
-        dispatch=make_train_steps(plan, sae, train, mesh),
+        dispatch=make_train_steps(plan, sae, train, mesh, own_batches=not shared),
         checkpoints=checkpoints,
-        metrics=MetricsWriter(folder / "metrics.jsonl", step, width=len(config.seed_list)),
-        walls=WallTimes(workdir / "wall_times.jsonl"),
+        metrics=MetricsWriter(of_round.folder / "metrics.jsonl", step, width=len(members)),
+        walls=walls,
         on_state=on_state,
-        headline=lambda m: f"EV {np.mean(m['explained_variance']):.3f}, dead {np.mean(m['dead_fraction']):.1%}",
+        headline=lambda m: f"EV {np.mean(m['explained_variance']):.3f}, L0 {np.mean(m['l0']):.1f}, dead {np.mean(m['dead_fraction']):.1%}",
     )
     checkpoints.close()
-    return _export(config, folder, state, scale, store)
+    return state
 
 
-def _dictionaries(state: TrainState, config: Any, scale: float) -> Dictionary:
-    """All seeds as dictionaries for raw activations, on the host, dummy lanes dropped."""
-    params = jax.device_get(jax.tree.map(jnp.copy, state.params))
-    params = jax.tree.map(lambda a: a[: len(config.seed_list)], params)
-    return variant(config.sae.variant).to_dictionary(params, config.sae, scale)
-
-
-def _snapshot(folder: epath.Path, tokens: int) -> epath.Path:
-    return folder / "snapshots" / f"tokens-{tokens:012d}.safetensors"
-
-
-def _export(config: Any, folder: epath.Path, state: TrainState, scale: float, store: ActivationStore) -> list[epath.Path]:
-    """Every seed in SAELens' format, the list of them, and which seeds were frozen."""
-    train, seeds = config.train, config.seed_list
-    dictionaries = _dictionaries(state, config, scale)
-    frozen_at = np.asarray(jax.device_get(state.frozen_at))[: len(seeds)]
-    hook = store.manifest["hook"]
-    outputs, entries = [], []
-    for i, seed in enumerate(seeds):
-        path = folder / "sae" / f"seed-{seed}"
-        metadata = {
-            "model_name": hook["path"],
-            "hook_name": f"blocks.{hook['layer']}.hook_{hook['site']}",
-            "context_size": config.source.context_length,
-            "prepend_bos": True,
-            "dataset_path": "Python standard library",
-            "training_architecture": config.sae.variant,
-            "seed": seed,
-            "training_tokens": train.steps * train.batch_size,
-        }
-        saelens.save(path, jax.tree.map(lambda a, i=i: a[i], dictionaries), metadata)
-        outputs += [path / "cfg.json", path / saelens.WEIGHTS, path / saelens.CHECKSUM]
-        frozen = int(frozen_at[i]) if frozen_at[i] >= 0 else None
-        entries.append({"seed": seed, "path": f"sae/seed-{seed}", "format": "saelens", "frozen_at_step": frozen})
-        if frozen is not None:
-            print(f"warning: seed {seed} was not finite at step {frozen} and stood still from there")
-    tokens = [step * train.batch_size for step in train.snapshot_steps()]
-    snapshots = [{"tokens": n, "path": str(_snapshot(folder, n).relative_to(folder))} for n in tokens]
-    dictionary_list.write(folder / "dictionaries.json", hook, entries, snapshots)
-    return [folder / "dictionaries.json", folder / "metrics.jsonl", *outputs, *(folder / s["path"] for s in snapshots)]
+def _init(config: Any, members: list[Member], of_member: list[Stream], plan: LanePlan, scale: np.float32, mesh: Any) -> TrainState:
+    """Every lane's first state: keys by initialisation seed, the decoder bias from the first batch of its own stream."""
+    cells = roster.cells(config)
+    medians = {
+        id(s): np.asarray(geometric_median(jnp.asarray(scale * s.rows(0, config.train.batch_size))))
+        for s in {id(s): s for s in of_member}.values()
+    }
+    lanes = [members[m] for m in plan.members]
+    knobs = Knobs(
+        lr=np.array([cells[m.cell].lr for m in lanes], np.float32),
+        k=np.array([cells[m.cell].k for m in lanes], np.int32),
+        sparsity=np.array([cells[m.cell].sparsity for m in lanes], np.float32),
+    )
+    b_dec_SD = jnp.asarray(np.stack([medians[id(of_member[m])] for m in plan.members]))
+    keys = initial_keys(np.array([m.init_seed for m in lanes]))
+    return init_lanes(config.sae, config.train, mesh, keys, knobs, b_dec_SD)

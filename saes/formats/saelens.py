@@ -1,6 +1,7 @@
 """SAELens ≥ 6: a folder with `cfg.json` and `sae_weights.safetensors`, ours with a sha256 beside the weights.
 
-safetensors files load flipped bits in silence; where the checksum is there it is verified.
+safetensors files load flipped bits in silence; where the checksum is there it is verified.  A TopK SAE whose activations are
+rescaled by decoder norms is read as the same function with unit decoder rows.
 """
 
 from typing import Any
@@ -9,13 +10,21 @@ import numpy as np
 import safetensors.numpy
 from etils import epath
 
-from saes.dictionary import Dictionary
+from saes.dictionary import ARCHITECTURES, Dictionary
+from saes.formats.checks import as_float32, check_tensors, read_config
 from storage import files
 from storage.tensors import loads
 
+CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 CHECKSUM = WEIGHTS + ".sha256"
-_TENSORS = {"W_enc": "w_enc_DF", "b_enc": "b_enc_F", "W_dec": "w_dec_FD", "b_dec": "b_dec_D"}
+_SHARED = {"W_enc": "w_enc_DF", "W_dec": "w_dec_FD", "b_dec": "b_dec_D"}
+_TENSORS = {
+    "standard": _SHARED | {"b_enc": "b_enc_F"},
+    "topk": _SHARED | {"b_enc": "b_enc_F"},
+    "jumprelu": _SHARED | {"b_enc": "b_enc_F", "threshold": "threshold_F"},
+    "gated": _SHARED | {"b_gate": "b_enc_F", "b_mag": "b_mag_F", "r_mag": "r_mag_F"},
+}
 
 
 def save(folder: epath.PathLike, dictionary: Dictionary, metadata: dict[str, Any]) -> None:
@@ -23,28 +32,28 @@ def save(folder: epath.PathLike, dictionary: Dictionary, metadata: dict[str, Any
 
     Args:
       folder: made if it is not there.
-      dictionary: of architecture topk, leaves without a seed axis.
+      dictionary: leaves without a seed axis.
       metadata: of SAELens' `metadata` (model_name, hook_name, …); `sae_lens_version` is set here.
     """
-    tensors = {name: np.ascontiguousarray(getattr(dictionary, field), np.float32) for name, field in _TENSORS.items()}
-    data = safetensors.numpy.save(tensors)
+    names = _TENSORS[dictionary.architecture]
+    tensors = {name: np.ascontiguousarray(getattr(dictionary, field), np.float32) for name, field in names.items()}
     d_in, d_sae = tensors["W_enc"].shape
-    config = {
+    config: dict[str, Any] = {
         "architecture": dictionary.architecture,
         "d_in": d_in,
         "d_sae": d_sae,
-        "k": dictionary.k,
-        "rescale_acts_by_decoder_norm": False,
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": True,
+        "apply_b_dec_to_input": dictionary.subtract_b_dec,
         "normalize_activations": "none",
         "reshape_activations": "none",
         # SAELens parses a folder whose version is below 6 as its legacy flat format.
         "metadata": metadata | {"sae_lens_version": "6.0.0"},
     }
-    files.write_with_sidecar(epath.Path(folder) / WEIGHTS, data)
-    files.write_json(epath.Path(folder) / "cfg.json", config)
+    if dictionary.architecture == "topk":
+        config |= {"k": dictionary.k, "rescale_acts_by_decoder_norm": False}
+    files.write_with_sidecar(epath.Path(folder) / WEIGHTS, safetensors.numpy.save(tensors))
+    files.write_json(epath.Path(folder) / CONFIG, config)
 
 
 def load(folder: epath.PathLike) -> tuple[Dictionary, dict[str, Any]]:
@@ -56,41 +65,45 @@ def load(folder: epath.PathLike) -> tuple[Dictionary, dict[str, Any]]:
         finite, or settings that `Dictionary` does not have; names the file.
     """
     folder = epath.Path(folder)
-    for name in ("cfg.json", WEIGHTS):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"no {name} in {folder}: not an SAE in SAELens' format")
-    config = files.read_json(folder / "cfg.json")
-    checksum = files.sidecar_checksum(folder / WEIGHTS) or files.sha256_file(folder / WEIGHTS)  # others' SAEs have none
-    data = files.checked_bytes(folder / WEIGHTS, checksum, "write or fetch it again")
-    tensors = loads(data, str(folder / WEIGHTS))
-    _check(folder, config, tensors)
-    leaves = {field: np.asarray(tensors[name], np.float32) for name, field in _TENSORS.items()}
-    return Dictionary(**leaves, architecture="topk", k=int(config["k"])), config.get("metadata", {})
-
-
-def _check(folder: epath.Path, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    needed = {
-        "architecture": "topk",
-        "apply_b_dec_to_input": True,
-        "normalize_activations": "none",
-        "rescale_acts_by_decoder_norm": False,
-    }
-    if not isinstance(config, dict) or (missing := {"d_in", "d_sae", "k", *needed} - config.keys()):
-        raise ValueError(
-            f"{folder / 'cfg.json'} lacks {sorted(missing) if isinstance(config, dict) else 'an object'}: not a topk SAE of SAELens"
-        )
-    for name, value in needed.items():
-        if config.get(name) != value:
-            raise ValueError(f"{folder / 'cfg.json'}: {name}={config.get(name)!r} is not supported, only {value!r}")
-    if tensors.keys() != _TENSORS.keys():
-        odd = sorted(tensors.keys() ^ _TENSORS.keys())
-        raise ValueError(f"{folder / WEIGHTS}: tensors {odd} are missing or unknown (a topk SAE has {sorted(_TENSORS)})")
+    config = read_config(folder / CONFIG, ("architecture", "d_in", "d_sae"), "an SAE of SAELens ≥ 6")
+    _check_config(folder / CONFIG, config)
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise FileNotFoundError(f"no {WEIGHTS} in {folder}: not an SAE in SAELens' format")
+    checksum = files.sidecar_checksum(path) or files.sha256_file(path)  # others' SAEs have none
+    tensors = loads(files.checked_bytes(path, checksum, "write or fetch it again"), str(path))
+    names = _TENSORS[config["architecture"]]
     d, f = config["d_in"], config["d_sae"]
-    shapes = {"W_enc": (d, f), "b_enc": (f,), "W_dec": (f, d), "b_dec": (d,)}
-    for name, shape in shapes.items():
-        if tensors[name].shape != shape:
-            raise ValueError(f"{folder / WEIGHTS}: {name} has shape {tensors[name].shape}, cfg.json says {shape}")
-        if not np.isfinite(np.asarray(tensors[name], np.float32)).all():
-            raise ValueError(f"{folder / WEIGHTS}: {name} holds NaN or infinity")
-    if not 1 <= config["k"] <= f:
-        raise ValueError(f"{folder / 'cfg.json'}: k={config['k']!r} must be between 1 and d_sae={f}")
+    shapes = dict.fromkeys(names, (f,)) | {"W_enc": (d, f), "W_dec": (f, d), "b_dec": (d,)}
+    check_tensors(path, tensors, shapes)
+    leaves = {field: as_float32(tensors[name]) for name, field in names.items()}
+    if config.get("rescale_acts_by_decoder_norm", False):
+        norm_F = np.linalg.norm(leaves["w_dec_FD"], axis=-1)
+        leaves["w_enc_DF"], leaves["b_enc_F"] = leaves["w_enc_DF"] * norm_F, leaves["b_enc_F"] * norm_F
+        leaves["w_dec_FD"] = leaves["w_dec_FD"] / norm_F[:, None]
+    dictionary = Dictionary(
+        **leaves,
+        architecture=config["architecture"],
+        k=int(config["k"]) if config["architecture"] == "topk" else 0,
+        subtract_b_dec=bool(config.get("apply_b_dec_to_input", True)),
+    )
+    return dictionary, config.get("metadata", {})
+
+
+def _check_config(path: epath.Path, config: dict[str, Any]) -> None:
+    version = str(config.get("metadata", {}).get("sae_lens_version", config.get("sae_lens_version", "none")))
+    if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < 6:
+        raise ValueError(f"{path}: sae_lens_version is {version}; load it with SAELens 6 or later and save it again")
+    if config["architecture"] not in ARCHITECTURES:
+        raise ValueError(f"{path}: architecture={config['architecture']!r} is not supported, only {', '.join(ARCHITECTURES)}")
+    # Anything else but these changes what goes in at run time, by numbers that are not in the folder or differ by token.
+    for name, known in {"normalize_activations": ("none",), "reshape_activations": ("none", "hook_z")}.items():
+        if config.get(name, "none") not in known:
+            raise ValueError(f"{path}: {name}={config[name]!r} is not supported, only {' or '.join(map(repr, known))}")
+    for name in ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm"):
+        if not isinstance(config.get(name, True), bool):
+            raise ValueError(f"{path}: {name}={config[name]!r} must be true or false")
+    if config["architecture"] == "topk":
+        k = config.get("k")
+        if not isinstance(k, int) or not 1 <= k <= config["d_sae"]:
+            raise ValueError(f"{path}: k={k!r} must be between 1 and d_sae={config['d_sae']}")

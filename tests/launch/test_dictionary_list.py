@@ -4,10 +4,11 @@ import pytest
 from etils import epath
 
 from launch import dictionary_list
-from saes.formats import saelens, stacked
+from saes.formats import saelens, sparsify, stacked
 from storage import files
-from tests.saes.test_evaluation import DICTIONARIES
+from tests.saes.dictionaries import make
 
+DICTIONARIES = make("topk")
 HOOK = {"model": "m", "layer": 1, "site": "resid_post"}
 
 
@@ -18,7 +19,7 @@ def write(folder, frozen=()):
         entries.append({"seed": seed, "path": f"seed-{seed}", "format": "saelens", "frozen_at_step": 5 if seed in frozen else None})
     stacked.save(folder / "start.safetensors", DICTIONARIES)
     path = epath.Path(folder) / "dictionaries.json"
-    dictionary_list.write(path, HOOK, entries, [{"tokens": 0, "path": "start.safetensors"}])
+    dictionary_list.write(path, HOOK, entries, [{"tokens": 0, "paths": ["start.safetensors"]}])
     return path
 
 
@@ -32,8 +33,40 @@ def test_a_frozen_seed_is_left_out_also_of_the_snapshots(tmp_path, capsys):
     listed = dictionary_list.load(write(tmp_path, frozen=(7,)))
     assert listed.seeds == (4, 9) and listed.frozen == (7,)
     assert "seed 7 left out: not finite at step 5" in capsys.readouterr().out
-    (tokens, path), *_ = listed.snapshots
-    assert tokens == 0 and (listed.snapshot(path).w_dec_FD == DICTIONARIES.w_dec_FD[[0, 2]]).all()
+    (tokens, paths), *_ = listed.snapshots
+    assert tokens == 0 and (listed.snapshot(paths).w_dec_FD == DICTIONARIES.w_dec_FD[[0, 2]]).all()
+
+
+def test_snapshots_of_several_rounds_lie_one_behind_the_other(tmp_path):
+    path = write(tmp_path)
+    for name, seeds in (("a", slice(0, 2)), ("b", slice(2, 3))):
+        stacked.save(tmp_path / name, jax.tree.map(lambda a, s=seeds: a[s], DICTIONARIES))
+    listing = files.read_json(path)
+    listing["snapshots"] = [{"tokens": 0, "paths": ["a", "b"]}]
+    files.write_json(path, listing)
+    listed = dictionary_list.load(path)
+    assert (listed.snapshot(listed.snapshots[0][1]).w_dec_FD == DICTIONARIES.w_dec_FD).all()
+
+
+@pytest.mark.parametrize("architecture", ["standard", "gated"])
+def test_other_architectures_come_back_and_do_not_mix(tmp_path, architecture):
+    path = write(tmp_path)
+    for i, seed in enumerate((4, 7, 9)):
+        saelens.save(tmp_path / f"seed-{seed}", jax.tree.map(lambda a, i=i: a[i], make(architecture)), {})
+    assert dictionary_list.load(path).dictionaries.architecture == architecture
+    saelens.save(tmp_path / "seed-9", jax.tree.map(lambda a: a[0], DICTIONARIES), {})
+    with pytest.raises(ValueError, match=f"topk, k=4 against 20 features of width 7, {architecture}"):
+        dictionary_list.load(path)
+
+
+def test_sparsify_is_read_beside_saelens(tmp_path):
+    path = write(tmp_path)
+    sparsify.save(tmp_path / "seed-9", jax.tree.map(lambda a: a[2], DICTIONARIES))
+    listing = files.read_json(path)
+    listing["dictionaries"][2]["format"] = "sparsify"
+    files.write_json(path, listing)
+    assert (dictionary_list.load(path).dictionaries.w_enc_DF == DICTIONARIES.w_enc_DF).all()
+    assert any("sae.safetensors" in name for name in dictionary_list.digest(str(path)))
 
 
 def test_one_usable_dictionary_is_too_few(tmp_path):

@@ -1,45 +1,56 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from saes.dictionary import Dictionary
+from saes.dictionary import ARCHITECTURES
 from saes.evaluation import evaluate
+from tests.saes.dictionaries import D, F, S, make
 
-S, F, D, K, N = 3, 20, 7, 4, 150
-RNG = np.random.default_rng(0)
-DICTIONARIES = Dictionary(
-    w_enc_DF=RNG.normal(size=(S, D, F)).astype(np.float32),
-    b_enc_F=RNG.normal(size=(S, F)).astype(np.float32) - 1,
-    w_dec_FD=RNG.normal(size=(S, F, D)).astype(np.float32),
-    b_dec_D=RNG.normal(size=(S, D)).astype(np.float32),
-    architecture="topk",
-    k=K,
-)
-X = RNG.normal(size=(N, D)).astype(np.float32)
+N = 150
+DICTIONARIES = make("topk")
+X = np.random.default_rng(1).normal(size=(N, D)).astype(np.float32)
 
 
-def run(batch_size, top_n=5):
-    return evaluate(jax.tree.map(jnp.asarray, DICTIONARIES), (X[i : i + batch_size] for i in range(0, N, batch_size)), top_n)
+def run(batch_size, top_n=5, dictionaries=DICTIONARIES):
+    return evaluate(jax.tree.map(jnp.asarray, dictionaries), (X[i : i + batch_size] for i in range(0, N, batch_size)), top_n)
 
 
-def test_agrees_with_numpy():
-    got = run(64)
+def numpy_codes(d, s, x):
+    """From the table in `Dictionary`, seed s, float64."""
+    along = (x - d.b_dec_D[s] * d.subtract_b_dec) @ d.w_enc_DF[s]
+    pre = along + d.b_enc_F[s]
+    if d.architecture == "standard":
+        return np.maximum(pre, 0)
+    if d.architecture == "jumprelu":
+        return np.where(pre > d.threshold_F[s], pre, 0)
+    if d.architecture == "gated":
+        return np.where(pre > 0, np.maximum(np.exp(d.r_mag_F[s].astype(float)) * along + d.b_mag_F[s], 0), 0)
+    z = np.zeros_like(pre)
+    for row, out in zip(pre, z, strict=True):
+        top = np.argsort(-row)[: d.k]
+        out[top] = np.maximum(row[top], 0)
+    return z
+
+
+@pytest.mark.parametrize("subtract", [True, False])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_agrees_with_numpy(architecture, subtract):
+    d = dataclasses.replace(make(architecture), subtract_b_dec=subtract)
+    got = run(64, dictionaries=d)
     x = X.astype(np.float64)
     for s in range(S):
-        pre = (x - DICTIONARIES.b_dec_D[s]) @ DICTIONARIES.w_enc_DF[s] + DICTIONARIES.b_enc_F[s]
-        z = np.zeros_like(pre)
-        for i in range(N):
-            top = np.argsort(-pre[i])[:K]
-            z[i, top] = np.maximum(pre[i, top], 0)
-        error = np.sum((x - z @ DICTIONARIES.w_dec_FD[s] - DICTIONARIES.b_dec_D[s]) ** 2)
+        z = numpy_codes(d, s, x)
+        error = np.sum((x - z @ d.w_dec_FD[s] - d.b_dec_D[s]) ** 2)
         variance = np.sum((x - x.mean(0)) ** 2)
         np.testing.assert_allclose(got.explained_variance_S[s], 1 - error / variance, rtol=1e-5)
         np.testing.assert_allclose(got.l0_S[s], (z > 0).sum(1).mean())
         assert (got.firings_SF[s] == (z > 0).sum(0)).all()
         np.testing.assert_allclose(got.max_activation_SF[s], z.max(0), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(got.mean_activation_SF[s] * got.firings_SF[s], z.sum(0), rtol=1e-5, atol=1e-5)
-        row_norm = np.linalg.norm(DICTIONARIES.w_dec_FD[s].astype(np.float64), axis=1)
+        row_norm = np.linalg.norm(d.w_dec_FD[s].astype(np.float64), axis=1)
         np.testing.assert_allclose(got.energy_SF[s], (z**2).sum(0) * row_norm**2 / variance, rtol=1e-4, atol=1e-7)
         for f in range(F):
             best = np.sort(z[:, f])[::-1][:5]

@@ -1,15 +1,17 @@
+"""Our own files: what is written comes back exactly, and what is damaged or foreign is refused by name."""
+
+import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from saes.dictionary import Dictionary
-from saes.formats import saelens, stacked
-from tests.saes.test_evaluation import DICTIONARIES
-
-ONE: Dictionary = jax.tree.map(lambda a: a[0], DICTIONARIES)
+from saes.dictionary import ARCHITECTURES, decode, encode
+from saes.formats import saelens, sparsify, stacked
+from tests.saes.dictionaries import D, F, make, one
 
 
 def equal(a, b):
@@ -18,14 +20,24 @@ def equal(a, b):
     )
 
 
-def test_saelens_round_trip_and_keys(tmp_path):
-    saelens.save(tmp_path, ONE, {"model_name": "m", "seed": 3})
+@pytest.mark.parametrize("subtract", [True, False])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_saelens_round_trip(tmp_path, architecture, subtract):
+    dictionary = dataclasses.replace(one(architecture), subtract_b_dec=subtract)
+    saelens.save(tmp_path, dictionary, {"model_name": "m", "seed": 3})
     loaded, metadata = saelens.load(tmp_path)
-    assert equal(loaded, ONE) and metadata["model_name"] == "m" and metadata["seed"] == 3
-    tensors = safetensors.numpy.load_file(tmp_path / saelens.WEIGHTS)
-    assert {k: v.shape for k, v in tensors.items()} == {"W_enc": (7, 20), "b_enc": (20,), "W_dec": (20, 7), "b_dec": (7,)}
+    assert equal(loaded, dictionary) and metadata["model_name"] == "m" and metadata["seed"] == 3
     config = json.loads((tmp_path / "cfg.json").read_text())
-    assert config["architecture"] == "topk" and config["k"] == 4 and config["metadata"]["sae_lens_version"] >= "6.0.0"
+    assert config["architecture"] == architecture and config["metadata"]["sae_lens_version"] >= "6.0.0"
+    assert ("k" in config) == (architecture == "topk")
+
+
+def test_the_keys_are_saelens_own(tmp_path):
+    extra = {"standard": {"b_enc"}, "topk": {"b_enc"}, "jumprelu": {"b_enc", "threshold"}, "gated": {"b_gate", "b_mag", "r_mag"}}
+    for architecture in ARCHITECTURES:
+        saelens.save(tmp_path / architecture, one(architecture), {})
+        shapes = {k: v.shape for k, v in safetensors.numpy.load_file(tmp_path / architecture / saelens.WEIGHTS).items()}
+        assert shapes == {"W_enc": (D, F), "W_dec": (F, D), "b_dec": (D,)} | dict.fromkeys(extra[architecture], (F,))
 
 
 def rewrite(folder, change):
@@ -43,30 +55,93 @@ def rewrite(folder, change):
         (lambda t: t.update(threshold=np.zeros(20, np.float32)), "threshold.* missing or unknown"),
         (lambda t: t.update(W_dec=np.zeros((7, 20), np.float32)), r"W_dec has shape \(7, 20\)"),
         (lambda t: t.update(b_dec=np.full(7, np.inf, np.float32)), "b_dec holds NaN"),
+        (lambda t: t.update(b_dec=np.zeros(7, np.int32)), "b_dec is of type int32"),
     ],
 )
 def test_saelens_files_that_do_not_fit_are_refused(tmp_path, change, says):
-    saelens.save(tmp_path, ONE, {})
+    saelens.save(tmp_path, one("topk"), {})
     rewrite(tmp_path, change)
     with pytest.raises(ValueError, match=says):
         saelens.load(tmp_path)
 
 
-@pytest.mark.parametrize("field", ["architecture", "normalize_activations", "apply_b_dec_to_input", "k"])
+@pytest.mark.parametrize(
+    "field", ["architecture", "normalize_activations", "reshape_activations", "apply_b_dec_to_input", "k", "d_sae", "metadata"]
+)
 def test_saelens_settings_that_are_not_supported_are_refused(tmp_path, field):
-    saelens.save(tmp_path, ONE, {})
+    saelens.save(tmp_path, one("topk"), {})
     path = tmp_path / "cfg.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: 0}))
-    with pytest.raises(ValueError, match=field):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: {} if field == "metadata" else 0}))
+    with pytest.raises(ValueError, match="sae_lens_version is none" if field == "metadata" else field if field != "d_sae" else "shape|k="):
         saelens.load(tmp_path)
 
 
+def test_saelens_rescaling_by_decoder_norms_is_the_same_function_with_unit_rows(tmp_path):
+    """Its activations are pre·‖d‖ among which the k largest are taken, and decoding divides by ‖d‖ again."""
+    saelens.save(tmp_path, one("topk"), {})
+    path = tmp_path / "cfg.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rescale_acts_by_decoder_norm": True}))
+    loaded, _ = saelens.load(tmp_path)
+    d, x = one("topk"), np.random.default_rng(0).normal(size=(30, D)).astype(np.float32)
+    norm = np.linalg.norm(d.w_dec_FD, axis=1)
+    pre = ((x - d.b_dec_D) @ d.w_enc_DF + d.b_enc_F) * norm
+    z = np.where(pre >= np.sort(pre, axis=1)[:, [-d.k]], np.maximum(pre, 0), 0)
+    np.testing.assert_allclose(encode(loaded, jnp.asarray(x)), z, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(decode(loaded, jnp.asarray(z)), (z / norm) @ d.w_dec_FD + d.b_dec_D, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("subtract", [True, False])
+def test_sparsify_round_trip(tmp_path, subtract):
+    dictionary = dataclasses.replace(one("topk"), subtract_b_dec=subtract)
+    sparsify.save(tmp_path, dictionary)
+    loaded, config = sparsify.load(tmp_path)
+    assert equal(loaded, dictionary) and config["num_latents"] == F and config["transcode"] is not subtract
+    with pytest.raises(ValueError, match="topk SAEs only, this one is gated"):
+        sparsify.save(tmp_path, one("gated"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"activation": "groupmax"}, "activation='groupmax' is not supported"),
+        ({"skip_connection": True}, "skip_connection=True is not supported"),
+        ({"k": 0}, "k=0 must be between 1 and 20"),
+        ({"num_latents": 0, "expansion_factor": 3}, r"has shape .*20.*its configuration says"),
+    ],
+)
+def test_sparsify_settings_that_are_not_supported_are_refused(tmp_path, change, says):
+    sparsify.save(tmp_path, one("topk"))
+    path = tmp_path / "cfg.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=says):
+        sparsify.load(tmp_path)
+
+
+def test_sparsify_takes_its_number_of_latents_from_the_expansion_if_there_is_none(tmp_path):
+    dictionary = one("topk")
+    smaller = jax.tree.map(lambda a: a[..., :14] if a.shape[-1] == F else a[:14] if a.shape[0] == F else a, dictionary)
+    sparsify.save(tmp_path, smaller)
+    path = tmp_path / "cfg.json"
+    config = json.loads(path.read_text()) | {"expansion_factor": 2}
+    del config["num_latents"]
+    path.write_text(json.dumps(config))
+    assert equal(sparsify.load(tmp_path)[0], smaller)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_stacked_round_trip(tmp_path, architecture):
+    stacked.save(tmp_path / "x.safetensors", make(architecture))
+    assert equal(stacked.load(tmp_path / "x.safetensors"), make(architecture))
+
+
 def test_a_flipped_bit_and_a_cut_are_found(tmp_path):
-    saelens.save(tmp_path / "a", ONE, {})
-    stacked.save(tmp_path / "b.safetensors", DICTIONARIES)
+    saelens.save(tmp_path / "a", one("topk"), {})
+    stacked.save(tmp_path / "b.safetensors", make("topk"))
+    sparsify.save(tmp_path / "c", one("topk"))
     for path, load in (
         (tmp_path / "a" / saelens.WEIGHTS, lambda: saelens.load(tmp_path / "a")),
         (tmp_path / "b.safetensors", lambda: stacked.load(tmp_path / "b.safetensors")),
+        (tmp_path / "c" / sparsify.WEIGHTS, lambda: sparsify.load(tmp_path / "c")),
     ):
         data = path.read_bytes()
         path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
@@ -83,10 +158,7 @@ def test_a_flipped_bit_and_a_cut_are_found(tmp_path):
 def test_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="cfg.json"):
         saelens.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="cfg.json"):
+        sparsify.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="nothing"):
         stacked.load(tmp_path / "nothing")
-
-
-def test_stacked_round_trip(tmp_path):
-    stacked.save(tmp_path / "x.safetensors", DICTIONARIES)
-    assert equal(stacked.load(tmp_path / "x.safetensors"), DICTIONARIES)

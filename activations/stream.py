@@ -1,0 +1,89 @@
+"""Endless streams of activations to train on: stored rows in a shuffled order, or rows that are drawn.
+
+The contract with training is `Stream`: `rows(start, count)` depends on its arguments alone, so a place in the stream is one
+integer and nothing of it needs to be saved.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from activations.order import ShuffledOrder
+
+
+class Stream(Protocol):
+    """What can be trained on."""
+
+    def rows(self, start: int, count: int) -> np.ndarray:
+        """Activations (count, D) float32 at places `start` … `start + count − 1`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredStream:
+    """Rows that are kept somewhere, in a shuffled order.
+
+    Attributes:
+      take: row indices (N,) → activations (N, D) float32, from memory or disk.
+      order: of the rows of `among`.
+      among: sorted, non-overlapping (first, last) ranges of rows; empty: all.
+    """
+
+    take: Callable[[np.ndarray], np.ndarray]
+    order: ShuffledOrder
+    among: tuple[tuple[int, int], ...] = ()
+
+    def rows(self, start: int, count: int) -> np.ndarray:
+        rows = self.order.rows(start, count)
+        return self.take(_place(rows, self.among) if self.among else rows)
+
+
+def _place(rows: np.ndarray, among: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Numbers within the ranges laid end to end → numbers of rows."""
+    first = np.array([a for a, _ in among])
+    before = np.concatenate([[0], np.cumsum([b - a for a, b in among])])
+    piece = np.searchsorted(before, rows, side="right") - 1
+    return first[piece] + rows - before[piece]
+
+
+def half_of_documents(document_N: np.ndarray, half: int) -> tuple[tuple[int, int], ...]:
+    """Ranges of rows whose document's number is even (`half` 0) or odd (1): two disjoint halves of a corpus.
+
+    Raises:
+      ValueError: there is no such document.
+    """
+    bounds = np.concatenate([[0], np.flatnonzero(np.diff(document_N)) + 1, [len(document_N)]])
+    ranges = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if document_N[a] % 2 == half]
+    if not ranges:
+        raise ValueError("config.train.halves: the store holds a single document, which has no halves")
+    return tuple(ranges)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GaussianStream:
+    """Independent rows of a normal distribution, drawn in pieces keyed by (seed, piece): activations without structure.
+
+    Attributes:
+      mean_D, root_DD: the distribution is of mean + g @ root with g standard normal.
+      seed: of the draws.
+    """
+
+    mean_D: np.ndarray
+    root_DD: np.ndarray
+    seed: int
+
+    PIECE = 4096
+
+    def rows(self, start: int, count: int) -> np.ndarray:
+        pieces = range(start // self.PIECE, -(-(start + count) // self.PIECE))
+        drawn = np.concatenate([np.random.default_rng((self.seed, p)).standard_normal((self.PIECE, len(self.mean_D))) for p in pieces])
+        wanted = drawn[start - pieces.start * self.PIECE :][:count]
+        return (self.mean_D + wanted @ self.root_DD).astype(np.float32)
+
+
+def gaussian_like(x_ND: np.ndarray, seed: int) -> GaussianStream:
+    """With the mean and covariance of the rows of `x_ND`."""
+    x = np.asarray(x_ND, np.float64)
+    value_D, vector_DD = np.linalg.eigh(np.cov(x, rowvar=False))
+    return GaussianStream(x.mean(axis=0), np.sqrt(np.maximum(value_D, 0.0))[:, None] * vector_DD.T, seed)

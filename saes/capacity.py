@@ -1,0 +1,73 @@
+"""How many SAEs fit: from a device's memory and the arrays that training holds, by count."""
+
+import os
+from typing import NamedTuple
+
+import jax
+
+from saes.config import SAEConfig, TrainConfig
+
+SHARE = 0.8  # of a device's memory that training may plan with; the rest is the runtime's, and what fragments
+HOST_SHARE = 0.4  # of the host's memory, which others use too
+WORK_ARRAYS = 10  # arrays of (batch, features) alive at once in a step: pre-activations, masks, codes, their gradients
+
+
+class Capacity(NamedTuple):
+    """What a device takes.
+
+    Attributes:
+      at_once: SAEs trained together on all devices.
+      width: SAEs in one vmap.
+    """
+
+    at_once: int
+    width: int
+
+
+def bytes_per_lane(sae: SAEConfig, train: TrainConfig, width: int) -> tuple[int, int]:
+    """(bytes that an SAE holds all the time, bytes more while its step runs), float32.
+
+    All the time: parameters, Adam's two moments, and the copy of them that a checkpoint takes.  While its step runs: gradients,
+    updates and new parameters, and arrays over batch and features.
+    """
+    parameters = 2 * sae.n_features * width + 4 * sae.n_features + width
+    held = 4 * 2 * (3 * parameters + sae.n_features)
+    work = 4 * (3 * parameters + WORK_ARRAYS * train.batch_size * sae.n_features)
+    return held, work
+
+
+def device_memory() -> int:
+    """Bytes of the first device that training may use; of a CPU, its host's."""
+    device = jax.devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return int(SHARE * stats["bytes_limit"])
+    return int(HOST_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def choose(count: int, sae: SAEConfig, train: TrainConfig, width: int, n_devices: int, platform: str, memory: int) -> Capacity:
+    """How many of `count` SAEs to train at once, and in what groups; the config's own numbers go first.
+
+    Args:
+      width: of the activations.
+      memory: bytes of one device.
+
+    Raises:
+      ValueError: not even two SAEs fit, or the config asks for what cannot be.
+    """
+    held, work = bytes_per_lane(sae, train, width)
+    share = max(2, -(-count // n_devices))
+    lanes = train.lanes or (2 if platform == "cpu" else min(share, max(2, int(memory / 2 // work))))
+    fit = int((memory - lanes * work) // held)
+    if train.seeds_at_once:
+        per_device = -(-train.seeds_at_once // n_devices)
+        return Capacity(max(-(-per_device // lanes), 1) * lanes * n_devices, lanes)
+    if fit < lanes and not train.lanes:
+        lanes = 2
+        fit = int((memory - lanes * work) // held)
+    if fit < lanes:
+        raise ValueError(
+            f"{lanes} SAEs of config.sae.n_features={sae.n_features} at config.train.batch_size={train.batch_size} need about "
+            f"{lanes * (held + work) / 2**30:.1f} GiB, a device has {memory / 2**30:.1f}: take fewer features or a smaller batch"
+        )
+    return Capacity(fit // lanes * lanes * n_devices, lanes)

@@ -1,0 +1,96 @@
+"""dictionary_learning (Marks et al.), read only: a folder with `config.json` and `ae.pt`, of which nothing is unpickled.
+
+What an SAE does is told by its class, in `config.json` under trainer.dict_class:
+
+  AutoEncoder                              standard, bias subtracted         AutoEncoderNew           standard, not subtracted
+  AutoEncoderTopK                          topk                              GatedAutoEncoder         gated
+  BatchTopKSAE, MatryoshkaBatchTopKSAE     jumprelu, one threshold           JumpReluAutoEncoder      jumprelu, not subtracted
+"""
+
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from saes.dictionary import Dictionary
+from saes.formats.checks import as_float32, check_tensors, read_config
+from storage.state_dict import read_state_dict
+
+WEIGHTS = "ae.pt"
+_Axes = dict[str, tuple[str, ...]]
+_LINEAR: _Axes = {"encoder.weight": ("F", "D"), "decoder.weight": ("D", "F")}
+_PLAIN: _Axes = {"W_enc": ("D", "F"), "b_enc": ("F",), "W_dec": ("F", "D"), "b_dec": ("D",)}
+_TOPK: _Axes = _LINEAR | {"encoder.bias": ("F",), "b_dec": ("D",)}
+# Of every class its tensors, with their axes.
+_TENSORS: dict[str, _Axes] = {
+    "AutoEncoder": _LINEAR | {"encoder.bias": ("F",), "bias": ("D",)},
+    "AutoEncoderNew": _LINEAR | {"encoder.bias": ("F",), "decoder.bias": ("D",)},
+    "GatedAutoEncoder": _LINEAR | {"decoder_bias": ("D",), "r_mag": ("F",), "gate_bias": ("F",), "mag_bias": ("F",)},
+    "JumpReluAutoEncoder": _PLAIN | {"threshold": ("F",)},
+    "AutoEncoderTopK": _TOPK,
+    "BatchTopKSAE": _TOPK,
+    "MatryoshkaBatchTopKSAE": _PLAIN,
+}
+# Where the encoder sees the activations themselves.
+_NOT_SUBTRACTED = ("AutoEncoderNew", "JumpReluAutoEncoder")
+# Not weights: K, the threshold for inference, the sizes of Matryoshka's groups.
+_SETTINGS = {
+    "AutoEncoderTopK": ("k", "threshold"),
+    "BatchTopKSAE": ("k", "threshold"),
+    "MatryoshkaBatchTopKSAE": ("k", "threshold", "group_sizes"),
+}
+
+
+def load(folder: epath.PathLike) -> tuple[Dictionary, dict[str, Any]]:
+    """Reads one SAE: (dictionary with NumPy leaves, its trainer's configuration).
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a class that is not known, damaged weights, tensors missing, unknown or of another shape; names the file.
+    """
+    folder = epath.Path(folder)
+    trainer = read_config(folder / "config.json", ("trainer",), "an SAE of dictionary_learning")["trainer"]
+    kind = trainer.get("dict_class") if isinstance(trainer, dict) else None
+    if kind not in _TENSORS:
+        raise ValueError(f"{folder / 'config.json'}: trainer.dict_class={kind!r}, one of {', '.join(sorted(_TENSORS))}")
+    path = folder / WEIGHTS
+    tensors = read_state_dict(path)
+    settings = {name: tensors.pop(name) for name in _SETTINGS.get(kind, ()) if name in tensors}
+    axes = _TENSORS[kind]
+    check_tensors(path, tensors, {name: tuple(_sizes(path, tensors, axes)[a] for a in names) for name, names in axes.items()})
+    arrays = {name: as_float32(a) for name, a in tensors.items()}
+    return _dictionary(path, kind, arrays, settings), trainer
+
+
+def _sizes(path: epath.Path, tensors: dict[str, np.ndarray], axes: _Axes) -> dict[str, int]:
+    encoder = next(name for name in axes if name in ("encoder.weight", "W_enc"))
+    if encoder not in tensors or tensors[encoder].ndim != 2:
+        raise ValueError(f"{path}: no matrix {encoder!r} among {sorted(tensors)}")
+    return dict(zip(axes[encoder], tensors[encoder].shape, strict=True))
+
+
+def _dictionary(path: epath.Path, kind: str, arrays: dict[str, np.ndarray], settings: dict[str, np.ndarray]) -> Dictionary:
+    linear = "encoder.weight" in arrays
+    leaves: dict[str, Any] = {
+        "w_enc_DF": as_float32(arrays["encoder.weight"].T) if linear else arrays["W_enc"],
+        "w_dec_FD": as_float32(arrays["decoder.weight"].T) if linear else arrays["W_dec"],
+        "b_dec_D": next(arrays[name] for name in ("b_dec", "bias", "decoder.bias", "decoder_bias") if name in arrays),
+        "subtract_b_dec": kind not in _NOT_SUBTRACTED,
+    }
+    if kind == "GatedAutoEncoder":
+        gate: dict[str, Any] = {"b_enc_F": arrays["gate_bias"], "r_mag_F": arrays["r_mag"], "b_mag_F": arrays["mag_bias"]}
+        return Dictionary(**leaves, **gate, architecture="gated")
+    leaves["b_enc_F"] = arrays["encoder.bias"] if linear else arrays["b_enc"]
+    if kind in ("AutoEncoder", "AutoEncoderNew"):
+        return Dictionary(**leaves, architecture="standard")
+    if kind == "JumpReluAutoEncoder":
+        return Dictionary(**leaves, threshold_F=arrays["threshold"], architecture="jumprelu")
+    f = len(leaves["b_enc_F"])
+    if kind == "AutoEncoderTopK":
+        k = int(settings["k"]) if "k" in settings else 0
+        if not 1 <= k <= f:
+            raise ValueError(f"{path}: k={k} must be between 1 and {f} features")
+        return Dictionary(**leaves, architecture="topk", k=k)
+    # Below 0 it was never set, and the library lets every positive activation through.
+    threshold = max(float(settings["threshold"]), 0.0) if "threshold" in settings else 0.0
+    return Dictionary(**leaves, threshold_F=np.full(f, threshold, np.float32), architecture="jumprelu")
