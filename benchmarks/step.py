@@ -1,4 +1,4 @@
-"""Seeds in one vmap against groups in turn, and ways to find the top k: in turn, in one run.
+"""Variants, the auxiliary loss, widths of the vmap, and ways to find the top k: in turn, in one run.
 
 python -m benchmarks.step [--seeds=8 --features=512 --batch=512]
 """
@@ -17,8 +17,11 @@ from absl import app, flags
 from configs import common
 from launch.config import validated
 from launch.mesh import make_mesh
-from saes.dictionary import top_k_mask
-from saes.step import init_seeds, make_train_steps, plan_seeds
+from saes import capacity
+from saes.autoencoder import Knobs
+from saes.lanes import init_lanes, initial_keys, make_train_steps, plan_lanes
+from saes.selection import kth_largest, top_k_mask
+from saes.variants import VARIANTS, variant
 
 _SEEDS = flags.DEFINE_integer("seeds", 8, "SAEs trained together.")
 _FEATURES = flags.DEFINE_integer("features", 512, "Dictionary size.")
@@ -47,47 +50,55 @@ def report(title: str, seconds: dict[str, float], per: int) -> None:
         print(f"  {name:28} {1e3 * s / per:8.2f} ms   {s / best:5.2f} × the fastest")
 
 
-def training_step(lanes: int) -> Callable[[], Any]:
+def training_step(variant_name: str = "topk", width: int = 0, dead: float = 0.0) -> Callable[[], Any]:
+    """One dispatch of all seeds; `dead`: share of features that count as dead throughout."""
     study = validated(common.study())
-    sae = dataclasses.replace(study.sae, n_features=_FEATURES.value)
+    sae = dataclasses.replace(study.sae, variant=variant_name, n_features=_FEATURES.value, dead_after_tokens=2**30)
     train = dataclasses.replace(study.train, batch_size=_BATCH.value)
-    plan = plan_seeds(tuple(range(_SEEDS.value)), jax.device_count(), jax.devices()[0].platform, lanes)
+    n_devices, platform = jax.device_count(), jax.devices()[0].platform
+    width = width or capacity.choose(_SEEDS.value, sae, train, WIDTH, n_devices, platform, capacity.device_memory()).width
+    plan = plan_lanes(_SEEDS.value, n_devices, width)
     mesh = make_mesh()
     batches = jax.random.normal(jax.random.key(0), (STEPS, _BATCH.value, WIDTH))
     run = make_train_steps(plan, sae, train, mesh)
-    holder = [init_seeds(plan, sae, train, jnp.zeros(WIDTH), mesh)]
+    n = len(plan.members)
+    knobs = Knobs(lr=jnp.full(n, 1e-3), k=jnp.full(n, sae.k, jnp.int32), sparsity=jnp.full(n, variant(variant_name).sparsity))
+    state = init_lanes(sae, train, mesh, initial_keys(np.arange(n)), knobs, jnp.zeros((n, WIDTH)))
+    holder = [state]
+    idle = jnp.zeros_like(state.idle_steps_F).at[:, : int(dead * sae.n_features)].set(2**30 // _BATCH.value)
 
     def once() -> Any:
-        holder[0], metrics = run(holder[0], batches)
+        begin = holder[0].replace(idle_steps_F=idle + 0) if dead else holder[0]
+        holder[0], metrics = run(begin, batches)
         return metrics
 
     return once
 
 
-def bit_search_mask(values: jax.Array, k: int) -> jax.Array:
-    """Mask of the k largest by finding the k-th value bit by bit (positive floats order as integers)."""
-    keys = jnp.maximum(jax.lax.bitcast_convert_type(values, jnp.int32), 0)
-
-    def one_bit(b: Any, low: jax.Array) -> jax.Array:
-        candidate = low | (jnp.int32(1) << (30 - b))
-        return jnp.where(jnp.sum(keys >= candidate[:, None], -1) >= k, candidate, low)
-
-    return keys >= jax.lax.fori_loop(0, 31, one_bit, jnp.zeros(values.shape[0], jnp.int32))[:, None]
-
-
 def main(argv: list[str]) -> None:
     del argv
-    widths = sorted({2, 4, _SEEDS.value})
-    steps = {f"{_SEEDS.value} seeds, {w} in a vmap": training_step(w) for w in widths if _SEEDS.value % w == 0}
-    report("one training step of all seeds", in_turn(steps, _ROUNDS.value), STEPS)
-    values = jax.random.normal(jax.random.key(0), (_SEEDS.value, _BATCH.value, _FEATURES.value))
+    steps = {name: training_step(name) for name in VARIANTS}
+    report("one training step of all seeds, by variant, nothing dead", in_turn(steps, _ROUNDS.value), STEPS)
+    dead = {"nothing dead": training_step(), "a tenth of the features dead": training_step(dead=0.1)}
+    report("topk with its auxiliary loss", in_turn(dead, _ROUNDS.value), STEPS)
+    widths = [w for w in sorted({2, 4, _SEEDS.value}) if _SEEDS.value % w == 0]
+    lanes = {f"{_SEEDS.value} seeds, {w} in a vmap": training_step(width=w) for w in widths}
+    report("topk, seeds in a vmap", in_turn(lanes, _ROUNDS.value), STEPS)
+    values = jax.nn.relu(jax.random.normal(jax.random.key(0), (_SEEDS.value, _BATCH.value, _FEATURES.value)))
     masks = {
         "lax.top_k, indices to mask": functools.partial(jax.jit(jax.vmap(lambda v: top_k_mask(v, 16))), values),
-        "k-th value by bit search": functools.partial(jax.jit(jax.vmap(lambda v: bit_search_mask(v, 16))), values),
+        "k-th value by bit search": functools.partial(jax.jit(jax.vmap(jax.vmap(lambda v: v >= kth_largest(v, 16)))), values),
         "k-th value of lax.top_k": functools.partial(jax.jit(jax.vmap(lambda v: v >= jax.lax.top_k(v, 16)[0][:, -1:])), values),
         "k-th value of sort": functools.partial(jax.jit(jax.vmap(lambda v: v >= jnp.sort(v, -1)[:, -16:-15])), values),
     }
-    report("mask of the 16 largest, all seeds", in_turn(masks, _ROUNDS.value), 1)
+    report("mask of the 16 largest of every row, all seeds", in_turn(masks, _ROUNDS.value), 1)
+    k = 16 * _BATCH.value
+    thresholds = {
+        "k-th value by bit search": functools.partial(jax.jit(jax.vmap(lambda v: kth_largest(v, k))), values),
+        "k-th value of lax.top_k": functools.partial(jax.jit(jax.vmap(lambda v: jax.lax.top_k(v.ravel(), k)[0][-1])), values),
+        "k-th value of sort": functools.partial(jax.jit(jax.vmap(lambda v: jnp.sort(v.ravel())[-k])), values),
+    }
+    report("the 16·B-th largest of a batch, all seeds", in_turn(thresholds, _ROUNDS.value), 1)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,8 @@ def finish_round(config: Any, of_round: Round, state: TrainState, hook: dict[str
                     "explained_variance": float(evaluation.explained_variance_S[i]),
                     "l0": float(evaluation.l0_S[i]),
                     "alive": alive,
+                    "dead_share": float(evaluation.share_firing_less_than(1)[i]),
+                    "rare_share": float(evaluation.share_firing_less_than(config.stability.rare_firings)[i]),
                 }
             )
     files.write_json(of_round.folder / "finished.json", records)
@@ -166,7 +168,11 @@ def _summary(config: Any, cells: list[Cell], records: list[dict[str, Any]]) -> d
                 print(f"warning: seeds {', '.join(map(str, seeds))}{where} {what}")
         figures = {
             name: _estimate(np.array([r[name] for r in good], float), config.stability.confidence, unit, null)
-            for name, unit, null in (("explained_variance", "share", 0.0), ("l0", "features per token", None))
+            for name, unit, null in (
+                ("explained_variance", "share", 0.0),
+                ("l0", "features per token", None),
+                ("dead_share", "share", None),
+            )
         }
         knobs = {"lr": cell.lr, "k": cell.k, "sparsity": cell.sparsity}
         named = {"frozen_seeds": frozen, "seeds_off_target_l0": off, "seeds_with_fewer_live_features_than_k": few}

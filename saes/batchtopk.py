@@ -12,7 +12,7 @@ from saes import autoencoder
 from saes.autoencoder import Knobs, LossParts, Params
 from saes.config import SAEConfig
 from saes.dead import auxiliary_loss
-from saes.dictionary import Dictionary
+from saes.dictionary import Dictionary, Leaf
 from saes.selection import kth_largest
 
 
@@ -43,7 +43,7 @@ def loss(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B 
     return parts.squared_error + config.aux_weight * aux, parts
 
 
-def to_dictionary(params: Params, scale: float, k: int, threshold: Float[Array, ""]) -> Dictionary:
+def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dictionary:
     """JumpReLU with the threshold learned along training, for raw activations (training saw `scale`·x)."""
     del k
     return Dictionary(

@@ -36,6 +36,10 @@ class Evaluation(NamedTuple):
     top_values_SFN: np.ndarray
     rows: int
 
+    def share_firing_less_than(self, rows: int) -> np.ndarray:
+        """(S,) share of features that fire on fewer rows than so many: 1 gives the dead."""
+        return (self.firings_SF < rows).mean(axis=-1)
+
 
 def evaluate(dictionaries: Dictionary, batches: Iterable[np.ndarray], top_n: int) -> Evaluation:
     """Evaluates SAEs stacked along a leading axis.

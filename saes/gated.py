@@ -57,7 +57,7 @@ def loss(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B 
     return parts.squared_error + knobs.sparsity * penalty + by_gate, parts
 
 
-def to_dictionary(params: Params, scale: float, k: int, threshold: Float[Array, ""]) -> Dictionary:
+def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dictionary:
     """For raw activations, where training saw `scale`·x."""
     del k, threshold
     return Dictionary(

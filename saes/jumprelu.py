@@ -78,7 +78,7 @@ jump.defvjp(lambda *args: (jump(*args), args), _jump_backward)
 step.defvjp(lambda *args: (step(*args), args), _step_backward)
 
 
-def to_dictionary(params: Params, scale: float, k: int, threshold: Float[Array, ""]) -> Dictionary:
+def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dictionary:
     """For raw activations, where training saw `scale`·x."""
     del k, threshold
     return Dictionary(

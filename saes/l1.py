@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 from saes import autoencoder
 from saes.autoencoder import Knobs, LossParts, Params
 from saes.config import SAEConfig
-from saes.dictionary import Dictionary
+from saes.dictionary import Dictionary, Leaf
 
 
 def init(key: jax.Array, config: SAEConfig, b_dec_D: Float[Array, " D"]) -> Params:
@@ -29,7 +29,7 @@ def loss(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B 
     return parts.squared_error + knobs.sparsity * penalty, parts
 
 
-def to_dictionary(params: Params, scale: float, k: int, threshold: Float[Array, ""]) -> Dictionary:
+def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dictionary:
     """For raw activations (training saw `scale`·x), decoder rows made unit: activations are in units of the activations."""
     del k, threshold
     norm_F = jnp.linalg.norm(params.w_dec_FD, axis=-1)

@@ -8,7 +8,7 @@ from saes import autoencoder
 from saes.autoencoder import Knobs, LossParts, Params
 from saes.config import SAEConfig
 from saes.dead import auxiliary_loss
-from saes.dictionary import Dictionary
+from saes.dictionary import Dictionary, Leaf
 from saes.selection import top_k_mask
 
 
@@ -35,7 +35,7 @@ def _codes(pre_BF: Array, config: SAEConfig, knobs: Knobs) -> Array:
     return jnp.where(top_k_mask(pre_BF, config.k, knobs.k), jax.nn.relu(pre_BF), 0.0)
 
 
-def to_dictionary(params: Params, scale: float, k: int, threshold: Float[Array, ""]) -> Dictionary:
+def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dictionary:
     """For raw activations x, where training saw `scale`·x: biases are divided by the scale, weights stay."""
     del threshold
     return Dictionary(

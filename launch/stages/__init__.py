@@ -44,7 +44,13 @@ class Stage:
 _ALL = (
     # The study.
     Stage("activations", ("source", "lm"), guarded=True),
-    Stage("train", ("seeds", "init_seed", "data_seed", "sweep", "sae", "train"), after=("activations",), guarded=True, training=True),
+    Stage(
+        "train",
+        ("seeds", "init_seed", "data_seed", "sweep", "sae", "train", "stability.rare_firings", "stability.confidence"),
+        after=("activations",),
+        guarded=True,
+        training=True,
+    ),
     Stage("stability", ("stability",), after=("activations", "train")),
     Stage("subspace", ("subspace", "stability.theta", "stability.confidence"), after=("activations", "train", "stability")),
     Stage("report", ("report", "claims"), after=("activations", "train", "stability", "subspace")),

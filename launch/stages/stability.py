@@ -139,7 +139,7 @@ def _curve(listed: DictionaryList, acts_ND: np.ndarray | None, c: Any) -> dict[s
             evaluation = evaluate(jax.device_put(dictionaries), _batches(some_ND, f"stability/at {tokens} tokens"), 1)
             row["explained_variance"] = float(evaluation.explained_variance_S.mean())
             row["l0"] = float(evaluation.l0_S.mean())
-            row["dead_share"] = float((evaluation.firings_SF == 0).mean())
+            row["dead_share"] = float(evaluation.share_firing_less_than(1).mean())
         rows.append(row)
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
@@ -199,7 +199,7 @@ def _activation_figures(c: Any, hits_SSF: np.ndarray, strata_SF: np.ndarray, eva
         "explained_variance": aggregates.jackknifed(mean(evaluation.explained_variance_S), **knife, null=0.0, unit="share"),
         "l0": aggregates.jackknifed(mean(evaluation.l0_S), **knife, null=None, unit="features per token"),
         "dead_share": aggregates.jackknifed(
-            mean((evaluation.firings_SF == 0).mean(axis=1)), **knife, null=None, unit="share", bounds=(0.0, 1.0)
+            mean(evaluation.share_firing_less_than(1)), **knife, null=None, unit="share", bounds=(0.0, 1.0)
         ),
     }
     return {name: e.as_dict() for name, e in figures.items()}

@@ -1,7 +1,5 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from activations import contexts
 from activations.corpus import Document
@@ -30,18 +28,6 @@ def test_contexts_hold_every_token_once_in_its_place(tokenizer):
         mine = np.flatnonzero(c.document_N == index)
         got = [(c.offset_N[r] + p, c.tokens_NT[r, p + 1]) for r in mine for p in range(c.length_N[r] - 1)]
         assert got == list(enumerate(ids))
-
-
-@given(size=st.integers(1, 50), start=st.integers(0, 200), count=st.integers(0, 120), seed=st.integers(0, 5))
-def test_the_shuffled_stream_visits_everything_once_an_epoch(size, start, count, seed):
-    stream = contexts.shuffled_positions(0, start + count, size, seed)
-    assert (contexts.shuffled_positions(start, count, size, seed) == stream[start:]).all()
-    for epoch in range((start + count) // size):
-        assert sorted(stream[epoch * size : (epoch + 1) * size]) == list(range(size))
-
-
-def test_epochs_differ():
-    assert (contexts.shuffled_positions(0, 100, 100, 0) != contexts.shuffled_positions(100, 100, 100, 0)).any()
 
 
 def test_tokenizer_files_that_are_none_are_refused(tmp_path):

@@ -1,3 +1,5 @@
+import json
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -66,6 +68,33 @@ def test_a_flipped_bit_is_found_and_the_shard_named(tmp_path, position):
     path.write_bytes(bytes(data))
     with pytest.raises(ValueError, match="shard-00001.safetensors does not match"):
         ActivationStore(tmp_path).load()
+
+
+def test_rows_are_taken_in_any_order_across_shards(tmp_path):
+    store = ActivationStore(write(tmp_path, HEADER | {"dtype": "bfloat16"}))
+    wanted = np.array([7, 0, 4, 5, 4])
+    assert (store.take(wanted) == rows(0, 8).acts_ND.astype(ml_dtypes.bfloat16).astype(np.float32)[wanted]).all()
+    assert store.take(wanted).dtype == np.float32 and store.take(wanted[:0]).shape == (0, 4)
+    assert (store.column("position") == np.arange(8)).all()
+
+
+def test_only_shards_that_are_touched_are_read(tmp_path):
+    path = write(tmp_path) / "shard-00001.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 4
+    path.write_bytes(bytes(data))
+    store = ActivationStore(tmp_path)
+    assert (store.take(np.array([4, 0])) == rows(0, 8).acts_ND[[4, 0]]).all()
+    with pytest.raises(ValueError, match="shard-00001.safetensors does not match"):
+        store.take(np.array([4, 5]))
+
+
+@pytest.mark.parametrize(("field", "value"), [("width", 3), ("dtype", "bfloat16")])
+def test_a_manifest_that_does_not_match_its_shards(tmp_path, field, value):
+    path = write(tmp_path) / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ValueError, match="shard-00000.safetensors: tensor 'acts' is float32 .* the manifest says"):
+        ActivationStore(tmp_path).take(np.array([0]))
 
 
 def test_truncated_missing_and_foreign_stores(tmp_path):

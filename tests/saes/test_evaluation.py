@@ -48,6 +48,8 @@ def test_agrees_with_numpy(architecture, subtract):
         np.testing.assert_allclose(got.explained_variance_S[s], 1 - error / variance, rtol=1e-5)
         np.testing.assert_allclose(got.l0_S[s], (z > 0).sum(1).mean())
         assert (got.firings_SF[s] == (z > 0).sum(0)).all()
+        assert got.share_firing_less_than(1)[s] == ((z > 0).sum(0) == 0).mean()
+        assert got.share_firing_less_than(30)[s] == ((z > 0).sum(0) < 30).mean()
         np.testing.assert_allclose(got.max_activation_SF[s], z.max(0), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(got.mean_activation_SF[s] * got.firings_SF[s], z.sum(0), rtol=1e-5, atol=1e-5)
         row_norm = np.linalg.norm(d.w_dec_FD[s].astype(np.float64), axis=1)

@@ -1,0 +1,182 @@
+"""The train stage on a small store: rounds, sweeps, who is given what, frozen seeds, what is written."""
+
+import hashlib
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from activations.store import ActivationStore, Rows, StoreWriter
+from configs import quickstart
+from launch import config, dictionary_list, roster, streams
+from launch.stages import stability, train
+from saes.formats import saelens, stacked
+from storage import files
+
+D = 8
+HEADER = {"width": D, "dtype": "float32", "hook": {"path": "m", "layer": 1, "site": "resid_post"}, "documents": []}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """A few directions, sparsely active; documents of 40 rows."""
+    folder = tmp_path_factory.mktemp("stores")
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(24, D))
+    for split, n in (("train", 3000), ("eval", 600)):
+        codes = rng.uniform(0.5, 1.5, (n, 24)) * (rng.uniform(size=(n, 24)) < 0.1)
+        acts = (codes @ directions + 0.05 * rng.normal(size=(n, D)) + 1).astype(np.float32)
+        place = np.arange(n, dtype=np.int32)
+        writer = StoreWriter(folder / split, HEADER)
+        for i, part in enumerate(np.array_split(place, 3)):
+            writer.write(i, Rows(acts[part], part // 40, part % 40, part))
+        writer.finish()
+    return folder
+
+
+@pytest.fixture
+def study(stores, tmp_path):
+    """Trains with changes to the config; returns the settings and the stage's folder."""
+
+    def go(name="w", **changes):
+        c = quickstart.get_config("tiny")
+        c.sae.n_features, c.sae.k, c.seeds, c.stages = 32, 3, (5,), ("activations", "train")
+        c.train.tokens, c.train.batch_size, c.train.steps_per_dispatch, c.train.checkpoint_every = 6400, 64, 10, 50
+        c.train.shuffle_block, c.train.shuffle_window, c.train.snapshots, c.train.eval_rows = 16, 512, 3, 600
+        with c.unlocked():
+            c.update_from_flattened_dict({field.replace("__", "."): value for field, value in changes.items()})
+        settings, workdir = config.validated(c), epath.Path(tmp_path / name)
+        if not workdir.exists():
+            workdir.mkdir()
+            (tmp_path / name / "activations").symlink_to(stores)
+        go.outputs = train.run(settings, workdir)
+        return settings, workdir / "train"
+
+    return go
+
+
+def weights(folder, seed, cell=""):
+    home = folder / "cells" / cell if cell else folder
+    return hashlib.sha256((home / "sae" / f"seed-{seed}" / saelens.WEIGHTS).read_bytes()).hexdigest()
+
+
+def test_rounds_in_turn_give_what_all_at_once_give(study):
+    _, whole = study("whole")
+    _, parts = study("parts", train__seeds_at_once=2)
+    assert files.read_json(parts / "plan.json")["rounds"] == [[0, 2], [2, 4], [4, 5]]
+    assert files.read_json(whole / "plan.json")["rounds"] == [[0, 5]]
+    assert [weights(parts, s) for s in range(5)] == [weights(whole, s) for s in range(5)]
+    assert (parts / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    a, b = (dictionary_list.load(folder / "dictionaries.json") for folder in (whole, parts))
+    for (tokens, paths), (same, others) in zip(a.snapshots, b.snapshots, strict=True):
+        assert tokens == same and len(paths) == 1 and len(others) == 3
+        assert (a.snapshot(paths).w_dec_FD == b.snapshot(others).w_dec_FD).all()
+
+
+def test_finished_rounds_are_not_trained_again(study, monkeypatch):
+    study("w", train__seeds_at_once=2)
+    monkeypatch.setattr(train, "_train", lambda *a: pytest.fail("trained again"))
+    study("w", train__seeds_at_once=2)
+
+
+def test_a_sweep_is_one_round_and_each_cell_a_study_of_its_own(study, capsys):
+    _, swept = study("swept", sweep__lr=(1e-3, 6e-3), sweep__k=(3, 2))
+    cells = ["lr=0.001,k=3", "lr=0.001,k=2", "lr=0.006,k=3", "lr=0.006,k=2"]
+    assert files.read_json(swept / "plan.json")["rounds"] == [[0, 20]]
+    assert sorted(p.name for p in (swept / "cells").iterdir()) == sorted(cells)
+    _, alone = study("alone", train__lr=6e-3)
+    assert [weights(swept, s, "lr=0.006,k=3") for s in range(5)] == [weights(alone, s) for s in range(5)]
+    two = dictionary_list.load(swept / "cells" / "lr=0.006,k=2" / "dictionaries.json")
+    assert two.dictionaries.k == 2 and len(two.seeds) == 5
+    assert (two.snapshot(two.snapshots[-1][1]).w_dec_FD == two.dictionaries.w_dec_FD).all()
+    summary = files.read_json(swept / "summary.json")["cells"]
+    assert [c["cell"] for c in summary] == cells and summary[1]["l0"]["value"] <= 2 < summary[0]["l0"]["value"] <= 3
+    assert "lr=0.006,k=2" in capsys.readouterr().out
+
+
+def test_every_output_is_listed_and_exists(study):
+    _, folder = study()
+    names = {str(p.relative_to(folder)) for p in study.outputs}
+    assert {"dictionaries.json", "metrics.jsonl", "summary.json", "plan.json", "sae/seed-4/cfg.json"} <= names
+    assert all(p.exists() for p in study.outputs)
+
+
+def test_a_seed_that_is_not_finite_is_named_and_left_out_downstream(study, stores, monkeypatch, capsys, tmp_path):
+    original = train.init_lanes
+
+    def poisoned(*args):
+        state = original(*args)
+        return state.replace(params=state.params.replace(w_enc_DF=state.params.w_enc_DF.at[1, 0, 0].set(jax.numpy.nan)))
+
+    _, clean = study("clean")
+    monkeypatch.setattr(train, "init_lanes", poisoned)
+    settings, folder = study("frozen")
+    assert "warning: seeds 1 were not finite" in capsys.readouterr().out
+    cell = files.read_json(folder / "summary.json")["cells"][0]
+    assert cell["frozen_seeds"] == [1] and cell["per_seed"][1]["frozen_at_step"] == 0 and cell["explained_variance"]["n"]["number"] == 4
+    assert all(m["frozen_at"] == [-1, 0, -1, -1, -1] for m in files.read_json_lines(folder / "metrics.jsonl"))
+    assert [weights(folder, s) for s in (0, 2, 3, 4)] == [weights(clean, s) for s in (0, 2, 3, 4)]
+    stability.run(settings, folder.parent)
+    summary = files.read_json(folder.parent / "stability" / "summary.json")
+    assert summary["seeds"] == [0, 2, 3, 4] and summary["frozen_seeds"] == [1]
+    assert "seed 1 left out: not finite at step 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arm", "same"),
+    [
+        ({}, None),
+        ({"init_seed": 3, "data_seed": 0}, "all"),  # nothing differs
+        ({"init_seed": 3, "data_seed": -1}, "init"),
+        ({"init_seed": 3, "data_seed": 0, "train__halves": True}, "half"),
+    ],
+    ids=["init", "nothing", "order", "data"],
+)
+def test_the_arms_of_the_seed_factorial(study, arm, same):
+    _, folder = study(seeds=(4,), **arm)
+    start = stacked.load(folder / "round-0" / "snapshots" / "cell-0-tokens-000000000000.safetensors")
+    equal_start = [(start.w_dec_FD[i] == start.w_dec_FD[0]).all() for i in range(4)]
+    equal_end = [weights(folder, s) == weights(folder, 0) for s in range(4)]
+    assert equal_start == [True, *([same is not None] * 3)]
+    assert (
+        equal_end
+        == {None: [True, False, False, False], "all": [True] * 4, "init": [True, False, False, False], "half": [True, False] * 2}[same]
+    )
+
+
+def test_each_is_given_its_order_and_half(stores):
+    c = quickstart.get_config("tiny")
+    c.data_seed, c.train.halves, c.seeds = -1, True, (4, 7, 9)
+    settings = config.validated(c)
+    members = roster.members(settings)
+    assert [(m.seed, m.init_seed, m.order_seed, m.half) for m in members] == [(4, 4, 4, 0), (7, 7, 7, 1), (9, 9, 9, 0)]
+    store = ActivationStore(stores / "train")
+    document = store.column("document")
+    given = streams.for_members(store, settings, members)
+    acts = store.load().acts_ND
+    for member, stream in zip(members, given, strict=True):
+        wanted = acts[document % 2 == member.half]
+        got = stream.rows(0, len(wanted))
+        assert (np.sort(got[:, 0]) == np.sort(wanted[:, 0])).all()
+    assert (given[0].rows(0, 50) != given[2].rows(0, 50)).any()
+
+
+def test_gaussian_rows_in_place_of_activations(study, stores):
+    _, folder = study(train__data="gaussian")
+    _, real = study("real")
+    ev = lambda f: files.read_json(f / "summary.json")["cells"][0]["explained_variance"]["value"]
+    assert 0.2 < ev(folder) < ev(real)  # no structure to find, but directions of more variance
+
+
+def test_a_target_that_is_missed_and_features_that_do_not_fire_are_named(study, capsys):
+    study(sae__variant="l1", train__tokens=640, sae__control_rate=1e-6)
+    assert "miss the target L0 of 3 by more than 10%" in capsys.readouterr().out
+
+
+def test_a_plan_of_another_roster_is_refused(study):
+    _, folder = study()
+    plan = files.read_json(folder / "plan.json")
+    files.write_json(folder / "plan.json", plan | {"rounds": [[0, 4]]})
+    with pytest.raises(ValueError, match=r"plan.json is damaged or not of 5 SAEs"):
+        study()
