@@ -19,6 +19,7 @@ from stability.aggregates import seed_mean
 from storage import files
 
 BATCH = 1024
+CONFIDENCE = 0.95  # of the intervals in this stage's summary; the measuring stages take theirs from the config
 L0_TOLERANCE = 0.1  # an SAE further from its target L0 on held-out rows is named
 
 
@@ -68,7 +69,6 @@ def finish_round(config: Any, of_round: Round, state: TrainState, hook: dict[str
                     "l0": float(evaluation.l0_S[i]),
                     "alive": alive,
                     "dead_share": float(evaluation.share_firing_less_than(1)[i]),
-                    "rare_share": float(evaluation.share_firing_less_than(config.stability.rare_firings)[i]),
                 }
             )
     files.write_json(of_round.folder / "finished.json", records)
@@ -167,7 +167,7 @@ def _summary(config: Any, cells: list[Cell], records: list[dict[str, Any]]) -> d
             if seeds:
                 print(f"warning: seeds {', '.join(map(str, seeds))}{where} {what}")
         figures = {
-            name: _estimate(np.array([r[name] for r in good], float), config.stability.confidence, unit, null)
+            name: _estimate(np.array([r[name] for r in good], float), CONFIDENCE, unit, null)
             for name, unit, null in (
                 ("explained_variance", "share", 0.0),
                 ("l0", "features per token", None),

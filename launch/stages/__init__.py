@@ -46,7 +46,7 @@ _ALL = (
     Stage("activations", ("source", "lm"), guarded=True),
     Stage(
         "train",
-        ("seeds", "init_seed", "data_seed", "sweep", "sae", "train", "stability.rare_firings", "stability.confidence"),
+        ("seeds", "init_seed", "data_seed", "sweep", "sae", "train"),
         after=("activations",),
         guarded=True,
         training=True,

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_stopped_by_a_signal_and_started_again_is_the_unbroken_run(finished, tmp
     process = subprocess.Popen(
         command(tmp_path, "--stages=activations,train"), cwd=ROOT, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    metrics = tmp_path / "train" / "metrics.jsonl"
+    metrics = tmp_path / "train" / "round-0" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
         time.sleep(0.01)
@@ -200,20 +201,39 @@ def test_the_typo_of_a_first_run_does_not_lock_the_workdir(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(finished, tmp_path):
-    """kill −9 at 20 moments of train, each time started again."""
+@pytest.mark.parametrize("variant", ["batchtopk", "gated", "jumprelu", "l1", "matryoshka"])
+def test_one_flag_switches_the_variant(tmp_path, variant):
+    done = launch(tmp_path, f"--config.sae.variant={variant}")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "train" / "sae" / "seed-2" / "cfg.json").read_text())
+    assert config["metadata"]["training_architecture"] == variant
+    assert config["architecture"] == {"gated": "gated", "l1": "standard"}.get(variant, "jumprelu")
+    assert (tmp_path / "report" / "index.html").exists() and "mean p̂, live features" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [[], ["--config.sae.variant=batchtopk", "--config.train.seeds_at_once=2"]], ids=["topk", "rounds"])
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path, flags):
+    """kill −9 at 20 moments of train, each time started again; the second in two rounds, with thresholds carried along."""
     import random
 
-    workdir, _ = finished
-    assert launch(tmp_path, "--stages=activations").returncode == 0
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert launch(whole, "--stages=activations,train", *flags).returncode == 0
+    assert launch(broken, "--stages=activations").returncode == 0
     rng = random.Random(0)
     env = os.environ | {"JAX_PLATFORMS": "cpu"}
-    for _ in range(20):
+    kills = 0
+    while kills < 20:
         process = subprocess.Popen(
-            command(tmp_path, "--stages=train"), cwd=ROOT, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            command(broken, "--stages=train", *flags), cwd=ROOT, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
-        time.sleep(rng.uniform(2.0, 9.0))
-        process.kill()
+        time.sleep(rng.uniform(1.5, 7.0))
+        if process.poll() is None:
+            process.kill()
+        else:  # it was done before: from the beginning, so that every one of the 20 hits a running process
+            shutil.rmtree(broken / "train")
+            kills -= 1
         process.wait()
-    assert launch(tmp_path, "--stages=train").returncode == 0
-    assert sums(tmp_path) == sums(workdir)
+        kills += 1
+    assert launch(broken, "--stages=train", *flags).returncode == 0
+    assert sums(broken) == sums(whole)
