@@ -19,7 +19,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# Against torch transformers, in an environment of its own (torch is large).
+# Against torch transformers, SAELens and sparsify, in an environment of its own (torch is large).
 test-interop: .venv-interop/.installed
 	.venv-interop/bin/python -m pytest -p no:cacheprovider -m interop
 

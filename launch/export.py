@@ -54,7 +54,8 @@ def finish_round(config: Any, of_round: Round, state: TrainState, hook: dict[str
     records: list[dict[str, Any]] = []
     for cell, (places, dictionaries) in _by_cell(config, of_round, state).items():
         batches = (held_out_ND[i : i + BATCH] for i in range(0, len(held_out_ND), BATCH))
-        evaluation = evaluate(jax.device_put(dictionaries), batches, 1)
+        with jax.default_matmul_precision("highest"):
+            evaluation = evaluate(jax.device_put(dictionaries), batches, 1)
         for i, place in enumerate(places):
             member = of_round.members[place]
             path = _home(folder, cells[cell]) / "sae" / f"seed-{member.seed}"

@@ -47,7 +47,7 @@ def cells(config: Any) -> list[Cell]:
     found = []
     for lr, k, sparsity in itertools.product(lrs, ks, sparsities):
         swept = {"lr": (sweep.lr, lr), "k": (sweep.k, k), "sparsity": (sweep.sparsity, sparsity)}
-        name = ",".join(f"{field}={value:g}" for field, (values, value) in swept.items() if values)
+        name = ",".join(f"{field}={value}" for field, (values, value) in swept.items() if values)
         found.append(Cell(name, lr, k, sparsity))
     return found
 

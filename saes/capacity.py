@@ -24,16 +24,21 @@ class Capacity(NamedTuple):
     width: int
 
 
-def bytes_per_lane(sae: SAEConfig, train: TrainConfig, width: int) -> tuple[int, int]:
+def bytes_of_batches(train: TrainConfig, width: int) -> int:
+    """Those of the dispatch that runs and of the one that is being loaded, float32."""
+    return 4 * 2 * train.steps_per_dispatch * train.batch_size * width
+
+
+def bytes_per_lane(sae: SAEConfig, train: TrainConfig, width: int, own_batches: bool = False) -> tuple[int, int]:
     """(bytes that an SAE holds all the time, bytes more while its step runs), float32.
 
-    All the time: parameters, Adam's two moments, and the copy of them that a checkpoint takes.  While its step runs: gradients,
-    updates and new parameters, and arrays over batch and features.
+    All the time: parameters, Adam's two moments, the copy of them that a checkpoint takes, and batches if they are its own.  While
+    its step runs: gradients, updates and new parameters, and arrays over batch and features.
     """
     parameters = 2 * sae.n_features * width + 4 * sae.n_features + width
     held = 4 * 2 * (3 * parameters + sae.n_features)
     work = 4 * (3 * parameters + WORK_ARRAYS * train.batch_size * sae.n_features)
-    return held, work
+    return held + own_batches * bytes_of_batches(train, width), work
 
 
 def device_memory() -> int:
@@ -45,19 +50,23 @@ def device_memory() -> int:
     return int(HOST_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def choose(count: int, sae: SAEConfig, train: TrainConfig, width: int, n_devices: int, platform: str, memory: int) -> Capacity:
+def choose(
+    count: int, sae: SAEConfig, train: TrainConfig, width: int, n_devices: int, platform: str, memory: int, own_batches: bool = False
+) -> Capacity:
     """How many of `count` SAEs to train at once, and in what groups; the config's own numbers go first.
 
     Args:
       width: of the activations.
       memory: bytes of one device.
+      own_batches: the SAEs do not share theirs.
 
     Raises:
       ValueError: not even two SAEs fit, or the config asks for what cannot be.
     """
-    held, work = bytes_per_lane(sae, train, width)
-    share = max(2, -(-count // n_devices))
-    lanes = train.lanes or (2 if platform == "cpu" else min(share, max(2, int(memory / 2 // work))))
+    held, work = bytes_per_lane(sae, train, width, own_batches)
+    memory -= 0 if own_batches else bytes_of_batches(train, width)
+    share = max(2, -(-min(count, train.seeds_at_once or count) // n_devices))
+    lanes = train.lanes or (2 if platform == "cpu" else min(share, max(2, int(max(memory, 0) / 2 // work))))
     fit = int((memory - lanes * work) // held)
     if train.seeds_at_once:
         per_device = -(-train.seeds_at_once // n_devices)
@@ -68,6 +77,6 @@ def choose(count: int, sae: SAEConfig, train: TrainConfig, width: int, n_devices
     if fit < lanes:
         raise ValueError(
             f"{lanes} SAEs of config.sae.n_features={sae.n_features} at config.train.batch_size={train.batch_size} need about "
-            f"{lanes * (held + work) / 2**30:.1f} GiB, a device has {memory / 2**30:.1f}: take fewer features or a smaller batch"
+            f"{lanes * (held + work) / 2**30:.1f} GiB, a device has {max(memory, 0) / 2**30:.1f} for them: take fewer features or a smaller batch"
         )
     return Capacity(fit // lanes * lanes * n_devices, lanes)

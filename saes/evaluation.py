@@ -11,6 +11,8 @@ from jaxtyping import Array, Float
 
 from saes.dictionary import Dictionary, decode, encode
 
+GROUP = 8  # SAEs evaluated side by side; more would hold as many arrays over rows and features
+
 
 class Evaluation(NamedTuple):
     """Per seed (S) and feature (F); NumPy, sums in float64.
@@ -112,4 +114,4 @@ def _partial_sums(
         best_FN, place_FN = jax.lax.top_k(values, n)
         return sums, (best_FN, jnp.take_along_axis(rows, place_FN, axis=1))
 
-    return jax.vmap(one)(dictionaries, *top)
+    return jax.lax.map(lambda of_one: one(*of_one), (dictionaries, *top), batch_size=GROUP)

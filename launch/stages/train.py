@@ -34,7 +34,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     folder = workdir / "train"
     store = ActivationStore(workdir / "activations" / "train")
     everyone = roster.members(config)
-    plan = _plan(config, folder, store, len(everyone))
+    plan = _plan(config, folder, store, everyone)
     held_out_ND = streams.held_out(ActivationStore(workdir / "activations" / "eval"), store, config)
     for index, (first, last) in enumerate(plan["rounds"]):
         of_round = export.Round(folder / f"round-{index}", everyone[first:last], plan["scale"])
@@ -46,12 +46,14 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     return export.finish(config, folder, len(plan["rounds"]), store.manifest["hook"])
 
 
-def _plan(config: Any, folder: epath.Path, store: ActivationStore, count: int) -> dict[str, Any]:
+def _plan(config: Any, folder: epath.Path, store: ActivationStore, everyone: list[Member]) -> dict[str, Any]:
     """Made once: a run that goes on elsewhere, with other memory, keeps its rounds."""
-    path = folder / "plan.json"
+    path, count = folder / "plan.json", len(everyone)
     if not path.exists():
         platform, n_devices = jax.devices()[0].platform, jax.device_count()
-        fits = capacity.choose(count, config.sae, config.train, store.width, n_devices, platform, capacity.device_memory())
+        own_batches = len({(m.order_seed, m.half) for m in everyone}) > 1
+        memory = capacity.device_memory()
+        fits = capacity.choose(count, config.sae, config.train, store.width, n_devices, platform, memory, own_batches)
         rounds = [[first, min(first + fits.at_once, count)] for first in range(0, count, fits.at_once)]
         if len(rounds) > 1:
             print(f"train: {count} SAEs in {len(rounds)} rounds of up to {fits.at_once}")

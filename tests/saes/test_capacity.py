@@ -20,19 +20,22 @@ def test_what_fits_is_trained_at_once_and_more_in_rounds():
     assert 2 <= few.at_once < 96 and few.at_once % few.width == 0 and few.width >= 2
     assert choose(96, 80 * GIB).at_once > few.at_once
     assert choose(96, 16 * GIB, devices=4).at_once >= 3 * few.at_once
-    held, work = capacity.bytes_per_lane(sae(n_features=16384, k=64), train(batch_size=4096, tokens=10**6), 768)
+    arguments = sae(n_features=16384, k=64), train(batch_size=4096, tokens=10**6), 768
+    held, work = capacity.bytes_per_lane(*arguments)
+    assert capacity.choose(96, *arguments, 1, "gpu", 80 * GIB, own_batches=True).at_once < choose(96, 80 * GIB).at_once
     assert few.at_once * held + few.width * work <= 16 * GIB
 
 
 def test_too_little_for_two_names_the_fields():
     with pytest.raises(
-        ValueError, match=r"config.sae.n_features=16384 at config.train.batch_size=4096 need about .* GiB, a device has 1.0"
+        ValueError, match=r"config.sae.n_features=16384 at config.train.batch_size=4096 need about .* GiB, a device has 0.9 for them"
     ):
         choose(8, 1 * GIB)
 
 
 def test_the_config_goes_first_and_a_group_is_never_a_single_one():
     assert choose(8, 80 * GIB, seeds_at_once=3, lanes=2) == (4, 2)
+    assert choose(96, 80 * GIB, seeds_at_once=8) == (8, 8)
     assert choose(1, 80 * GIB).width == 2
     assert choose(96, 80 * GIB, platform="cpu").width == 2
     assert choose(9, 80 * GIB, devices=4, seeds_at_once=9, lanes=3) == (12, 3)
