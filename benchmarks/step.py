@@ -64,12 +64,15 @@ def training_step(variant_name: str = "topk", width: int = 0, dead: float = 0.0)
     n = len(plan.members)
     knobs = Knobs(lr=jnp.full(n, 1e-3), k=jnp.full(n, sae.k, jnp.int32), sparsity=jnp.full(n, variant(variant_name).sparsity))
     state = init_lanes(sae, train, mesh, initial_keys(np.arange(n)), knobs, jnp.zeros((n, WIDTH)))
+    if dead:
+        these = slice(0, int(dead * sae.n_features))
+        b_enc = state.params.b_enc_F.at[:, these].set(-1e6)  # never fires, and never will
+        idle = state.idle_steps_F.at[:, these].set(2**30 // _BATCH.value)
+        state = state.replace(params=state.params.replace(b_enc_F=b_enc), idle_steps_F=idle)
     holder = [state]
-    idle = jnp.zeros_like(state.idle_steps_F).at[:, : int(dead * sae.n_features)].set(2**30 // _BATCH.value)
 
     def once() -> Any:
-        begin = holder[0].replace(idle_steps_F=idle + 0) if dead else holder[0]
-        holder[0], metrics = run(begin, batches)
+        holder[0], metrics = run(holder[0], batches)
         return metrics
 
     return once
