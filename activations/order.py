@@ -5,6 +5,8 @@ import functools
 
 import numpy as np
 
+KEPT = 128  # windows and epochs in memory: a batch lies in one or across two, and seeds may have orders of their own
+
 
 @dataclasses.dataclass(frozen=True)
 class ShuffledOrder:
@@ -43,14 +45,14 @@ class ShuffledOrder:
         return _window(self, epoch, index)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=KEPT)
 def _permutation(size: int, seed: int, epoch: int, window: int) -> np.ndarray:
-    """The order of one epoch; the last few are kept, since a batch lies in one or across two, and seeds may differ in order."""
-    key = (seed, epoch) if window < 0 else (seed, epoch, window)
+    """A random order of an epoch (`window` −1) or of one of its windows."""
+    key = (seed, epoch) if window < 0 else (seed, epoch, window + 1)  # a trailing 0 would give the epoch's own
     return np.random.default_rng(key).permutation(size)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=KEPT)
 def _window(order: ShuffledOrder, epoch: int, index: int) -> np.ndarray:
     """Rows of one window in order: a slice of the shuffled blocks laid end to end (the file's last block may be short), shuffled."""
     n_blocks = -(-order.size // order.block)

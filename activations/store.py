@@ -2,14 +2,17 @@
 
 A store is a folder:
   manifest.json         format, width, dtype, hook, documents' names, and of every shard its rows, bytes and sha256
-  shard-00000.safetensors   acts (rows, D) float32 | bfloat16; document, position, token (rows,) int32
+  shard-00000.safetensors   acts (rows, D) float32 | bfloat16; document, position, token (rows,) int32;
+                            acts_crc32 (rows / 256,) int64: of every block of rows, so that a block is verified when it is read
 
 Rows follow the documents' order; `position` is the token's place in its document.  A shard is written whole or not at
 all, and one that is there is not made again, so a harvest that was killed goes on where it stopped.
 """
 
+import collections
 import hashlib
 import os
+import zlib
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -21,7 +24,9 @@ from storage import files
 from storage.memory_map import memory_map
 from storage.tensors import loads
 
-FORMAT = "sae-stability activations 1"
+FORMAT = "sae-stability activations 2"
+BLOCK = 256  # rows that have a checksum of their own
+OPEN_SHARDS = 256  # at a time: each holds a file descriptor
 ADVICE = "harvest again with --overwrite"
 MANIFEST = "manifest.json"
 _DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
@@ -74,6 +79,8 @@ class StoreWriter:
             "position": np.ascontiguousarray(rows.position_N, np.int32),
             "token": np.ascontiguousarray(rows.token_N, np.int32),
         }
+        acts = tensors["acts"]
+        tensors["acts_crc32"] = np.array([_checksum(acts, b) for b in range(-(-len(acts) // BLOCK))], np.int64)
         path = self._folder / f"shard-{index:05d}.safetensors"
         data = safetensors.numpy.save(tensors)
         files.write_bytes(path, data)
@@ -93,8 +100,12 @@ class StoreWriter:
         return self._folder / f"shard-{index:05d}.record"
 
 
+def _checksum(acts_ND: np.ndarray, block: int) -> int:
+    return zlib.crc32(np.ascontiguousarray(acts_ND[block * BLOCK : (block + 1) * BLOCK]).tobytes())
+
+
 class ActivationStore:
-    """A finished store, read. Rows come from memory maps; a shard is verified against its checksum when it is first touched.
+    """A finished store, read. Rows come from memory maps; a block of rows is verified against its checksum when it is first touched.
 
     Attributes:
       manifest: the whole manifest.
@@ -111,8 +122,9 @@ class ActivationStore:
         if not path.exists():
             raise FileNotFoundError(f"no {MANIFEST} in {self._folder}: not a finished activation store")
         self.manifest: dict[str, Any] = files.read_json(path)
-        if self.manifest.get("format") != FORMAT:
-            raise ValueError(f"{path}: format {self.manifest.get('format')!r}, expected {FORMAT!r}")
+        if not isinstance(self.manifest, dict) or self.manifest.get("format") != FORMAT:
+            found = self.manifest.get("format") if isinstance(self.manifest, dict) else None
+            raise ValueError(f"{path}: format {found!r}, expected {FORMAT!r}: {ADVICE}")
         for shard in self.manifest["shards"]:
             file = self._folder / shard["file"]
             if not file.exists():
@@ -122,43 +134,62 @@ class ActivationStore:
         self.width: int = self.manifest["width"]
         self.rows: int = self.manifest["rows"]
         self._first_row = np.concatenate([[0], np.cumsum([s["rows"] for s in self.manifest["shards"]])])
-        self._open: dict[int, dict[str, np.ndarray]] = {}
+        self._open: collections.OrderedDict[int, dict[str, np.ndarray]] = collections.OrderedDict()
+        self._verified: dict[int, np.ndarray] = {}
 
     def take(self, rows_N: np.ndarray) -> np.ndarray:
         """Activations of the given rows, in the given order: (N, D) float32. Raises ValueError naming a damaged shard."""
         out_ND = np.empty((len(rows_N), self.width), np.float32)
-        shard_N = np.searchsorted(self._first_row, rows_N, side="right") - 1
-        for index in np.unique(shard_N):
-            here = shard_N == index
-            out_ND[here] = self._shard(int(index))["acts"][rows_N[here] - self._first_row[index]]
+        ascending = np.argsort(rows_N, kind="stable")  # as they lie on disk
+        sorted_N = rows_N[ascending]
+        bounds = np.searchsorted(sorted_N, self._first_row)
+        for index in np.flatnonzero(np.diff(bounds)):
+            here = slice(bounds[index], bounds[index + 1])
+            out_ND[ascending[here]] = self._rows(int(index), sorted_N[here] - self._first_row[index])
         return out_ND
 
     def column(self, name: str) -> np.ndarray:
-        """`document`, `position` or `token` of every row, (rows,) int32."""
-        return np.concatenate([self._shard(i)[name] for i in range(len(self.manifest["shards"]))])
+        """`document`, `position` or `token` of every row, (rows,) int32; verifies every shard whole."""
+        columns = []
+        for index, shard in enumerate(self.manifest["shards"]):
+            files.check_sha256(self._folder / shard["file"], shard["sha256"], ADVICE)
+            columns.append(np.array(self._shard(index)[name]))
+        return np.concatenate(columns)
 
     def load(self) -> Rows:
         """Everything in memory, activations as float32."""
-        places = (self.column(name) for name in ("document", "position", "token"))
+        places = [self.column(name) for name in ("document", "position", "token")]
         return Rows(self.take(np.arange(self.rows)), *places)
 
+    def _rows(self, index: int, rows_N: np.ndarray) -> np.ndarray:
+        """Activations of rows of one shard, their blocks verified."""
+        tensors = self._shard(index)
+        verified = self._verified.setdefault(index, np.zeros(len(tensors["acts_crc32"]), bool))
+        blocks = np.unique(rows_N // BLOCK)
+        for block in blocks[~verified[blocks]]:
+            if _checksum(tensors["acts"], int(block)) != tensors["acts_crc32"][block]:
+                file = self._folder / self.manifest["shards"][index]["file"]
+                raise ValueError(f"{file} does not match its checksum at rows from {block * BLOCK}, it is damaged: {ADVICE}")
+            verified[block] = True
+        return tensors["acts"][rows_N]
+
     def _shard(self, index: int) -> dict[str, np.ndarray]:
-        """The tensors of a shard, verified; mapped where the store is on a local disk, read where it is in a bucket."""
+        """The tensors of a shard; mapped where the store is on a local disk, read where it is in a bucket."""
         if index not in self._open:
             shard = self.manifest["shards"][index]
             path = self._folder / shard["file"]
-            if os.path.exists(path):
-                files.check_sha256(path, shard["sha256"], ADVICE)
-                tensors = memory_map(path)
-            else:
-                tensors = loads(files.checked_bytes(path, shard["sha256"], ADVICE), shard["file"])
+            tensors = memory_map(path) if os.path.exists(path) else loads(path.read_bytes(), shard["file"])
             self._check(path, tensors, shard["rows"])
             self._open[index] = tensors
+            if len(self._open) > OPEN_SHARDS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(index)
         return self._open[index]
 
     def _check(self, path: epath.Path, tensors: dict[str, np.ndarray], rows: int) -> None:
         expected: dict[str, tuple[tuple[int, ...], Any]] = {"acts": ((rows, self.width), np.dtype(_DTYPES[self.manifest["dtype"]]))}
         expected |= {name: ((rows,), np.dtype(np.int32)) for name in ("document", "position", "token")}
+        expected["acts_crc32"] = ((-(-rows // BLOCK),), np.dtype(np.int64))
         for name, (shape, dtype) in expected.items():
             found = tensors.get(name)
             if found is None or (found.shape, found.dtype) != (shape, dtype):

@@ -27,37 +27,51 @@ class StoredStream:
     Attributes:
       take: row indices (N,) → activations (N, D) float32, from memory or disk.
       order: of the rows of `among`.
-      among: sorted, non-overlapping (first, last) ranges of rows; empty: all.
+      among: a part of the rows; None: all.
     """
 
     take: Callable[[np.ndarray], np.ndarray]
     order: ShuffledOrder
-    among: tuple[tuple[int, int], ...] = ()
+    among: "RowRanges | None" = None
 
     def rows(self, start: int, count: int) -> np.ndarray:
         rows = self.order.rows(start, count)
-        return self.take(_place(rows, self.among) if self.among else rows)
+        return self.take(rows if self.among is None else self.among.place(rows))
 
 
-def _place(rows: np.ndarray, among: tuple[tuple[int, int], ...]) -> np.ndarray:
-    """Numbers within the ranges laid end to end → numbers of rows."""
-    first = np.array([a for a, _ in among])
-    before = np.concatenate([[0], np.cumsum([b - a for a, b in among])])
-    piece = np.searchsorted(before, rows, side="right") - 1
-    return first[piece] + rows - before[piece]
+@dataclasses.dataclass(frozen=True, eq=False)
+class RowRanges:
+    """A part of the rows of a store.
+
+    Attributes:
+      first: row at which each range begins, ascending.
+      before: how many rows of the part lie before each range, and at the end how many it has.
+    """
+
+    first: np.ndarray
+    before: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.before[-1])
+
+    def place(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers within the part → rows of the store."""
+        piece = np.searchsorted(self.before, numbers, side="right") - 1
+        return self.first[piece] + numbers - self.before[piece]
 
 
-def half_of_documents(document_N: np.ndarray, half: int) -> tuple[tuple[int, int], ...]:
-    """Ranges of rows whose document's number is even (`half` 0) or odd (1): two disjoint halves of a corpus.
+def half_of_documents(document_N: np.ndarray, half: int) -> RowRanges:
+    """The rows whose document's number is even (`half` 0) or odd (1): two disjoint halves of a corpus.
 
     Raises:
       ValueError: there is no such document.
     """
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(document_N)) + 1, [len(document_N)]])
-    ranges = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if document_N[a] % 2 == half]
-    if not ranges:
+    chosen = document_N[bounds[:-1]] % 2 == half
+    if not chosen.any():
         raise ValueError("config.train.halves: the store holds a single document, which has no halves")
-    return tuple(ranges)
+    sizes = np.diff(bounds)[chosen]
+    return RowRanges(bounds[:-1][chosen], np.concatenate([[0], np.cumsum(sizes)]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,3 +13,37 @@ def study() -> ml_collections.ConfigDict:
 def source() -> ml_collections.ConfigDict:
     """The section on text and activations alone."""
     return default.get_config().source
+
+
+def synthetic_study() -> ml_collections.ConfigDict:
+    """A study of the reference world instead of a language model: width 128, 256 free atoms, 384 in a block of rank 24."""
+    c = default.get_config()
+    del c.source
+    del c.lm
+    c.stages = ("train", "stability", "subspace", "recovery", "report")
+    c.synthetic = world = ml_collections.ConfigDict()
+    world.width = 128  # of the activations
+    world.free_atoms = 256  # unit atoms in general position
+    world.free_active = 6  # of them in every token
+    world.blocks = 1  # planted subspaces, orthogonal to each other
+    world.block_rank = 24  # dimensions of each; 0: the whole space
+    world.block_atoms = 384  # unit atoms in each
+    world.block_active = 4  # of them in every token
+    world.block_magnitude = 0.7  # factor on their codes
+    world.orthogonal = True  # free atoms are orthogonal to the blocks; False: anywhere
+    world.zipf = 0.0  # exponent of the firing law inside a group; 0: uniform
+    world.code_low, world.code_high = 0.5, 1.5  # codes are uniform between them
+    world.code_correlation = 0.0  # share of a code that all atoms of a token have in common
+    world.coactivation = 0.0  # probability that an active atom's neighbour is active with it
+    world.noise = 0.01  # standard deviation in every dimension
+    world.seed = 0  # of the atoms
+    c.recovery = recovery = ml_collections.ConfigDict()
+    recovery.found = 0.9  # cosine from which an atom counts as found
+    recovery.theta = 0.7  # cosine from which latents of two seeds count as the same
+    recovery.unstable_below = 0.5  # latents with p̂ at theta below this are the unstable ones
+    c.sae.n_features, c.sae.k = 640, 10
+    c.sae.dead_after_tokens = 200 * 512
+    c.train.tokens = 6000 * 512
+    c.train.lr = 1e-3
+    c.train.clip_norm = 1e9  # none
+    return c

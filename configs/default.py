@@ -12,12 +12,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.stages = ("activations", "train", "stability", "subspace", "report")  # in this order
     c.seeds = (8,)  # one number: a count, seeds 0, 1, …; several: the seeds themselves. At least 2; 21 for a primary cell
-    c.init_seed = -1  # initialisation: -1: each SAE's by its seed; else this one for all
-    c.data_seed = 0  # order of activations: this one for all, who then share the batch in memory; -1: each SAE's by its seed
+    c.init_seed = -1  # initialisation: -1: each SAE's by its seed; else this one for all (b_dec follows the data: a first batch's median)
+    c.data_seed = 0  # order of activations: this one for all, who then share the batch in memory; -1: each SAE's by its seed (S batches)
     c.sweep = sweep = ml_collections.ConfigDict()  # values along the vmapped axis, one compile; each combination on all seeds
     sweep.lr = ()  # peak learning rates; (): train.lr
     sweep.k = ()  # active features a token, at most sae.k; (): sae.k
-    sweep.sparsity = ()  # first penalty coefficients; (): sae.sparsity
+    sweep.sparsity = ()  # fixed penalty coefficients, with sae.control_rate=0 and sae.control_gain=0; (): sae.sparsity
     c.source = source = ml_collections.ConfigDict()  # text and the activations read over it
     source.root = ""  # folder of a Python standard library; "": the running interpreter's
     source.context_length = 256  # tokens, start token included; what the embedded model was trained on
@@ -46,7 +46,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     sae.sparsity = 0.0  # coefficient to begin with; 0: the variant's own (saes/variants.py). A controller takes it from there
     sae.sparsity_warmup_fraction = 0.2  # of the steps: coefficient from 0, target L0 falling to k
     sae.control_rate = 0.02  # integral gain a step, on the log of the coefficient
-    sae.control_gain = 1.0  # proportional gain
+    sae.control_gain = 1.0  # proportional gain; 0 and control_rate 0: the coefficient is fixed, whatever L0 comes out
     sae.jump_threshold = 0.01  # jumprelu: initial threshold, as a share of √D
     sae.jump_bandwidth = 0.01  # jumprelu: width of the straight-through rectangle, as a share of √D
     sae.pre_act_weight = 0.0  # jumprelu: loss that revives dead features
@@ -55,7 +55,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     train.tokens = 2_500_000  # seen by each SAE, repeats included; rounded up to whole dispatches
     train.batch_size = 512  # activations a step
     train.lr = 0.0  # peak; 0: 2e-4·√(2^14/F) (dictionary_learning)
-    train.warmup_fraction = 0.05  # of the steps
+    train.warmup_fraction = 0.05  # of the steps,
+    train.warmup_steps = 1000  # but never more than so many
     train.decay_fraction = 0.2  # of the steps at the end, linear to 0
     train.adam_b1 = 0.9
     train.adam_b2 = 0.999
@@ -71,6 +72,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     train.data = "activations"  # "gaussian": rows drawn with their mean and covariance instead, a null model
     train.shuffle_block = 256  # rows read together from disk; whole blocks are shuffled, then the rows of a window
     train.shuffle_window = 262_144  # rows among which the order is uniform; 0: all rows
+    train.export_sparsify = False  # True: also in sparsify's format, below train/sparsify (topk alone)
     train.halves = False  # SAEs at even places see one half of the documents, the others the other half
 
     c.stability = stability = ml_collections.ConfigDict()

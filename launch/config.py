@@ -14,6 +14,7 @@ import ml_collections
 
 from saes.config import SAEConfig, TrainConfig
 from saes.variants import variant
+from synthetic.config import WorldConfig
 
 
 def _check(ok: bool, field: str, value: Any, rule: str) -> None:
@@ -208,18 +209,27 @@ class Sweep:
 
 
 @dataclasses.dataclass(frozen=True)
-class Study:
-    """Settings of a config whose stages measure stability."""
+class Recovery:
+    """How what was learned is held against a known truth."""
 
-    STAGES: ClassVar = ("activations", "train", "stability", "subspace", "report")
+    found: float
+    theta: float
+    unstable_below: float
+
+    def __post_init__(self):
+        for field in ("found", "theta", "unstable_below"):
+            _check(0 < getattr(self, field) <= 1, f"recovery.{field}", getattr(self, field), "above 0 and at most 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seeds:
+    """What every study of seeds has, whatever its activations come from."""
 
     stages: tuple[str, ...]
     seeds: tuple[int, ...]
     init_seed: int
     data_seed: int
     sweep: Sweep
-    source: Source
-    lm: LanguageModel
     sae: SAEConfig
     train: TrainConfig
     stability: Stability
@@ -228,17 +238,25 @@ class Study:
     claims: Claims
 
     def __post_init__(self):
-        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"config.seeds={self.seeds}: a count, or distinct seeds that are not negative")
+        if not self.seeds or not 0 <= min(self.seeds) <= max(self.seeds) < 2**32 or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"config.seeds={self.seeds}: a count, or distinct seeds from 0 to 2³²−1")
         if len(self.seed_list) < 2:
             raise ValueError(f"config.seeds={self.seeds}: stability compares at least 2 seeds")
         for field in ("init_seed", "data_seed"):
-            _check(getattr(self, field) >= -1, field, getattr(self, field), "-1 (each SAE's by its seed) or a seed for all")
+            _check(-1 <= getattr(self, field) < 2**32, field, getattr(self, field), "-1 (each SAE's by its seed) or a seed for all")
         penalised = variant(self.sae.variant).penalised
         _check(all(k <= self.sae.k for k in self.sweep.k), "sweep.k", self.sweep.k, f"at most sae.k={self.sae.k}, which sets the shapes")
         _check(
             penalised or not self.sweep.sparsity, "sweep.sparsity", self.sweep.sparsity,
             f"the variant {self.sae.variant!r} has no penalty",
+        )  # fmt: skip
+        _check(
+            not (self.sweep.sparsity and self.sae.controlled), "sweep.sparsity", self.sweep.sparsity,
+            "the controller would drive all to the same L0: sae.control_rate=0 and sae.control_gain=0 fix the coefficient",
+        )  # fmt: skip
+        _check(
+            not self.train.export_sparsify or self.sae.variant == "topk", "train.export_sparsify", self.train.export_sparsify,
+            "sparsify's format holds topk SAEs alone",
         )  # fmt: skip
         later = [name for name in self.stages if name not in ("activations", "train")]
         _check(
@@ -251,8 +269,49 @@ class Study:
         """One number is a count: seeds 0 to that less one; several are the seeds themselves."""
         return tuple(range(self.seeds[0])) if len(self.seeds) == 1 else self.seeds
 
+    @property
+    def differ_in(self) -> str:
+        """What the SAEs of a cell differ in, for people."""
+        found = ["initialisation"] * (self.init_seed < 0) + ["order of activations"] * (self.data_seed < 0)
+        return " and ".join(found + ["half of the documents"] * self.train.halves) or "nothing"
 
-Settings = Study | Pretraining
+
+@dataclasses.dataclass(frozen=True)
+class Study(_Seeds):
+    """Settings of a config whose stages measure stability on a language model."""
+
+    STAGES: ClassVar = ("activations", "train", "stability", "subspace", "report")
+
+    source: Source
+    lm: LanguageModel
+
+    @property
+    def subject(self) -> str:
+        """What the SAEs are of, for people."""
+        return f"{self.lm.path} after layer {self.source.layer} ({self.source.site})"
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticStudy(_Seeds):
+    """Settings of a config whose activations come from a world of known atoms."""
+
+    STAGES: ClassVar = ("train", "stability", "subspace", "recovery", "report")
+
+    synthetic: WorldConfig
+    recovery: Recovery
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check(self.train.data == "activations" and not self.train.halves, "train.data", self.train.data, "a world has no stored rows")
+
+    @property
+    def subject(self) -> str:
+        c = self.synthetic
+        blocks = f"{c.blocks} block{'s' * (c.blocks != 1)} of {c.block_atoms} in rank {c.rank}"
+        return f"a synthetic world of width {c.width}: {c.free_atoms} free atoms, {blocks}"
+
+
+Settings = Study | SyntheticStudy | Pretraining
 
 
 def validated(config: ml_collections.ConfigDict) -> Any:
@@ -262,7 +321,7 @@ def validated(config: ml_collections.ConfigDict) -> Any:
       ValueError: an unknown stage, a field of a wrong type or out of bounds, or NaN anywhere; names the field.
     """
     stages = tuple(config.get("stages", ()))
-    kind = Pretraining if "pretrain" in config else Study
+    kind = Pretraining if "pretrain" in config else SyntheticStudy if "synthetic" in config else Study
     if not stages or (wrong := [name for name in stages if name not in kind.STAGES]):
         found = f"{wrong[0]!r}" if stages else "nothing"
         known = repr(kind.STAGES)

@@ -8,6 +8,7 @@ from etils import epath
 
 from saes.dictionary import Dictionary
 from saes.formats import dictionary_learning, gemma_scope, saelens, sparsify, stacked
+from saes.formats.checks import setting
 from storage import files
 
 FORMAT = "sae-stability dictionaries 2"
@@ -60,6 +61,9 @@ def digest(dictionaries: str) -> dict[str, str]:
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder}, which {path} lists")
         contents |= {str(p.relative_to(path.parent)): files.sha256_file(p) for p in sorted(folder.iterdir()) if not p.is_dir()}
+    for snapshot in (path.parent / p for s in _read(path).get("snapshots", []) for p in s["paths"]):
+        if snapshot.exists():
+            contents[str(snapshot.relative_to(path.parent))] = files.sha256_file(snapshot)
     return {str(path): files.sha256_file(path), **contents}
 
 
@@ -107,13 +111,19 @@ def _read(path: epath.Path) -> dict[str, Any]:
     listing = files.read_json(path)
     if not isinstance(listing, dict) or listing.get("format") != FORMAT:
         raise ValueError(f"{path} is no list of dictionaries: its format must be {FORMAT!r}")
-    for key in ("hook", "dictionaries"):
+    for key, kind in (("hook", dict), ("dictionaries", list)):
         if key not in listing:
             raise ValueError(f"{path} lacks {key!r}")
+        setting(path, listing, key, kind)
+    for snapshot in setting(path, listing, "snapshots", list, []):
+        if not isinstance(snapshot, dict) or type(snapshot.get("tokens")) is not int or type(snapshot.get("paths")) is not list:
+            raise ValueError(f"{path}: an entry of 'snapshots' lacks 'tokens' or 'paths'")
     seeds = []
     for i, entry in enumerate(listing["dictionaries"]):
-        if missing := {"seed", "path", "format"} - entry.keys():
-            raise ValueError(f"{path}: entry {i} of 'dictionaries' lacks {sorted(missing)}")
+        if not isinstance(entry, dict) or (missing := {"seed", "path", "format"} - entry.keys()):
+            raise ValueError(f"{path}: entry {i} of 'dictionaries' lacks {sorted(missing) if isinstance(entry, dict) else 'an object'}")
+        for name, type_ in {"seed": int, "path": str, "format": str}.items():
+            setting(path, entry, name, type_)
         if entry["format"] not in _READERS:
             raise ValueError(f"{path}: format {entry['format']!r} of seed {entry['seed']}, one of {sorted(_READERS)}")
         seeds.append(entry["seed"])

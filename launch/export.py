@@ -1,17 +1,17 @@
 """What training leaves: dictionaries along the way, every SAE in SAELens' format, the lists of them, figures of each."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from launch import dictionary_list, roster
+from launch import dictionary_list, roster, signals
 from launch.roster import Cell, Member
 from saes.dictionary import Dictionary
 from saes.evaluation import evaluate
-from saes.formats import saelens, stacked
+from saes.formats import saelens, sparsify, stacked
 from saes.step import TrainState
 from saes.variants import variant
 from stability import aggregates
@@ -19,6 +19,7 @@ from stability.aggregates import seed_mean
 from storage import files
 
 BATCH = 1024
+CHUNK = 8  # SAEs converted, evaluated and written at a time: a round may be larger than a device or the host holds twice
 CONFIDENCE = 0.95  # of the intervals in this stage's summary; the measuring stages take theirs from the config
 L0_TOLERANCE = 0.1  # an SAE further from its target L0 on held-out rows is named
 
@@ -41,9 +42,9 @@ class Round(NamedTuple):
 
 
 def save_snapshot(config: Any, of_round: Round, state: TrainState, tokens: int) -> None:
-    """The round's dictionaries as they are now, one stacked file a cell."""
-    for cell, (_, dictionaries) in _by_cell(config, of_round, state).items():
-        stacked.save(_snapshot(of_round.folder, cell, tokens), dictionaries)
+    """The round's dictionaries as they are now, a stacked file for every few of them."""
+    for chunk in _chunks(of_round):
+        stacked.save(chunk.snapshot(of_round.folder, tokens), _dictionaries(config, of_round, state, chunk))
 
 
 def finish_round(config: Any, of_round: Round, state: TrainState, hook: dict[str, Any], held_out_ND: np.ndarray) -> None:
@@ -52,49 +53,59 @@ def finish_round(config: Any, of_round: Round, state: TrainState, hook: dict[str
     cells = roster.cells(config)
     folder = of_round.folder.parent
     records: list[dict[str, Any]] = []
-    for cell, (places, dictionaries) in _by_cell(config, of_round, state).items():
-        batches = (held_out_ND[i : i + BATCH] for i in range(0, len(held_out_ND), BATCH))
+    for chunk in _chunks(of_round):
+        dictionaries = _dictionaries(config, of_round, state, chunk)
         with jax.default_matmul_precision("highest"):
-            evaluation = evaluate(jax.device_put(dictionaries), batches, 1)
-        for i, place in enumerate(places):
+            evaluation = evaluate(jax.device_put(dictionaries), _batches(held_out_ND), 1)
+        for i, place in enumerate(chunk.places):
+            signals.raise_if_stop_requested("train: exported SAEs are kept")
             member = of_round.members[place]
-            path = _home(folder, cells[cell]) / "sae" / f"seed-{member.seed}"
-            saelens.save(path, jax.tree.map(lambda a, i=i: a[i], dictionaries), _metadata(config, member, hook))
-            alive = int((evaluation.firings_SF[i] > 0).sum())
+            one = jax.tree.map(lambda a, i=i: a[i], dictionaries)
+            home = _home(folder, cells[chunk.cell])
+            saelens.save(home / "sae" / f"seed-{member.seed}", one, _metadata(config, member, hook))
+            if config.train.export_sparsify:
+                sparsify.save(_sparsify(home, hook, member.seed), one)
             records.append(
                 {
-                    "cell": cell,
+                    "cell": chunk.cell,
                     "seed": member.seed,
                     "frozen_at_step": int(frozen_at[place]) if frozen_at[place] >= 0 else None,
                     "explained_variance": float(evaluation.explained_variance_S[i]),
                     "l0": float(evaluation.l0_S[i]),
-                    "alive": alive,
+                    "alive": int((evaluation.firings_SF[i] > 0).sum()),
                     "dead_share": float(evaluation.share_firing_less_than(1)[i]),
                 }
             )
     files.write_json(of_round.folder / "finished.json", records)
 
 
-def finish(config: Any, folder: epath.Path, rounds: int, hook: dict[str, Any]) -> list[epath.Path]:
+def _batches(held_out_ND: np.ndarray) -> Iterator[np.ndarray]:
+    for i in range(0, len(held_out_ND), BATCH):
+        signals.raise_if_stop_requested("train: its checkpoint is kept")
+        yield held_out_ND[i : i + BATCH]
+
+
+def finish(config: Any, folder: epath.Path, of_rounds: list[Round], hook: dict[str, Any]) -> list[epath.Path]:
     """Lists, metrics and summary of all rounds; the stage's results."""
     cells = roster.cells(config)
-    by_round = [files.read_json(folder / f"round-{r}" / "finished.json") for r in range(rounds)]
-    records = [record for of_round in by_round for record in of_round]
-    outputs = [folder / "plan.json", _merge_metrics(folder, rounds)]
+    records = [record for r in of_rounds for record in files.read_json(r.folder / "finished.json")]
+    outputs = [folder / "plan.json", _merge_metrics(folder, of_rounds)]
     for index, cell in enumerate(cells):
         home = _home(folder, cell)
         entries = []
         for record in (r for r in records if r["cell"] == index):
             path = home / "sae" / f"seed-{record['seed']}"
             outputs += [path / "cfg.json", path / saelens.WEIGHTS, path / saelens.CHECKSUM]
+            if config.train.export_sparsify:
+                path = _sparsify(home, hook, record["seed"])
+                outputs += [path / sparsify.CONFIG, path / sparsify.WEIGHTS, files.sidecar(path / sparsify.WEIGHTS)]
             name = f"sae/seed-{record['seed']}"
             entries.append({"seed": record["seed"], "path": name, "format": "saelens", "frozen_at_step": record["frozen_at_step"]})
         snapshots = []
         for step in config.train.snapshot_steps():
             tokens = step * config.train.batch_size
-            of_rounds = [r for r in range(rounds) if any(x["cell"] == index for x in by_round[r])]
-            paths = [_snapshot(folder / f"round-{r}", index, tokens) for r in of_rounds]
-            outputs += paths
+            paths = [c.snapshot(r.folder, tokens) for r in of_rounds for c in _chunks(r) if c.cell == index]
+            outputs += [*paths, *map(files.sidecar, paths)]
             up = "" if home == folder else "../../"
             snapshots.append({"tokens": tokens, "paths": [up + str(p.relative_to(folder)) for p in paths]})
         dictionary_list.write(home / "dictionaries.json", hook, entries, snapshots)
@@ -103,34 +114,56 @@ def finish(config: Any, folder: epath.Path, rounds: int, hook: dict[str, Any]) -
     return [*outputs, folder / "summary.json"]
 
 
-def _by_cell(config: Any, of_round: Round, state: TrainState) -> dict[int, tuple[list[int], Dictionary]]:
-    """{cell: (places in the round, dictionaries for raw activations on the host)}, dummy lanes dropped."""
-    cells = roster.cells(config)
-    params, threshold = jax.device_get(jax.tree.map(jnp.copy, (state.params, state.control.threshold)))
-    found = {}
+class Chunk(NamedTuple):
+    """Some SAEs of one cell and round.
+
+    Attributes:
+      cell: its number.
+      part: place among the chunks of the cell in this round.
+      places: of the SAEs in the round.
+    """
+
+    cell: int
+    part: int
+    places: list[int]
+
+    def snapshot(self, folder: epath.Path, tokens: int) -> epath.Path:
+        return folder / "snapshots" / f"cell-{self.cell}-part-{self.part}-tokens-{tokens:012d}.safetensors"
+
+
+def _chunks(of_round: Round) -> list[Chunk]:
+    found = []
     for cell in sorted({m.cell for m in of_round.members}):
         places = [i for i, m in enumerate(of_round.members) if m.cell == cell]
-        own = jax.tree.map(lambda a, p=places: a[p], params)
-        made = variant(config.sae.variant).to_dictionary(own, of_round.scale, cells[cell].k, threshold[places])
-        found[cell] = (places, jax.tree.map(np.asarray, made))
+        found += [Chunk(cell, part, places[first : first + CHUNK]) for part, first in enumerate(range(0, len(places), CHUNK))]
     return found
+
+
+def _dictionaries(config: Any, of_round: Round, state: TrainState, chunk: Chunk) -> Dictionary:
+    """Those of a chunk for raw activations, copied to the host (the state's buffers will be donated)."""
+    places = np.asarray(chunk.places)
+    params, threshold = jax.tree.map(lambda a: np.array(a[places]), (state.params, state.control.threshold))
+    k = roster.cells(config)[chunk.cell].k
+    return jax.tree.map(np.asarray, variant(config.sae.variant).to_dictionary(params, of_round.scale, k, threshold))
 
 
 def _home(folder: epath.Path, cell: Cell) -> epath.Path:
     return folder / "cells" / cell.name if cell.name else folder
 
 
-def _snapshot(folder: epath.Path, cell: int, tokens: int) -> epath.Path:
-    return folder / "snapshots" / f"cell-{cell}-tokens-{tokens:012d}.safetensors"
+def _sparsify(home: epath.Path, hook: dict[str, Any], seed: int) -> epath.Path:
+    """Where sparsify looks for one of several seeds of a hookpoint."""
+    return home / "sparsify" / f"layers.{hook['layer']}" / f"seed{seed}"
 
 
 def _metadata(config: Any, member: Member, hook: dict[str, Any]) -> dict[str, Any]:
+    text: dict[str, Any] = {"dataset_path": "synthetic"}
+    if hasattr(config, "source"):
+        text = {"context_size": config.source.context_length, "prepend_bos": True, "dataset_path": "Python standard library"}
     return {
         "model_name": hook["path"],
         "hook_name": f"blocks.{hook['layer']}.hook_{hook['site']}",
-        "context_size": config.source.context_length,
-        "prepend_bos": True,
-        "dataset_path": "Python standard library",
+        **text,
         "training_architecture": config.sae.variant,
         "seed": member.seed,
         "initialisation_seed": member.init_seed,
@@ -139,9 +172,9 @@ def _metadata(config: Any, member: Member, hook: dict[str, Any]) -> dict[str, An
     }
 
 
-def _merge_metrics(folder: epath.Path, rounds: int) -> epath.Path:
+def _merge_metrics(folder: epath.Path, of_rounds: list[Round]) -> epath.Path:
     """One record a step with the SAEs of all rounds in order."""
-    every = [files.read_json_lines(folder / f"round-{r}" / "metrics.jsonl") for r in range(rounds)]
+    every = [files.read_json_lines(r.folder / "metrics.jsonl") for r in of_rounds]
     lines = []
     for records in zip(*every, strict=True):
         merged: dict[str, Any] = {name: sum((r[name] for r in records), []) for name in records[0] if name != "step"}
@@ -157,7 +190,8 @@ def _summary(config: Any, cells: list[Cell], records: list[dict[str, Any]]) -> d
         own = [r for r in records if r["cell"] == index]
         good = [r for r in own if r["frozen_at_step"] is None]
         frozen = [r["seed"] for r in own if r["frozen_at_step"] is not None]
-        off = [r["seed"] for r in good if abs(r["l0"] / cell.k - 1) > L0_TOLERANCE]
+        aimed = config.sae.controlled or not variant(config.sae.variant).penalised
+        off = [r["seed"] for r in good if aimed and abs(r["l0"] / cell.k - 1) > L0_TOLERANCE]
         few = [r["seed"] for r in good if r["alive"] < cell.k]
         where = f" ({cell.name})" if cell.name else ""
         for seeds, what in (

@@ -17,7 +17,11 @@ class Results:
 
     def __init__(self, workdir: epath.Path):
         self.workdir = workdir
-        found = {stage: self.json(f"{stage}/summary.json") for stage in ("stability", "subspace") if self.has(f"{stage}/summary.json")}
+        found = {
+            stage: self.json(f"{stage}/summary.json")
+            for stage in ("stability", "subspace", "recovery")
+            if self.has(f"{stage}/summary.json")
+        }
         self.summary: dict[str, Any] = found
 
     def has(self, name: str) -> bool:

@@ -32,11 +32,12 @@ def bytes_of_batches(train: TrainConfig, width: int) -> int:
 def bytes_per_lane(sae: SAEConfig, train: TrainConfig, width: int, own_batches: bool = False) -> tuple[int, int]:
     """(bytes that an SAE holds all the time, bytes more while its step runs), float32.
 
-    All the time: parameters, Adam's two moments, the copy of them that a checkpoint takes, and batches if they are its own.  While
+    All the time: parameters, Adam's two moments, two copies of them (that of a checkpoint being written, and the one that groups in
+    turn write their results to before the old is freed), and batches if they are its own.  While
     its step runs: gradients, updates and new parameters, and arrays over batch and features.
     """
     parameters = 2 * sae.n_features * width + 4 * sae.n_features + width
-    held = 4 * 2 * (3 * parameters + sae.n_features)
+    held = 4 * 3 * (3 * parameters + sae.n_features)
     work = 4 * (3 * parameters + WORK_ARRAYS * train.batch_size * sae.n_features)
     return held + own_batches * bytes_of_batches(train, width), work
 
@@ -69,8 +70,8 @@ def choose(
     lanes = train.lanes or (2 if platform == "cpu" else min(share, max(2, int(max(memory, 0) / 2 // work))))
     fit = int((memory - lanes * work) // held)
     if train.seeds_at_once:
-        per_device = -(-train.seeds_at_once // n_devices)
-        return Capacity(max(-(-per_device // lanes), 1) * lanes * n_devices, lanes)
+        per_device = max(train.seeds_at_once // n_devices, 1)
+        return Capacity(max(per_device // lanes, 1) * lanes * n_devices, lanes)
     if fit < lanes and not train.lanes:
         lanes = 2
         fit = int((memory - lanes * work) // held)

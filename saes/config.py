@@ -20,7 +20,7 @@ class SAEConfig:
       sparsity: penalty coefficient to begin with; 0: the variant's own. jumprelu, gated, l1.
       sparsity_warmup_fraction: of the steps, linear from 0; the target of L0 falls to K meanwhile (`saes/control.py`), and
         thresholds are averaged from its end.
-      control_rate, control_gain: integral (per step) and proportional gain of the controller of the coefficient.
+      control_rate, control_gain: integral (per step) and proportional gain of the controller of the coefficient; 0 and 0: it is fixed.
       jump_threshold, jump_bandwidth: jumprelu: initial θ and width ε of the straight-through rectangle, as shares of √D.
       pre_act_weight: jumprelu: weight of the loss that revives dead features; 0: none.
     """
@@ -42,22 +42,29 @@ class SAEConfig:
     pre_act_weight: float
 
     def __post_init__(self):
-        for name in ("n_features", "k", "dead_after_tokens", "jump_threshold", "jump_bandwidth", "control_rate"):
+        for name in ("n_features", "k", "dead_after_tokens", "jump_threshold", "jump_bandwidth"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"config.sae.{name}={getattr(self, name)}: must be above 0")
         if self.n_features < self.k:
             raise ValueError(f"config.sae.k={self.k} exceeds config.sae.n_features={self.n_features}")
         if self.aux_k < 0 or self.aux_k > self.n_features:
             raise ValueError(f"config.sae.aux_k={self.aux_k}: between 0 and n_features={self.n_features}")
-        for name in ("aux_weight", "sparsity", "control_gain", "pre_act_weight"):
+        for name in ("aux_weight", "sparsity", "control_rate", "control_gain", "pre_act_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"config.sae.{name}={getattr(self, name)}: must not be negative")
         for name in ("threshold_decay", "sparsity_warmup_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"config.sae.{name}={getattr(self, name)}: must be in [0, 1)")
         f = self.prefix_fractions
-        if not f or min(f) <= 0 or abs(sum(f) - 1) > 1e-6 or len(set(self.prefixes())) < len(f) or self.prefixes()[0] < 1:
-            raise ValueError(f"config.sae.prefix_fractions={f}: shares above 0 that sum to 1, each at least one feature")
+        if not f or min(f) <= 0 or abs(sum(f) - 1) > 1e-6:
+            raise ValueError(f"config.sae.prefix_fractions={f}: shares above 0 that sum to 1")
+        if self.variant == "matryoshka" and (len(set(self.prefixes())) < len(f) or self.prefixes()[0] < 1):
+            raise ValueError(f"config.sae.prefix_fractions={f}: of n_features={self.n_features} each must be at least one feature")
+
+    @property
+    def controlled(self) -> bool:
+        """Whether a controller moves the penalty's coefficient."""
+        return self.control_rate > 0 or self.control_gain > 0
 
     def prefixes(self) -> tuple[int, ...]:
         """Ends of the nested prefixes, the last of them F."""
@@ -81,7 +88,7 @@ class TrainConfig:
       tokens: activations seen by each SAE, repeats included; rounded up to whole dispatches.
       batch_size: activations a step (B).
       lr: peak learning rate; 0: 2e-4·√(2¹⁴/F) (dictionary_learning).
-      warmup_fraction: of the steps, linear, not from zero.
+      warmup_fraction, warmup_steps: linear, not from zero, over the shorter of this share of the steps and this many.
       decay_fraction: of the steps at the end, linear to zero.
       adam_b1, adam_b2, adam_eps: Adam.
       clip_norm: global gradient norm of one seed.
@@ -96,6 +103,7 @@ class TrainConfig:
       data: "activations", or "gaussian": as many rows drawn with their mean and covariance, a null model.
       shuffle_block: rows that stay together on disk; whole blocks are shuffled, then the rows of a window.
       shuffle_window: rows among which order is uniform; 0: all (then blocks mean nothing).
+      export_sparsify: also write sparsify's format (topk alone).
       halves: True: SAEs at even places see one half of the documents, those at odd places the other.
     """
 
@@ -103,6 +111,7 @@ class TrainConfig:
     batch_size: int
     lr: float
     warmup_fraction: float
+    warmup_steps: int
     decay_fraction: float
     adam_b1: float
     adam_b2: float
@@ -118,11 +127,13 @@ class TrainConfig:
     data: str
     shuffle_block: int
     shuffle_window: int
+    export_sparsify: bool
     halves: bool
 
     def __post_init__(self):
         for name in (
             "tokens", "batch_size", "clip_norm", "steps_per_dispatch", "checkpoint_every", "adam_eps", "eval_rows", "shuffle_block",
+            "warmup_steps",
         ):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"config.train.{name}={getattr(self, name)}: must be above 0")

@@ -5,6 +5,9 @@ target, which falls from where training begins to K over the warm-up (geometrica
 wrong nor the dense start winds the integral up:
 
     e_t = log(L0_t / target_t), clipped to ±1        I_{t+1} = I_t + rate · e_t        λ_t = warm-up_t · exp(I_t + gain · e_t)
+
+The integral stays within a factor of 10⁴ of where it began, so that a target out of reach does not carry λ to infinity.  With
+rate and gain 0 the coefficient is fixed.
 """
 
 import flax.struct
@@ -14,6 +17,8 @@ from jaxtyping import Array, Float
 from saes.autoencoder import Knobs, LossParts
 from saes.config import SAEConfig
 from saes.dictionary import Leaf
+
+MOST = 1e4  # how far the controller may carry the coefficient from the first one, as a factor
 
 
 class Control(flax.struct.PyTreeNode):
@@ -45,8 +50,9 @@ def update(control: Control, config: SAEConfig, knobs: Knobs, parts: LossParts, 
     target = knobs.k * (dense / knobs.k) ** (1.0 - progress)
     error = jnp.clip(jnp.log(jnp.maximum(parts.l0, 1e-3) / target), -1.0, 1.0)
     decay = jnp.where(progress < 1.0, 0.0, config.threshold_decay)
+    start, span = jnp.log(jnp.maximum(knobs.sparsity, 1e-12)), jnp.log(MOST)
     return Control(
-        log_sparsity=control.log_sparsity + config.control_rate * error,
+        log_sparsity=jnp.clip(control.log_sparsity + config.control_rate * error, start - span, start + span),
         error=error,
         threshold=decay * control.threshold + (1.0 - decay) * parts.smallest,
     )

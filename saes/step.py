@@ -25,7 +25,7 @@ class TrainState(flax.struct.PyTreeNode):
       knobs: its learning rate, target L0 and first sparsity coefficient.
       control: sparsity coefficient and inference threshold as they are now.
       idle_steps_F: steps since each feature last fired, int32.
-      frozen_at: step at which loss or gradient was not finite, from which on the seed stands still; -1: none.
+      frozen_at: step whose loss, gradient or outcome was not finite; the seed stands still as it was before it. -1: none.
       step: steps taken.
     """
 
@@ -40,7 +40,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 def learning_rate(train: TrainConfig) -> optax.Schedule:
     """As a share of the peak: linear warm-up (the first step already moves), constant, linear decay to zero."""
-    warmup = max(1, round(train.warmup_fraction * train.steps))
+    warmup = max(1, min(train.warmup_steps, round(train.warmup_fraction * train.steps)))
     decay = max(1, round(train.decay_fraction * train.steps))
     parts = [
         optax.linear_schedule(1.0 / warmup, 1.0, warmup),
@@ -80,7 +80,7 @@ def train_step(sae: SAEConfig, train: TrainConfig, state: TrainState, x_BD: Floa
     v = variant(sae.variant)
     progress = jnp.minimum(1.0, state.step / max(1, round(sae.sparsity_warmup_fraction * train.steps)))
     knobs = state.knobs.replace(sparsity=control.sparsity(state.control, sae, progress) if v.penalised else jnp.float32(0.0))
-    dead_F = state.idle_steps_F * x_BD.shape[0] >= sae.dead_after_tokens
+    dead_F = state.idle_steps_F >= -(-sae.dead_after_tokens // x_BD.shape[0])  # in steps: tokens would overflow at 2 billion
     (loss, parts), grads = jax.value_and_grad(v.loss, has_aux=True)(state.params, sae, knobs, x_BD, dead_F)
     if v.unit_rows:
         grads = grads.replace(w_dec_FD=autoencoder.remove_parallel_gradient(grads.w_dec_FD, state.params.w_dec_FD))
@@ -97,7 +97,7 @@ def train_step(sae: SAEConfig, train: TrainConfig, state: TrainState, x_BD: Floa
         control=control.update(state.control, sae, state.knobs, parts, progress),
         idle_steps_F=jnp.where(parts.fired_F, 0, state.idle_steps_F + 1),
     )
-    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & (state.frozen_at < 0)
+    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & _all_finite(params) & (state.frozen_at < 0)
     next_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
     newly_frozen = ~finite & (state.frozen_at < 0)
     next_state = next_state.replace(step=state.step + 1, frozen_at=jnp.where(newly_frozen, state.step, next_state.frozen_at))
@@ -111,6 +111,10 @@ def train_step(sae: SAEConfig, train: TrainConfig, state: TrainState, x_BD: Floa
         "frozen_at": next_state.frozen_at,
     }
     return next_state, metrics
+
+
+def _all_finite(tree: Any) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def train_steps(

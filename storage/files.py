@@ -78,7 +78,7 @@ def read_json(path: epath.PathLike) -> Any:
     """Raises ValueError naming the file if it holds no JSON."""
     try:
         return json.loads(epath.Path(path).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: not JSON ({error})") from error
 
 

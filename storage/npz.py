@@ -1,7 +1,9 @@
-"""NumPy archives from elsewhere: nothing is unpickled, and no more memory is asked for than the file holds."""
+"""NumPy archives from elsewhere: nothing is unpickled, and memory is asked for in proportion to the file."""
 
 import io
+import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 
@@ -9,7 +11,11 @@ import numpy as np
 from etils import epath
 from numpy.lib import format as npy
 
-MAX_RATIO = 1100  # what deflate can do at most is about 1030; a member that claims more was made to fill the memory
+MAX_RATIO = 100  # uncompressed over compressed; that of trained weights is near 1, more was made to fill the memory
+_DAMAGE = (
+    ValueError, EOFError, RuntimeError, OverflowError, SyntaxError, TypeError, MemoryError, OSError, tokenize.TokenError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
 
 
 def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
@@ -17,21 +23,28 @@ def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: no archive, damaged, a member that is pickled or whose header declares more data than it has; names the file.
+      ValueError: no archive, damaged, or a member that is pickled, twice there, or declares more data than it has; names the file.
     """
     path = epath.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no archive at {path}")
+    data = path.read_bytes()
     try:
-        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
-            return {info.filename.removesuffix(".npy"): _member(archive, info) for info in archive.infolist()}
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OverflowError, SyntaxError, TypeError) as error:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            if sum(info.file_size for info in members) > MAX_RATIO * len(data):
+                raise ValueError(f"its members claim more than {MAX_RATIO} times the file's length")
+            names = [info.filename.removesuffix(".npy") for info in members]
+            if len(set(names)) < len(names):
+                raise ValueError("it holds a member twice")
+            return {name: _member(archive, info) for name, info in zip(names, members, strict=True)}
+    except _DAMAGE as error:
         raise ValueError(f"{path} is damaged or not a plain NumPy archive ({error}): fetch it again") from error
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    if info.file_size > MAX_RATIO * max(info.compress_size, 1):
-        raise ValueError(f"member {info.filename!r} claims {info.file_size} bytes from {info.compress_size} compressed ones")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"member {info.filename!r} is compressed in a way that NumPy does not write")
     with archive.open(info) as member:
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(npy.read_magic(member))
         if read is None:
@@ -39,6 +52,8 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         shape, fortran, dtype = read(member)
         if dtype.hasobject:
             raise ValueError(f"member {info.filename!r} holds pickled objects, which are never loaded")
+        if dtype.kind not in "fiub":
+            raise ValueError(f"member {info.filename!r} holds {dtype}, not numbers")
         declared, there = dtype.itemsize * math.prod(shape), info.file_size - member.tell()
         if declared != there:
             raise ValueError(f"member {info.filename!r} declares {declared} bytes and has {there}")

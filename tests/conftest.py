@@ -8,4 +8,4 @@ from absl import flags
 from jaxtyping import install_import_hook
 
 flags.FLAGS.mark_as_parsed()  # grain and others ask for flags at import
-_HOOK = install_import_hook(["activations", "saes", "stability"], "beartype.beartype")
+_HOOK = install_import_hook(["activations", "saes", "stability", "synthetic"], "beartype.beartype")

@@ -25,10 +25,11 @@ MAY_IMPORT = {
     "activations": {"storage"},
     "saes": {"storage"},
     "stability": set(),
+    "synthetic": set(),
     "interpret": {"activations"},
     "reports": {"storage", "interpret"},
     "configs": set(),
-    "launch": {"storage", "activations", "saes", "stability", "interpret", "reports"},
+    "launch": {"storage", "activations", "saes", "stability", "synthetic", "interpret", "reports"},
 }
 
 

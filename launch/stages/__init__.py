@@ -46,14 +46,15 @@ _ALL = (
     Stage("activations", ("source", "lm"), guarded=True),
     Stage(
         "train",
-        ("seeds", "init_seed", "data_seed", "sweep", "sae", "train"),
+        ("synthetic", "seeds", "init_seed", "data_seed", "sweep", "sae", "train"),
         after=("activations",),
         guarded=True,
         training=True,
     ),
     Stage("stability", ("stability",), after=("activations", "train")),
     Stage("subspace", ("subspace", "stability.theta", "stability.confidence"), after=("activations", "train", "stability")),
-    Stage("report", ("report", "claims"), after=("activations", "train", "stability", "subspace")),
+    Stage("recovery", ("recovery", "stability.confidence"), after=("train", "stability")),
+    Stage("report", ("report", "claims"), after=("activations", "train", "stability", "subspace", "recovery")),
     # The embedded language model.
     Stage("tokenizer", ("source.root", "pretrain.vocab_size"), guarded=True),
     Stage("pretrain", ("source.root", "pretrain"), after=("tokenizer",), guarded=True, training=True),

@@ -11,8 +11,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from activations.store import ActivationStore
-from launch import dictionary_list, signals
+from launch import dictionary_list, signals, sources
 from launch.dictionary_list import DictionaryList
 from saes.evaluation import Evaluation, evaluate
 from stability import aggregates, nulls, reappearance, similarity
@@ -36,9 +35,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     listed = dictionary_list.load(dictionary_list.place(c.dictionaries, workdir))
     seeds, dictionaries = listed.seeds, listed.dictionaries
     s, f, _ = dictionaries.w_dec_FD.shape
-    acts_ND, evaluation = None, None
-    if "activations" in config.stages:
-        acts_ND = ActivationStore(workdir / "activations" / "eval").load().acts_ND
+    acts_ND, evaluation = sources.evaluation_rows(config, workdir), None
+    if acts_ND is not None:
         evaluation = evaluate(jax.device_put(dictionaries), _batches(acts_ND, "stability/evaluate"), c.top_rows)
 
     best = jax.device_get(similarity.all_pairs(dictionaries.w_dec_FD, block_size=c.block_size))

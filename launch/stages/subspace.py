@@ -13,8 +13,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from activations.store import ActivationStore
-from launch import dictionary_list, signals
+from launch import dictionary_list, signals, sources
 from stability import aggregates, nulls, reproducibility, similarity, subspaces
 from stability.aggregates import pair_mean, seed_mean
 from stability.estimates import Count, Estimate
@@ -45,8 +44,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     predictors = [_from_features(name, bases, at_large["unstable"], large, ranks) for name, bases in at_large.items()]
     small_ranks = tuple(r for r in ranks if r <= small)
     predictors.append(_from_features("stable", at_small["stable"], at_small["unstable"], small, small_ranks))
-    if "activations" in config.stages:
-        acts_ND = ActivationStore(workdir / "activations" / "eval").load().acts_ND
+    acts_ND = sources.evaluation_rows(config, workdir)
+    if acts_ND is not None:
         predictors.append(_from_plane(reproducibility.principal_components(acts_ND), at_large["unstable"], large, ranks))
     share_SK = np.tile(np.asarray(ranks) / d, (len(listed.seeds), 1))
     predictors.append(Predictor("random plane", large, ranks, _as_pairs(share_SK), _as_pairs(share_SK)))

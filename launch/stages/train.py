@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from activations.store import ActivationStore
 from activations.stream import Stream
-from launch import export, roster, streams
+from launch import export, roster, signals, sources
 from launch.checkpoints import Checkpoints
 from launch.loop import LoopPlan, run_loop
 from launch.mesh import make_mesh, over_seeds, replicated
@@ -32,32 +31,48 @@ from storage import files
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     folder = workdir / "train"
-    store = ActivationStore(workdir / "activations" / "train")
+    source = sources.source(config, workdir)
     everyone = roster.members(config)
-    plan = _plan(config, folder, store, everyone)
-    held_out_ND = streams.held_out(ActivationStore(workdir / "activations" / "eval"), store, config)
-    for index, (first, last) in enumerate(plan["rounds"]):
-        of_round = export.Round(folder / f"round-{index}", everyone[first:last], plan["scale"])
+    _warn_of_copies(everyone)
+    sources.for_members(source, everyone)  # what cannot be trained on is refused before anything is written
+    plan = _plan(config, folder, source, everyone)
+    held_out_ND = source.held_out()
+    of_rounds = [export.Round(folder / f"round-{i}", everyone[a:b], plan["scale"]) for i, (a, b) in enumerate(plan["rounds"])]
+    for index, of_round in enumerate(of_rounds):
         if not of_round.finished():
+            signals.raise_if_stop_requested("train: finished rounds are kept")
             name = f"train {index + 1}/{len(plan['rounds'])}" if len(plan["rounds"]) > 1 else "train"
-            state = _train(config, of_round, name, store, plan["width"], WallTimes(workdir / "wall_times.jsonl"))
-            export.finish_round(config, of_round, state, store.manifest["hook"], held_out_ND)
+            state = _train(config, of_round, name, source, plan["width"], WallTimes(workdir / "wall_times.jsonl"))
+            export.finish_round(config, of_round, state, source.hook, held_out_ND)
             del state
-    return export.finish(config, folder, len(plan["rounds"]), store.manifest["hook"])
+        if (of_round.folder / "checkpoints").exists() and jax.process_index() == 0:
+            (of_round.folder / "checkpoints").rmtree()  # exported: nobody goes on from them, and they are four times as large
+    return export.finish(config, folder, of_rounds, source.hook)
 
 
-def _plan(config: Any, folder: epath.Path, store: ActivationStore, everyone: list[Member]) -> dict[str, Any]:
+def _warn_of_copies(everyone: list[Member]) -> None:
+    seen: dict[tuple[Any, ...], int] = {}
+    for m in everyone:
+        if (first := seen.setdefault((m.cell, m.init_seed, m.order_seed, m.half), m.seed)) != m.seed:
+            print(
+                f"warning: seeds {first} and {m.seed} get the same initialisation, order and data, so they will be equal; "
+                "what chance alone changes shows in two runs, not in two lanes"
+            )
+            return
+
+
+def _plan(config: Any, folder: epath.Path, source: sources.Source, everyone: list[Member]) -> dict[str, Any]:
     """Made once: a run that goes on elsewhere, with other memory, keeps its rounds."""
     path, count = folder / "plan.json", len(everyone)
     if not path.exists():
         platform, n_devices = jax.devices()[0].platform, jax.device_count()
         own_batches = len({(m.order_seed, m.half) for m in everyone}) > 1
         memory = capacity.device_memory()
-        fits = capacity.choose(count, config.sae, config.train, store.width, n_devices, platform, memory, own_batches)
+        fits = capacity.choose(count, config.sae, config.train, source.width, n_devices, platform, memory, own_batches)
         rounds = [[first, min(first + fits.at_once, count)] for first in range(0, count, fits.at_once)]
         if len(rounds) > 1:
             print(f"train: {count} SAEs in {len(rounds)} rounds of up to {fits.at_once}")
-        scale = norm_scale(streams.sample(store, config))
+        scale = norm_scale(source.sample())
         files.write_json(path, {"scale": scale, "width": fits.width, "rounds": rounds})
     plan = files.read_json(path)
     if not isinstance(plan, dict) or not {"scale", "width", "rounds"} <= plan.keys() or plan["rounds"][-1][1] != count:
@@ -65,12 +80,12 @@ def _plan(config: Any, folder: epath.Path, store: ActivationStore, everyone: lis
     return plan
 
 
-def _train(config: Any, of_round: export.Round, name: str, store: ActivationStore, width: int, walls: WallTimes) -> TrainState:
+def _train(config: Any, of_round: export.Round, name: str, source: sources.Source, width: int, walls: WallTimes) -> TrainState:
     """One round from its newest good checkpoint to the end."""
     sae, train, members = config.sae, config.train, of_round.members
     mesh = make_mesh()
     plan = plan_lanes(len(members), jax.device_count(), width)
-    of_member = streams.for_members(store, config, members)
+    of_member = sources.for_members(source, members)
     scale = np.float32(of_round.scale)
     state = _init(config, members, of_member, plan, scale, mesh)
     checkpoints = Checkpoints(of_round.folder / "checkpoints")
@@ -82,8 +97,13 @@ def _train(config: Any, of_round: export.Round, name: str, store: ActivationStor
         read = lambda s: (s.rows(first * train.batch_size, count * train.batch_size) * scale).reshape(count, train.batch_size, -1)
         if shared:
             return jax.device_put(read(of_member[0]), replicated(mesh))
-        by_stream = {id(s): read(s) for s in {id(s): s for s in of_member}.values()}
-        return jax.device_put(np.stack([by_stream[id(of_member[m])] for m in plan.members]), over_seeds(mesh))
+        lanes: dict[int, list[int]] = {}
+        for lane, m in enumerate(plan.members):
+            lanes.setdefault(id(of_member[m]), []).append(lane)
+        batches = np.empty((len(plan.members), count, train.batch_size, source.width), np.float32)
+        for s in {id(s): s for s in of_member}.values():
+            batches[lanes[id(s)]] = read(s)
+        return jax.device_put(batches, over_seeds(mesh))
 
     def on_state(step: int, state: TrainState) -> dict[str, Any]:
         if step in train.snapshot_steps():

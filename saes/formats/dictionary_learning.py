@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from saes.dictionary import Dictionary
-from saes.formats.checks import as_float32, check_tensors, read_config
+from saes.formats.checks import active_features, as_float32, check_tensors, number, read_config
 from storage.state_dict import read_state_dict
 
 WEIGHTS = "ae.pt"
@@ -51,8 +51,8 @@ def load(folder: epath.PathLike) -> tuple[Dictionary, dict[str, Any]]:
     folder = epath.Path(folder)
     trainer = read_config(folder / "config.json", ("trainer",), "an SAE of dictionary_learning")["trainer"]
     kind = trainer.get("dict_class") if isinstance(trainer, dict) else None
-    if kind not in _TENSORS:
-        raise ValueError(f"{folder / 'config.json'}: trainer.dict_class={kind!r}, one of {', '.join(sorted(_TENSORS))}")
+    if not isinstance(kind, str) or kind not in _TENSORS:
+        raise ValueError(f"{folder / 'config.json'}: trainer.dict_class={str(kind)[:80]!r}, one of {', '.join(sorted(_TENSORS))}")
     path = folder / WEIGHTS
     tensors = read_state_dict(path)
     settings = {name: tensors.pop(name) for name in _SETTINGS.get(kind, ()) if name in tensors}
@@ -87,10 +87,8 @@ def _dictionary(path: epath.Path, kind: str, arrays: dict[str, np.ndarray], sett
         return Dictionary(**leaves, threshold_F=arrays["threshold"], architecture="jumprelu")
     f = len(leaves["b_enc_F"])
     if kind == "AutoEncoderTopK":
-        k = int(settings["k"]) if "k" in settings else 0
-        if not 1 <= k <= f:
-            raise ValueError(f"{path}: k={k} must be between 1 and {f} features")
-        return Dictionary(**leaves, architecture="topk", k=k)
+        k = number(path, "k", settings["k"]) if "k" in settings else 0.0
+        return Dictionary(**leaves, architecture="topk", k=active_features(path, int(k) if k.is_integer() else k, f))
     # Below 0 it was never set, and the library lets every positive activation through.
-    threshold = max(float(settings["threshold"]), 0.0) if "threshold" in settings else 0.0
+    threshold = max(number(path, "threshold", settings["threshold"]), 0.0) if "threshold" in settings else 0.0
     return Dictionary(**leaves, threshold_F=np.full(f, threshold, np.float32), architecture="jumprelu")

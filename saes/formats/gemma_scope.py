@@ -28,7 +28,10 @@ def load(folder: epath.PathLike) -> tuple[Dictionary, dict[str, Any]]:
     config: dict[str, Any] = {}
     if (folder / NPZ).exists():
         path = folder / NPZ
-        tensors = {name.lower(): a for name, a in read_npz(path).items()}
+        found = read_npz(path)
+        tensors = {name.lower(): a for name, a in found.items()}
+        if len(tensors) < len(found):
+            raise ValueError(f"{path}: members {sorted(found)} differ in capitals alone")
     elif (folder / SAFETENSORS).exists():
         path = folder / SAFETENSORS
         config = read_config(folder / "config.json", ("architecture",), "an SAE of Gemma Scope 2")

@@ -11,7 +11,7 @@ import safetensors.numpy
 from etils import epath
 
 from saes.dictionary import ARCHITECTURES, Dictionary
-from saes.formats.checks import as_float32, check_tensors, read_config
+from saes.formats.checks import active_features, as_float32, check_tensors, read_config, setting
 from storage import files
 from storage.tensors import loads
 
@@ -73,7 +73,7 @@ def load(folder: epath.PathLike) -> tuple[Dictionary, dict[str, Any]]:
     checksum = files.sidecar_checksum(path) or files.sha256_file(path)  # others' SAEs have none
     tensors = loads(files.checked_bytes(path, checksum, "write or fetch it again"), str(path))
     names = _TENSORS[config["architecture"]]
-    d, f = config["d_in"], config["d_sae"]
+    d, f = (setting(folder / CONFIG, config, name, int) for name in ("d_in", "d_sae"))
     shapes = dict.fromkeys(names, (f,)) | {"W_enc": (d, f), "W_dec": (f, d), "b_dec": (d,)}
     check_tensors(path, tensors, shapes)
     leaves = {field: as_float32(tensors[name]) for name, field in names.items()}
@@ -84,26 +84,24 @@ def load(folder: epath.PathLike) -> tuple[Dictionary, dict[str, Any]]:
     dictionary = Dictionary(
         **leaves,
         architecture=config["architecture"],
-        k=int(config["k"]) if config["architecture"] == "topk" else 0,
-        subtract_b_dec=bool(config.get("apply_b_dec_to_input", True)),
+        k=config["k"] if config["architecture"] == "topk" else 0,
+        subtract_b_dec=config.get("apply_b_dec_to_input", True),
     )
-    return dictionary, config.get("metadata", {})
+    return dictionary, setting(folder / CONFIG, config, "metadata", dict, {})
 
 
 def _check_config(path: epath.Path, config: dict[str, Any]) -> None:
-    version = str(config.get("metadata", {}).get("sae_lens_version", config.get("sae_lens_version", "none")))
+    metadata = setting(path, config, "metadata", dict, {})
+    version = str(metadata.get("sae_lens_version", config.get("sae_lens_version", "none")))[:40]
     if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < 6:
         raise ValueError(f"{path}: sae_lens_version is {version}; load it with SAELens 6 or later and save it again")
-    if config["architecture"] not in ARCHITECTURES:
+    if setting(path, config, "architecture", str) not in ARCHITECTURES:
         raise ValueError(f"{path}: architecture={config['architecture']!r} is not supported, only {', '.join(ARCHITECTURES)}")
     # Anything else but these changes what goes in at run time, by numbers that are not in the folder or differ by token.
     for name, known in {"normalize_activations": ("none",), "reshape_activations": ("none", "hook_z")}.items():
         if config.get(name, "none") not in known:
             raise ValueError(f"{path}: {name}={config[name]!r} is not supported, only {' or '.join(map(repr, known))}")
     for name in ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm"):
-        if not isinstance(config.get(name, True), bool):
-            raise ValueError(f"{path}: {name}={config[name]!r} must be true or false")
+        setting(path, config, name, bool, True)
     if config["architecture"] == "topk":
-        k = config.get("k")
-        if not isinstance(k, int) or not 1 <= k <= config["d_sae"]:
-            raise ValueError(f"{path}: k={k!r} must be between 1 and d_sae={config['d_sae']}")
+        active_features(path, config.get("k"), setting(path, config, "d_sae", int))

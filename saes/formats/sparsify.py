@@ -10,7 +10,7 @@ import safetensors.numpy
 from etils import epath
 
 from saes.dictionary import Dictionary
-from saes.formats.checks import as_float32, check_tensors, read_config
+from saes.formats.checks import active_features, as_float32, check_tensors, read_config, setting
 from storage import files
 from storage.tensors import loads
 
@@ -54,7 +54,7 @@ def load(folder: epath.PathLike) -> tuple[Dictionary, dict[str, Any]]:
     """
     folder = epath.Path(folder)
     config = read_config(folder / CONFIG, ("d_in",), "an SAE of sparsify")
-    for name, only in {"activation": "topk", "skip_connection": False}.items():
+    for name, only in {"activation": "topk", "skip_connection": False, "signed": False}.items():
         if config.get(name, only) != only:
             raise ValueError(f"{folder / CONFIG}: {name}={config[name]!r} is not supported, only {only!r}")
     path = folder / WEIGHTS
@@ -62,11 +62,12 @@ def load(folder: epath.PathLike) -> tuple[Dictionary, dict[str, Any]]:
         raise FileNotFoundError(f"no {WEIGHTS} in {folder}: not an SAE in sparsify's format")
     checksum = files.sidecar_checksum(path) or files.sha256_file(path)
     tensors = loads(files.checked_bytes(path, checksum, "write or fetch it again"), str(path))
-    d = config["d_in"]
-    f = config.get("num_latents", 0) or d * config.get("expansion_factor", 32)
-    k = config.get("k", DEFAULT_K)
-    if not isinstance(k, int) or not 1 <= k <= f:
-        raise ValueError(f"{folder / CONFIG}: k={k!r} must be between 1 and {f} latents")
+    d, latents, expansion = (
+        setting(folder / CONFIG, config, name, int, default)
+        for name, default in (("d_in", None), ("num_latents", 0), ("expansion_factor", 32))
+    )
+    f = latents or d * expansion
+    k = active_features(folder / CONFIG, config.get("k", DEFAULT_K), f)
     check_tensors(path, tensors, {"encoder.weight": (f, d), "encoder.bias": (f,), "W_dec": (f, d), "b_dec": (d,)})
     dictionary = Dictionary(
         w_enc_DF=as_float32(tensors["encoder.weight"].T),
@@ -75,6 +76,6 @@ def load(folder: epath.PathLike) -> tuple[Dictionary, dict[str, Any]]:
         b_dec_D=as_float32(tensors["b_dec"]),
         architecture="topk",
         k=k,
-        subtract_b_dec=not config.get("transcode", False),
+        subtract_b_dec=not setting(folder / CONFIG, config, "transcode", bool, False),
     )
     return dictionary, config

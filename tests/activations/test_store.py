@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from activations import store as store_module
 from activations.store import ActivationStore, Rows, StoreWriter
 
 HEADER = {"width": 4, "dtype": "float32", "hook": {"layer": 1}, "documents": ["a", "b"]}
@@ -81,12 +82,20 @@ def test_rows_are_taken_in_any_order_across_shards(tmp_path):
 def test_only_shards_that_are_touched_are_read(tmp_path):
     path = write(tmp_path) / "shard-00001.safetensors"
     data = bytearray(path.read_bytes())
-    data[-1] ^= 4
+    data[data.index(rows(5, 1).acts_ND.tobytes())] ^= 4
     path.write_bytes(bytes(data))
     store = ActivationStore(tmp_path)
     assert (store.take(np.array([4, 0])) == rows(0, 8).acts_ND[[4, 0]]).all()
-    with pytest.raises(ValueError, match="shard-00001.safetensors does not match"):
+    with pytest.raises(ValueError, match="shard-00001.safetensors does not match its checksum at rows from 0"):
         store.take(np.array([4, 5]))
+
+
+def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "OPEN_SHARDS", 3)
+    store = ActivationStore(write(tmp_path, shards=[(4 * i, 4) for i in range(20)]))
+    for _ in range(2):
+        assert (store.take(np.arange(80)[::-1]) == rows(0, 80).acts_ND[::-1]).all()
+    assert len(store._open) == 3
 
 
 @pytest.mark.parametrize(("field", "value"), [("width", 3), ("dtype", "bfloat16")])

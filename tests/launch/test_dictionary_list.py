@@ -83,6 +83,11 @@ def test_one_usable_dictionary_is_too_few(tmp_path):
         (lambda d: d["dictionaries"][1].update(format="pickle"), "format 'pickle' of seed 7"),
         (lambda d: d["dictionaries"][1].update(seed=4), "a seed is listed twice"),
         (lambda d: d["dictionaries"][1].update(path="nowhere"), "no cfg.json in"),
+        (lambda d: d["dictionaries"][1].update(path=3), "path='3' must be of type str"),
+        (lambda d: d["dictionaries"][1].update(seed=[4]), "seed=.* must be of type int"),
+        (lambda d: d["dictionaries"].append("x"), "entry 3 of 'dictionaries' lacks an object"),
+        (lambda d: d.update(dictionaries={}), "dictionaries='{}' must be of type list"),
+        (lambda d: d["snapshots"][0].pop("paths"), "an entry of 'snapshots' lacks"),
     ],
 )
 def test_lists_that_do_not_hold_are_refused(tmp_path, change, says):

@@ -3,15 +3,20 @@
 import hashlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from etils import epath
 
+from activations.order import ShuffledOrder
 from activations.store import ActivationStore, Rows, StoreWriter
 from configs import quickstart
-from launch import config, dictionary_list, roster, streams
+from launch import config, dictionary_list, roster, sources
+from launch import metrics as metrics_module
 from launch.stages import stability, train
-from saes.formats import saelens, stacked
+from saes.formats import saelens, sparsify, stacked
+from saes.preprocessing import geometric_median
 from storage import files
 
 D = 8
@@ -102,6 +107,97 @@ def test_every_output_is_listed_and_exists(study):
     assert all(p.exists() for p in study.outputs)
 
 
+def numpy_codes(tensors, config, x):
+    """SAELens' formulas for what our variants export."""
+    along = (x - tensors["b_dec"]) @ tensors["W_enc"]
+    if config["architecture"] == "gated":
+        magnitude = along * np.exp(tensors["r_mag"]) + tensors["b_mag"]
+        return np.where(along + tensors["b_gate"] > 0, np.maximum(magnitude, 0), 0)
+    pre = along + tensors["b_enc"]
+    if config["architecture"] == "topk":
+        return np.where(pre >= np.sort(pre, axis=1)[:, [-config["k"]]], np.maximum(pre, 0), 0)
+    return np.where(pre > tensors.get("threshold", 0.0), pre, 0)
+
+
+@pytest.mark.parametrize("variant", ["topk", "batchtopk", "gated", "jumprelu", "l1", "matryoshka"])
+def test_the_target_l0_is_met_on_held_out_rows_and_the_files_hold_what_the_summary_says(study, stores, variant, capsys):
+    """Explained variance and L0 of the exported files, computed again in NumPy on the held-out store, in raw units."""
+    _, folder = study(sae__variant=variant, sae__threshold_decay=0.99, train__tokens=96_000, train__lr=5e-3, seeds=(3,))
+    x = ActivationStore(stores / "eval").load().acts_ND.astype(np.float64)
+    for record in files.read_json(folder / "summary.json")["cells"][0]["per_seed"]:
+        home = folder / "sae" / f"seed-{record['seed']}"
+        tensors = {name: a.astype(np.float64) for name, a in safetensors.numpy.load_file(home / saelens.WEIGHTS).items()}
+        z = numpy_codes(tensors, files.read_json(home / "cfg.json"), x)
+        error = np.sum((x - z @ tensors["W_dec"] - tensors["b_dec"]) ** 2)
+        assert record["explained_variance"] == pytest.approx(1 - error / np.sum((x - x.mean(0)) ** 2), abs=1e-4)
+        assert record["l0"] == pytest.approx((z > 0).sum(1).mean(), abs=0.02)
+        assert record["explained_variance"] > 0.6 and abs(record["l0"] / 3 - 1) <= 0.1, record
+    assert "miss the target" not in capsys.readouterr().out
+
+
+def test_b_dec_begins_at_the_median_of_the_first_batch(study, stores):
+    settings, folder = study()
+    order = ShuffledOrder(3000, 0, 16, 512)
+    first = ActivationStore(stores / "train").take(order.rows(0, 64))
+    start = stacked.load(folder / "round-0" / "snapshots" / "cell-0-part-0-tokens-000000000000.safetensors")
+    np.testing.assert_allclose(start.b_dec_D[0], geometric_median(jnp.asarray(first)), atol=1e-3)
+    assert (start.b_dec_D == start.b_dec_D[0]).all()
+
+
+def test_dictionaries_are_kept_where_they_are_asked_for(study):
+    _, folder = study(train__eval_at_tokens=(640, 700, 3000))
+    listed = dictionary_list.load(folder / "dictionaries.json")
+    assert [tokens for tokens, _ in listed.snapshots] == [0, 640, 1280, 3200, 6400]
+
+
+def test_sparsify_files_hold_the_same_saes(study):
+    _, folder = study(train__export_sparsify=True)
+    ours, theirs = saelens.load(folder / "sae" / "seed-2")[0], sparsify.load(folder / "sparsify" / "layers.1" / "seed2")[0]
+    assert (ours.w_enc_DF == theirs.w_enc_DF).all() and ours.k == theirs.k
+
+
+def test_what_cannot_be_trained_on_leaves_nothing_behind(study, stores, monkeypatch):
+    one_document = lambda self, name: np.zeros(3000, np.int32)
+    monkeypatch.setattr(ActivationStore, "column", one_document)
+    with pytest.raises(ValueError, match=r"config.train.halves: the store holds a single document"):
+        study("w", train__halves=True)
+
+
+def test_cut_at_any_write_it_ends_with_the_same_bytes(study, monkeypatch):
+    """Two rounds of batchtopk with orders of their own, cut before or behind 24 random ones of all writes, and run again."""
+    changes = {
+        "sae__variant": "batchtopk", "train__seeds_at_once": 2, "data_seed": -1, "seeds": (3,), "train__tokens": 1280, "train__checkpoint_every": 10,
+    }  # fmt: skip
+    original, writes, cut_at = files.write_bytes, [], []
+
+    def write(path, data):
+        writes.append(path)
+        if (len(writes), False) in cut_at:
+            raise KeyboardInterrupt
+        original(path, data)
+        if (len(writes), True) in cut_at:
+            raise KeyboardInterrupt
+
+    for module in (files, metrics_module):
+        monkeypatch.setattr(module, "write_bytes", write)
+    _, folder = study("unbroken", **changes)
+    whole, total = {str(p.relative_to(folder)): sha(p) for p in study.outputs}, len(writes)
+    rng = np.random.default_rng(0)
+    for cut in range(24):
+        place = int(rng.integers(1, total + 1)), bool(rng.integers(2))
+        writes.clear()
+        cut_at.append(place)
+        with pytest.raises(KeyboardInterrupt):
+            study(f"cut-{cut}", **changes)
+        cut_at.clear()
+        _, folder = study(f"cut-{cut}", **changes)
+        assert {p: sha(folder / p) for p in whole} == whole, place
+
+
+def sha(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def test_a_seed_that_is_not_finite_is_named_and_left_out_downstream(study, stores, monkeypatch, capsys, tmp_path):
     original = train.init_lanes
 
@@ -133,9 +229,11 @@ def test_a_seed_that_is_not_finite_is_named_and_left_out_downstream(study, store
     ],
     ids=["init", "nothing", "order", "data"],
 )
-def test_the_arms_of_the_seed_factorial(study, arm, same):
+def test_the_arms_of_the_seed_factorial(study, arm, same, capsys):
     _, folder = study(seeds=(4,), **arm)
-    start = stacked.load(folder / "round-0" / "snapshots" / "cell-0-tokens-000000000000.safetensors")
+    study.warned = "get the same initialisation, order and data" in capsys.readouterr().out
+    start = stacked.load(folder / "round-0" / "snapshots" / "cell-0-part-0-tokens-000000000000.safetensors")
+    assert study.warned == (same in ("all", "half"))
     equal_start = [(start.w_dec_FD[i] == start.w_dec_FD[0]).all() for i in range(4)]
     equal_end = [weights(folder, s) == weights(folder, 0) for s in range(4)]
     assert equal_start == [True, *([same is not None] * 3)]
@@ -145,15 +243,16 @@ def test_the_arms_of_the_seed_factorial(study, arm, same):
     )
 
 
-def test_each_is_given_its_order_and_half(stores):
+def test_each_is_given_its_order_and_half(stores, tmp_path):
     c = quickstart.get_config("tiny")
     c.data_seed, c.train.halves, c.seeds = -1, True, (4, 7, 9)
     settings = config.validated(c)
     members = roster.members(settings)
     assert [(m.seed, m.init_seed, m.order_seed, m.half) for m in members] == [(4, 4, 4, 0), (7, 7, 7, 1), (9, 9, 9, 0)]
     store = ActivationStore(stores / "train")
+    (tmp_path / "activations").symlink_to(stores)
     document = store.column("document")
-    given = streams.for_members(store, settings, members)
+    given = sources.for_members(sources.source(settings, epath.Path(tmp_path)), members)
     acts = store.load().acts_ND
     for member, stream in zip(members, given, strict=True):
         wanted = acts[document % 2 == member.half]
@@ -172,6 +271,8 @@ def test_gaussian_rows_in_place_of_activations(study, stores):
 def test_a_target_that_is_missed_and_features_that_do_not_fire_are_named(study, capsys):
     study(sae__variant="l1", train__tokens=640, sae__control_rate=1e-6)
     assert "miss the target L0 of 3 by more than 10%" in capsys.readouterr().out
+    study("few", sae__n_features=3, train__tokens=6400, train__lr=1.0)
+    assert "have fewer features that fire than config.sae.k=3" in capsys.readouterr().out
 
 
 def test_a_plan_of_another_roster_is_refused(study):

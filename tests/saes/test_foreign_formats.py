@@ -71,6 +71,12 @@ def test_gemma_scope_that_is_none(tmp_path, config, tensors, says):
         gemma_scope.load(tmp_path)
 
 
+def test_gemma_members_that_differ_in_capitals_alone(tmp_path):
+    np.savez(tmp_path / "params.npz", W_enc=GEMMA["w_enc"], **GEMMA)
+    with pytest.raises(ValueError, match="differ in capitals alone"):
+        gemma_scope.load(tmp_path)
+
+
 def test_no_gemma_scope(tmp_path):
     with pytest.raises(FileNotFoundError, match="neither params.npz"):
         gemma_scope.load(tmp_path)
@@ -223,6 +229,13 @@ def test_a_threshold_that_was_never_set_lets_everything_through(tmp_path, monkey
     assert (dictionary_learning.load(tmp_path)[0].threshold_F == 0).all()
 
 
+def test_a_threshold_that_is_no_number_is_refused(tmp_path, monkeypatch):
+    for bad in (np.array(np.nan, np.float32), np.array([0.1, 0.2], np.float32)):
+        write_dl(tmp_path, "BatchTopKSAE", monkeypatch, STATES["BatchTopKSAE"] | {"threshold": bad})
+        with pytest.raises(ValueError, match="threshold must be a single finite number"):
+            dictionary_learning.load(tmp_path)
+
+
 def test_what_a_state_dict_never_needs_is_refused_and_not_run(tmp_path, monkeypatch):
     write_dl(tmp_path, "AutoEncoder", monkeypatch, extra={"bomb": Bomb()})
     with pytest.raises(ValueError, match="ae.pt is damaged or not a plain state dict"):
@@ -231,6 +244,49 @@ def test_what_a_state_dict_never_needs_is_refused_and_not_run(tmp_path, monkeypa
     write_dl(tmp_path, "AutoEncoder", monkeypatch, extra={"note": "text"})
     with pytest.raises(ValueError, match="other things than tensors"):
         dictionary_learning.load(tmp_path)
+
+
+def pt_of(path, pickled, **members):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ae/data.pkl", pickled)
+        for name, data in members.items():
+            archive.writestr(f"ae/data/{name}", data)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02})" + b"\x85" * 2_000_000 + b"K\x01s.",  # a nested tuple as a key: hashing it would overflow the C stack
+        b"\x80\x02}" + b"X\x01\x00\x00\x00a" + b"(" + b"K\x01" * 4 + b"tQs.",  # a storage that is none
+        b"\x80\x02" + b"K\x01q\x00" + b"h\x00\x86q\x00" * 0 + b"K\x01" + b"2" * 50 + b".",  # an opcode that is not needed
+        b"\x80\x02}K\x01K\x02s.",  # a key that is no name
+        b"\x80\x02}" + b"(" * 10 + b".",
+        b"(" * 5_000_000,
+    ],
+    ids=["nested key", "storage", "dup", "number key", "marks", "long"],
+)
+def test_crafted_descriptions_end_in_one_short_line(tmp_path, pickled):
+    pt_of(tmp_path / "x.pt", pickled)
+    with pytest.raises(ValueError, match=r"x\.pt is damaged or not a plain state dict") as raised:
+        read_state_dict(tmp_path / "x.pt")
+    assert len(str(raised.value)) < 500
+
+
+def test_compressed_state_dicts_are_refused(tmp_path, monkeypatch):
+    write_pt(tmp_path / "a.pt", {"w": normal(3, 2)}, monkeypatch)
+    with zipfile.ZipFile(tmp_path / "a.pt") as a, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as b:
+        for name in a.namelist():
+            b.writestr(name, a.read(name))
+    with pytest.raises(ValueError, match="compressed members"):
+        read_state_dict(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize("header", [b"(((", b"{'descr': '<f4', 'fortran_order': False, 'shape': (", b"-" * 6000 + b"1"])
+def test_crafted_array_headers(tmp_path, header):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ValueError, match=r"x\.npz is damaged"):
+        read_npz(tmp_path / "x.npz")
 
 
 def test_every_cut_and_many_flipped_bytes_end_in_one_line(tmp_path, monkeypatch):
@@ -253,8 +309,10 @@ def test_every_cut_and_many_flipped_bytes_end_in_one_line(tmp_path, monkeypatch)
     [
         ({"encoder.bias": normal(F + 1)}, "encoder.bias has shape"),
         ({"other": normal(3)}, "other.* missing or unknown"),
-        ({"k": np.array(0, np.int32)}, "k=0 must be between 1 and 20"),
+        ({"k": np.array(0, np.int32)}, "k=0 must be a whole number between 1 and 20"),
         ({"decoder.weight": normal(F, D)}, "decoder.weight has shape"),
+        ({"k": np.array([3, 4], np.int32)}, "k must be a single finite number"),
+        ({"k": np.array(4.5, np.float32)}, "k=4.5 must be a whole number"),
     ],
 )
 def test_dictionary_learning_that_does_not_fit(tmp_path, monkeypatch, change, says):
@@ -265,6 +323,9 @@ def test_dictionary_learning_that_does_not_fit(tmp_path, monkeypatch, change, sa
 
 def test_unknown_classes_and_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json"):
+        dictionary_learning.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"trainer": {"dict_class": ["AutoEncoder"]}}))
+    with pytest.raises(ValueError, match="dict_class="):
         dictionary_learning.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"trainer": {"dict_class": "CrossCoder"}}))
     with pytest.raises(ValueError, match="dict_class='CrossCoder', one of AutoEncoder"):

@@ -105,7 +105,7 @@ def test_sparsify_round_trip(tmp_path, subtract):
     [
         ({"activation": "groupmax"}, "activation='groupmax' is not supported"),
         ({"skip_connection": True}, "skip_connection=True is not supported"),
-        ({"k": 0}, "k=0 must be between 1 and 20"),
+        ({"k": 0}, "k=0 must be a whole number between 1 and 20"),
         ({"num_latents": 0, "expansion_factor": 3}, r"has shape .*20.*its configuration says"),
     ],
 )
@@ -115,6 +115,26 @@ def test_sparsify_settings_that_are_not_supported_are_refused(tmp_path, change, 
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=says):
         sparsify.load(tmp_path)
+
+
+WRONG = [None, [1], {"a": 1}, "7", True, 1.5, -3]
+FIELDS = {
+    saelens: ("d_in", "d_sae", "k", "architecture", "metadata", "apply_b_dec_to_input", "normalize_activations"),
+    sparsify: ("d_in", "num_latents", "k", "activation", "transcode", "skip_connection"),
+}
+
+
+@pytest.mark.parametrize(("module", "field"), [(m, f) for m, fields in FIELDS.items() for f in fields])
+def test_every_setting_of_a_wrong_type_ends_in_a_line_that_names_the_file(tmp_path, module, field):
+    module.save(tmp_path, one("topk"), *([{}] if module is saelens else []))
+    path = tmp_path / "cfg.json"
+    good = json.loads(path.read_text())
+    for value in WRONG:
+        if type(value) is bool and type(good[field]) is bool:
+            continue
+        path.write_text(json.dumps(good | {field: value}))
+        with pytest.raises(ValueError, match=r"cfg.json|safetensors"):
+            module.load(tmp_path)
 
 
 def test_sparsify_takes_its_number_of_latents_from_the_expansion_if_there_is_none(tmp_path):

@@ -191,10 +191,16 @@ def test_the_scale_is_folded_in(name, scale):
     ("field", "value"),
     [
         ("k", 0), ("k", 49), ("n_features", 0), ("aux_k", -1), ("aux_k", 49), ("aux_weight", -1.0), ("dead_after_tokens", 0),
-        ("threshold_decay", 1.0), ("sparsity", -0.1), ("sparsity_warmup_fraction", 1.0), ("control_rate", 0.0), ("jump_threshold", 0.0),
-        ("jump_bandwidth", 0.0), ("prefix_fractions", (0.5, 0.4)), ("prefix_fractions", (0.001, 0.999)), ("prefix_fractions", ()),
+        ("threshold_decay", 1.0), ("sparsity", -0.1), ("sparsity_warmup_fraction", 1.0), ("control_rate", -0.1), ("jump_threshold", 0.0),
+        ("jump_bandwidth", 0.0), ("prefix_fractions", (0.5, 0.4)), ("prefix_fractions", ()),
     ],
 )  # fmt: skip
 def test_impossible_settings_name_the_field(field, value):
     with pytest.raises(ValueError, match=f"config.sae.{field}"):
         sae(**{field: value})
+
+
+def test_groups_too_small_for_a_feature_matter_to_matryoshka_alone():
+    assert sae(n_features=8, prefix_fractions=(0.01, 0.99)).n_features == 8
+    with pytest.raises(ValueError, match="config.sae.prefix_fractions"):
+        sae(variant="matryoshka", prefix_fractions=(0.001, 0.999))

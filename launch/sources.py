@@ -1,0 +1,137 @@
+"""Where activations come from: a harvested store, rows drawn like it, or a synthetic world. All that the stages know of them."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from etils import epath
+
+from activations.order import ShuffledOrder
+from activations.store import ActivationStore
+from activations.stream import RowRanges, StoredStream, Stream, gaussian_like, half_of_documents
+from launch.roster import Member
+from synthetic.generator import SyntheticStream, make_truth, make_world
+
+SAMPLE_ROWS = 65_536  # rows from which scale, mean and covariance are estimated
+HELD_OUT_SEED = 2**32 - 1  # of drawn rows that nobody is trained on
+
+
+class Source(Protocol):
+    """What SAEs can be trained on.
+
+    Attributes:
+      width: of the activations (D).
+      hook: what they are, for exports: model, path, layer, site.
+    """
+
+    width: int
+    hook: dict[str, Any]
+
+    def sample(self) -> np.ndarray:
+        """Training rows (N, D) float32 from which constants are estimated; the same for all SAEs."""
+
+    def stream(self, order_seed: int, half: int | None) -> Stream:
+        """Those of one order, of one half of the documents or all."""
+
+    def held_out(self) -> np.ndarray:
+        """Rows (N, D) float32 that no SAE is trained on."""
+
+
+def source(config: Any, workdir: epath.Path) -> Source:
+    """The one that the config names."""
+    if hasattr(config, "synthetic"):
+        return SyntheticSource(config)
+    stored = StoredSource(config, workdir)
+    return GaussianSource(stored) if config.train.data == "gaussian" else stored
+
+
+def evaluation_rows(config: Any, workdir: epath.Path) -> np.ndarray | None:
+    """Held-out activations for the measuring stages, None where SAEs from elsewhere come without."""
+    if hasattr(config, "synthetic"):
+        return SyntheticSource(config).held_out()
+    if "activations" not in config.stages:
+        return None
+    return ActivationStore(workdir / "activations" / "eval").load().acts_ND
+
+
+def for_members(of: Source, members: Sequence[Member]) -> list[Stream]:
+    """One stream a member; those who see the same share one object."""
+    made: dict[tuple[int, int | None], Stream] = {}
+    for m in members:
+        if (m.order_seed, m.half) not in made:
+            made[m.order_seed, m.half] = of.stream(m.order_seed, m.half)
+    return [made[m.order_seed, m.half] for m in members]
+
+
+class StoredSource:
+    """The stores that the stage `activations` wrote."""
+
+    def __init__(self, config: Any, workdir: epath.Path):
+        self._train = ActivationStore(workdir / "activations" / "train")
+        self._eval = ActivationStore(workdir / "activations" / "eval")
+        self._config = config
+        self._halves: list[RowRanges] = []
+        if config.train.halves:
+            document_N = self._train.column("document")
+            self._halves = [half_of_documents(document_N, half) for half in (0, 1)]
+        self.width: int = self._train.width
+        self.hook: dict[str, Any] = self._train.manifest["hook"]
+
+    def sample(self) -> np.ndarray:
+        order = self._order(self._train.rows, max(self._config.data_seed, 0))
+        return self._train.take(order.rows(0, min(SAMPLE_ROWS, self._train.rows)))
+
+    def stream(self, order_seed: int, half: int | None) -> Stream:
+        if half is None:
+            return StoredStream(self._train.take, self._order(self._train.rows, order_seed))
+        among = self._halves[half]
+        return StoredStream(self._train.take, self._order(len(among), order_seed), among)
+
+    def held_out(self) -> np.ndarray:
+        """`train.eval_rows` evenly spaced rows of the held-out store."""
+        n = self._config.train.eval_rows
+        return self._eval.take(np.linspace(0, self._eval.rows - 1, min(n, self._eval.rows)).astype(np.int64))
+
+    def _order(self, rows: int, seed: int) -> ShuffledOrder:
+        return ShuffledOrder(rows, seed, self._config.train.shuffle_block, self._config.train.shuffle_window)
+
+
+class GaussianSource:
+    """Rows with the mean and covariance of stored ones and nothing else in common with them: a null model."""
+
+    def __init__(self, stored: StoredSource):
+        self._sample = stored.sample()
+        self._rows = len(stored.held_out())
+        self.width, self.hook = stored.width, stored.hook
+
+    def sample(self) -> np.ndarray:
+        return self._sample
+
+    def stream(self, order_seed: int, half: int | None) -> Stream:
+        del half
+        return gaussian_like(self._sample, order_seed)
+
+    def held_out(self) -> np.ndarray:
+        return gaussian_like(self._sample, HELD_OUT_SEED).rows(0, self._rows)
+
+
+class SyntheticSource:
+    """Tokens of a world, drawn as they are needed."""
+
+    def __init__(self, config: Any):
+        c = config.synthetic
+        self._config = config
+        self.truth = make_truth(c)
+        self._world = make_world(c, self.truth)
+        self.width: int = c.width
+        self.hook: dict[str, Any] = {"model": f"synthetic world {c.seed}", "path": "synthetic", "layer": 0, "site": "tokens"}
+
+    def sample(self) -> np.ndarray:
+        return self.stream(max(self._config.data_seed, 0), None).rows(0, SAMPLE_ROWS // 4)
+
+    def stream(self, order_seed: int, half: int | None) -> Stream:
+        del half
+        return SyntheticStream(self._config.synthetic, self._world, order_seed)
+
+    def held_out(self) -> np.ndarray:
+        return self.stream(HELD_OUT_SEED, None).rows(0, self._config.train.eval_rows)

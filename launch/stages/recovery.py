@@ -1,0 +1,141 @@
+"""Stage: what was learned against the truth that the synthetic world holds: atom by atom, and as subspaces.
+
+A row of `recovery.parquet` is one figure of one group (free atoms, or a block) at one level: latents or subspace, each with its interval
+over seeds and the value that chance gives.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from launch import dictionary_list
+from stability import aggregates, nulls, reappearance, similarity, subspaces
+from stability.aggregates import pair_mean, seed_mean
+from stability.estimates import Estimate
+from storage import files
+from storage.tables import write_table
+from synthetic import recovery
+from synthetic.generator import Truth, make_truth
+
+LATENT, SUBSPACE = "latents", "subspace"
+
+
+def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
+    folder = workdir / "recovery"
+    listed = dictionary_list.load(dictionary_list.place(config.stability.dictionaries, workdir))
+    figures = measure(config, listed.dictionaries.w_dec_FD)
+    files.write_json(folder / "summary.json", {_key(*place): estimate.as_dict() for place, estimate in figures.items()})
+    columns: dict[str, list[Any]] = {"group": [], "level": [], "figure": [], "value": [], "low": [], "high": [], "null": [], "unit": []}
+    for (group, level, figure), e in figures.items():
+        for column, value in zip(columns, (group, level, figure, e.value, e.low, e.high, e.null, e.unit), strict=True):
+            columns[column].append(value)
+    return [folder / "summary.json", write_table(folder / "recovery.parquet", columns)]
+
+
+def group_names(blocks: int) -> list[str]:
+    return ["free"] + (["block"] if blocks == 1 else [f"block {b}" for b in range(1, blocks + 1)])
+
+
+def _key(group: str, level: str, figure: str) -> str:
+    return f"{group}, {level}: {figure}"
+
+
+def measure(config: Any, w_dec_SFD: np.ndarray) -> dict[tuple[str, str, str], Estimate]:
+    """{(group, level, figure): estimate} for all groups of the world."""
+    c, world = config.recovery, config.synthetic
+    truth = make_truth(world)
+    unit_SFD = np.asarray(similarity.unit_rows(w_dec_SFD))
+    cosine_SSF = jax.device_get(similarity.all_pairs(w_dec_SFD, block_size=config.stability.block_size)).cosine
+    group_SF = recovery.group_of_latents(truth, unit_SFD)
+    atoms = recovery.atom_recovery(truth, unit_SFD, c.found)
+    out: dict[tuple[str, str, str], Estimate] = {}
+    for g, name in enumerate(group_names(world.blocks)):
+        in_group_SF = group_SF == g
+        rank = world.rank if g else _free_rank(config)
+        latent, subspace = (functools.partial(_put, out, name, level) for level in (LATENT, SUBSPACE))
+        _latent_figures(config, latent, unit_SFD, cosine_SSF, in_group_SF, rank, atoms, g)
+        if g:
+            p_SF = reappearance.reappears(cosine_SSF, c.theta).sum(axis=1) / (len(unit_SFD) - 1)
+            sets = {"all its latents": in_group_SF, "its unstable latents": in_group_SF & (p_SF < c.unstable_below)}
+            for which, among_SF in sets.items():
+                _subspace_figures(config, functools.partial(subspace, which=which), unit_SFD, among_SF, truth, g)
+    return out
+
+
+def _free_rank(config: Any) -> int:
+    world = config.synthetic
+    return max(2, world.width - world.blocks * world.block_rank * world.orthogonal)
+
+
+def _put(out: dict[tuple[str, str, str], Estimate], group: str, level: str, figure: str, estimate: Estimate, which: str = "") -> None:
+    out[group, level, figure + (f", {which}" if which else "")] = estimate
+
+
+def _latent_figures(
+    config: Any,
+    put: Any,
+    unit_SFD: np.ndarray,
+    cosine_SSF: np.ndarray,
+    among_SF: np.ndarray,
+    rank: int,
+    atoms: recovery.AtomRecovery,
+    g: int,
+) -> None:
+    """Atoms found, p̂ and PW-MCC; chance is that of uniform directions in the group's subspace."""
+    c, s = config.recovery, len(unit_SFD)
+    knife = functools.partial(aggregates.jackknifed, seeds=s, confidence=config.stability.confidence)
+    mean = lambda values: functools.partial(seed_mean, values)
+    count = max(1, round(float(among_SF.sum(axis=1).mean())))
+    chance = lambda theta: nulls.chance_of_match(theta, rank, count)
+    share: dict[str, Any] = {"unit": "share", "bounds": (0.0, 1.0)}
+    put("latents", knife(mean(among_SF.sum(axis=1).astype(float)), null=None, unit="features"))
+    put(f"atoms found at {c.found:g}", knife(mean(atoms.found_SG[:, g]), null=chance(c.found), **share))
+    put(f"atoms found one to one at {c.found:g}", knife(mean(atoms.assigned_found_SG[:, g]), null=chance(c.found), **share))
+    for theta in sorted({c.theta, c.found}):
+        of_pairs = aggregates.share_reappearing(reappearance.reappears(cosine_SSF, theta), among_SF)
+        put(f"p̂ at {theta:g}", knife(functools.partial(pair_mean, of_pairs), null=chance(theta), unit="probability", bounds=(0.0, 1.0)))
+    pairs_SS = np.full((s, s), np.nan)
+    for i in range(s):
+        for j in range(i + 1, s):
+            pairs_SS[i, j] = pairs_SS[j, i] = recovery.pairwise_assignment(unit_SFD[i][among_SF[i]], unit_SFD[j][among_SF[j]])
+    rng = np.random.default_rng((g, 7))
+    by_chance = recovery.pairwise_assignment(*(_uniform_rows(rng, count, rank) for _ in range(2)))
+    put("PW-MCC", knife(functools.partial(pair_mean, pairs_SS), null=by_chance, unit="cosine", bounds=(-1.0, 1.0)))
+
+
+def _uniform_rows(rng: np.random.Generator, n: int, rank: int) -> np.ndarray:
+    rows = rng.normal(size=(n, rank))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _subspace_figures(config: Any, put: Any, unit_SFD: np.ndarray, among_SF: np.ndarray, truth: Truth, g: int) -> None:
+    """Overlap of the top-r plane with the planted span, and between seeds; chance is a random plane's, r/D."""
+    basis_DR = truth.bases[g - 1]
+    d, rank = basis_DR.shape
+    s = len(unit_SFD)
+    knife = functools.partial(aggregates.jackknifed, seeds=s, confidence=config.stability.confidence)
+    planes = [recovery.top_plane(unit_FD[among_F], rank) for unit_FD, among_F in zip(unit_SFD, among_SF, strict=True)]
+    planted_S = np.array([np.nan if u is None else recovery.overlap(u, basis_DR) for u in planes])
+    angle_S = np.array([np.nan if u is None else _largest_angle(u, basis_DR) for u in planes])
+    pairs_SS = np.full((s, s), np.nan)
+    for i, u in enumerate(planes):
+        for j, v in enumerate(planes):
+            if i != j and u is not None and v is not None:
+                pairs_SS[i, j] = recovery.overlap(u, v)
+    share: dict[str, Any] = {"null": rank / d, "unit": "share", "bounds": (0.0, 1.0)}
+    put(f"top-{rank} plane, overlap with the planted one", knife(functools.partial(seed_mean, planted_S), **share))
+    put(f"top-{rank} plane, overlap between seeds", knife(functools.partial(pair_mean, pairs_SS), **share))
+    null = float(np.mean([_largest_angle(_random_plane(d, rank, draw), basis_DR) for draw in range(20)]))
+    put("largest principal angle to the planted plane", knife(functools.partial(seed_mean, angle_S), null=null, unit="degrees"))
+
+
+def _largest_angle(u_DR: np.ndarray, v_DR: np.ndarray) -> float:
+    return float(jnp.degrees(subspaces.principal_angles(jnp.asarray(u_DR, jnp.float32), jnp.asarray(v_DR, jnp.float32))[-1]))
+
+
+def _random_plane(d: int, rank: int, draw: int) -> np.ndarray:
+    return np.linalg.qr(np.random.default_rng((draw, 3)).normal(size=(d, rank)))[0]

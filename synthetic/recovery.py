@@ -1,0 +1,81 @@
+"""Is the truth found? Atom by atom, and as subspaces. Arrays in, arrays out; per seed, so that intervals are over seeds."""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.optimize
+
+from synthetic.generator import Truth
+
+
+class AtomRecovery(NamedTuple):
+    """Per seed (S) and group (G).
+
+    Attributes:
+      best_SA: largest cosine of any latent with each atom.
+      assigned_SA: cosine under the one-to-one assignment of latents to all atoms that has the largest sum; NaN if left over.
+      found_SG, assigned_found_SG: share of the group's atoms whose cosine is above the threshold, in either sense.
+    """
+
+    best_SA: np.ndarray
+    assigned_SA: np.ndarray
+    found_SG: np.ndarray
+    assigned_found_SG: np.ndarray
+
+
+def atom_recovery(truth: Truth, unit_SFD: np.ndarray, threshold: float) -> AtomRecovery:
+    """Signed cosines, since codes are positive.
+
+    Args:
+      unit_SFD: unit decoder rows.
+      threshold: from which an atom counts as found.
+    """
+    cosine_SAF = np.einsum("ad,sfd->saf", truth.atoms_AD, unit_SFD)
+    best = cosine_SAF.max(axis=2)
+    assigned = np.full(best.shape, np.nan)
+    for s, cosine_AF in enumerate(cosine_SAF):
+        atoms, latents = scipy.optimize.linear_sum_assignment(cosine_AF, maximize=True)
+        assigned[s, atoms] = cosine_AF[atoms, latents]
+    groups = range(len(truth.bases) + 1)
+    share = lambda values: np.stack([_mean((values > threshold)[:, truth.group_A == g]) for g in groups], axis=1)
+    return AtomRecovery(best, assigned, share(best), share(assigned))
+
+
+def _mean(values_SA: np.ndarray) -> np.ndarray:
+    """Of every row; NaN for a group without atoms."""
+    return values_SA.mean(axis=1) if values_SA.shape[1] else np.full(len(values_SA), np.nan)
+
+
+def group_of_latents(truth: Truth, unit_SFD: np.ndarray) -> np.ndarray:
+    """(S, F): the block that holds more than half of a latent's squared norm, 0 if none does.
+
+    A block that is the whole space holds everything; there a latent belongs to the group of its nearest atom.
+    """
+    group_SF = np.zeros(unit_SFD.shape[:2], int)
+    for b, basis_DR in enumerate(truth.bases, start=1):
+        if basis_DR.shape[0] == basis_DR.shape[1]:
+            nearest_SF = np.einsum("ad,sfd->saf", truth.atoms_AD, unit_SFD).argmax(axis=1)
+            return truth.group_A[nearest_SF]
+        inside_SF = np.square(unit_SFD @ basis_DR).sum(axis=-1)
+        group_SF[inside_SF > 0.5] = b
+    return group_SF
+
+
+def pairwise_assignment(a_FD: np.ndarray, b_GD: np.ndarray) -> float:
+    """Mean cosine under the one-to-one assignment with the largest sum (PW-MCC of one pair); NaN if either is empty."""
+    if not len(a_FD) or not len(b_GD):
+        return np.nan
+    cosine = a_FD @ b_GD.T
+    return float(cosine[scipy.optimize.linear_sum_assignment(cosine, maximize=True)].mean())
+
+
+def overlap(u_DR: np.ndarray, v_DQ: np.ndarray) -> float:
+    """‖UᵀV‖²_F / min(R, Q) of orthonormal columns: 1 if one span holds the other."""
+    return float(np.square(u_DR.T @ v_DQ).sum() / min(u_DR.shape[1], v_DQ.shape[1]))
+
+
+def top_plane(rows_FD: np.ndarray, rank: int) -> np.ndarray | None:
+    """Orthonormal basis (D, rank) of the top right singular directions; None if there are fewer rows."""
+    if len(rows_FD) < rank:
+        return None
+    return np.linalg.svd(rows_FD, full_matrices=False)[2][:rank].T

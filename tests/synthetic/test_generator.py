@@ -1,0 +1,118 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from synthetic.config import WorldConfig
+from synthetic.generator import PIECE, SyntheticStream, draw_codes, make_truth, make_world, tokens
+
+SMALL = dataclasses.replace(
+    WorldConfig(**dict(common.synthetic_study().synthetic)),
+    width=20, free_atoms=15, free_active=3, blocks=2, block_rank=3, block_atoms=10, block_active=2,
+)  # fmt: skip
+
+
+def world(**changes):
+    c = dataclasses.replace(SMALL, **changes)
+    truth = make_truth(c)
+    return c, truth, make_world(c, truth)
+
+
+def codes(n=4000, seed=0, **changes):
+    c, _, w = world(**changes)
+    return np.asarray(draw_codes(c, w, jax.random.key(seed), n))
+
+
+def test_atoms_are_unit_and_lie_where_they_should():
+    _, truth, _ = world()
+    np.testing.assert_allclose(np.linalg.norm(truth.atoms_AD, axis=1), 1.0)
+    assert np.bincount(truth.group_A).tolist() == [15, 10, 10]
+    for b, basis in enumerate(truth.bases, start=1):
+        np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)
+        inside = np.linalg.norm(truth.atoms_AD @ basis, axis=1)
+        np.testing.assert_allclose(inside[truth.group_A == b], 1.0)
+        np.testing.assert_allclose(inside[truth.group_A != b], 0.0, atol=1e-12)
+    _, anywhere, _ = world(orthogonal=False)
+    assert np.linalg.norm(anywhere.atoms_AD[:15] @ anywhere.bases[0], axis=1).min() > 0.01
+    _, whole, _ = world(block_rank=0, orthogonal=False)
+    assert np.linalg.matrix_rank(whole.atoms_AD[15:25]) == 10
+
+
+def test_every_token_holds_exactly_its_atoms_of_every_group():
+    found = codes() > 0
+    for (first, last), active in zip(SMALL.groups(), (3, 2, 2), strict=True):
+        assert (found[:, first:last].sum(1) == active).all()
+
+
+def test_codes_are_uniform_and_scaled_in_blocks():
+    drawn = codes(20_000, block_magnitude=0.5)
+    for columns, scale in ((slice(0, 15), 1.0), (slice(15, 35), 0.5)):
+        values = drawn[:, columns][drawn[:, columns] > 0] / scale
+        assert 0.5 <= values.min() < 0.51 and 1.49 < values.max() <= 1.5
+        np.testing.assert_allclose([values.mean(), values.std()], [1.0, 1 / 12**0.5], atol=0.01)
+
+
+def test_firing_is_uniform_or_falls_by_zipfs_law():
+    n = 40_000
+    flat = (codes(n) > 0).mean(0)
+    np.testing.assert_allclose(flat[:15], 3 / 15, atol=4 * (0.2 * 0.8 / n) ** 0.5)
+    one = (codes(n, zipf=1.0, free_active=1, block_active=1) > 0).mean(0)
+    weight = 1 / np.arange(1, 16)
+    np.testing.assert_allclose(one[:15], weight / weight.sum(), atol=0.012)
+    several = (codes(n, zipf=1.0) > 0).mean(0)[:15]
+    assert (np.diff(several) < 0.01).all() and several[0] > 2 * several[-1]
+
+
+def test_neighbours_fire_along_and_codes_share_a_part():
+    alone, along = codes(8000), codes(8000, coactivation=0.8)
+    with_left = lambda z: (z[z[:, 4] > 0][:, 5] > 0).mean()
+    assert with_left(alone) < 0.25 and 0.75 < with_left(along) < 0.9
+    assert (along[:, 16] > 0).mean() > (alone[:, 16] > 0).mean()
+    own = codes(4000, code_correlation=0.9)[:, :15]
+    first, second = np.array([row[row > 0][:2] for row in own]).T
+    assert np.corrcoef(first, second)[0, 1] > 0.9
+    first, second = np.array([row[row > 0][:2] for row in alone[:, :15]]).T
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.05
+
+
+def test_tokens_are_atoms_times_codes_and_noise():
+    c, truth, w = world(noise=0.0)
+    x = SyntheticStream(c, w, seed=3).rows(0, 300)
+    z = np.asarray(draw_codes(c, w, jax.random.split(jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 3), 0))[0], PIECE))[:300]
+    np.testing.assert_allclose(x, z @ truth.atoms_AD, atol=1e-5)
+    noisy = SyntheticStream(*world(noise=0.5)[::2], seed=3).rows(0, 300)
+    np.testing.assert_allclose((noisy - x).std(), 0.5, rtol=0.05)
+
+
+def test_a_place_is_an_integer_and_nothing_is_stored():
+    c, _, w = world()
+    stream = SyntheticStream(c, w, seed=1)
+    whole = stream.rows(0, 3 * PIECE)
+    assert whole.dtype == np.float32
+    for start, count in ((0, 5), (PIECE - 2, 4), (700, 600), (2 * PIECE, PIECE)):
+        assert (stream.rows(start, count) == whole[start : start + count]).all()
+    assert (SyntheticStream(c, w, seed=2).rows(0, 5) != whole[:5]).all()
+    assert (stream.rows(10**9, 3) == SyntheticStream(c, w, seed=1).rows(10**9, 3)).all()
+
+
+def test_worlds_of_equal_shape_lie_along_a_vmapped_axis():
+    made = [world(seed=s, block_magnitude=m) for s, m in ((0, 0.7), (5, 0.2))]
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *(m[2] for m in made))
+    both = jax.vmap(lambda w: tokens(SMALL, w, jnp.uint32(4), jnp.uint32(0)))(stacked)
+    for x, (c, _, w) in zip(both, made, strict=True):
+        np.testing.assert_allclose(x, tokens(c, w, jnp.uint32(4), jnp.uint32(0)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("width", 1), ("free_active", 16), ("block_active", 11), ("block_rank", 11), ("block_rank", 10), ("code_low", 0.0), ("code_low", 2.0),
+        ("block_magnitude", 0.0), ("coactivation", 1.1), ("noise", -0.1), ("block_rank", 0),
+    ],
+)  # fmt: skip
+def test_worlds_that_cannot_be_name_the_field(field, value):
+    with pytest.raises(ValueError, match=f"config.synthetic.({field}|orthogonal)="):
+        dataclasses.replace(SMALL, **{field: value})

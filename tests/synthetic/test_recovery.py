@@ -1,0 +1,90 @@
+"""Known answers: the truth itself, the truth turned inside its block, nothing of it."""
+
+import numpy as np
+import pytest
+
+from configs import common, synthetic
+from launch import config
+from launch.stages import recovery as stage
+from stability.nulls import chance_of_match
+from synthetic import recovery
+from synthetic.generator import make_truth
+
+
+@pytest.fixture(scope="module")
+def settings():
+    c = synthetic.get_config("tiny")
+    c.synthetic.width, c.synthetic.block_rank = 40, 12
+    return config.validated(c)
+
+
+def orthogonal(rng, n):
+    return np.linalg.qr(rng.normal(size=(n, n)))[0]
+
+
+def dictionaries(settings, turn):
+    """Three seeds with a latent on every atom, in an order of their own; block latents turned inside the block if `turn`."""
+    truth, out = make_truth(settings.synthetic), []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        rows = truth.atoms_AD.copy()
+        if turn:
+            basis = truth.bases[0]
+            inside = truth.group_A == 1
+            rows[inside] = rows[inside] @ basis @ orthogonal(rng, basis.shape[1]) @ basis.T
+        out.append(rows[rng.permutation(len(rows))] * rng.uniform(0.5, 2.0, (len(rows), 1)))
+    return np.stack(out).astype(np.float32)
+
+
+def value(figures, *place):
+    return figures[place].value
+
+
+def test_the_truth_is_found_in_every_sense(settings):
+    got = stage.measure(settings, dictionaries(settings, turn=False))
+    for group in ("free", "block"):
+        for figure in ("atoms found at 0.9", "atoms found one to one at 0.9", "p̂ at 0.9", "p̂ at 0.7", "PW-MCC"):
+            assert value(got, group, "latents", figure) == pytest.approx(1.0, abs=1e-5), (group, figure)
+    assert value(got, "free", "latents", "latents") == 20 and value(got, "block", "latents", "latents") == 24
+    assert value(got, "block", "subspace", "top-12 plane, overlap with the planted one, all its latents") == pytest.approx(1.0)
+    assert value(got, "block", "subspace", "top-12 plane, overlap between seeds, its unstable latents") is None  # none is unstable
+
+
+def test_turned_inside_the_block_the_span_is_found_and_the_atoms_by_chance(settings):
+    got = stage.measure(settings, dictionaries(settings, turn=True))
+    assert value(got, "free", "latents", "atoms found at 0.9") == 1.0
+    for which in ("all its latents", "its unstable latents"):
+        for what in ("overlap with the planted one", "overlap between seeds"):
+            figure = got["block", "subspace", f"top-12 plane, {what}, {which}"]
+            assert figure.value == pytest.approx(1.0, abs=1e-5) and figure.null == pytest.approx(12 / 40)
+        angle = got["block", "subspace", f"largest principal angle to the planted plane, {which}"]
+        assert angle.value < 0.1 < 45 < angle.null
+    p = got["block", "latents", "p̂ at 0.7"]
+    assert p.null == pytest.approx(chance_of_match(0.7, 12, 24))
+    assert abs(p.value - p.null) < 4 * (p.null * (1 - p.null) / (6 * 24)) ** 0.5  # 6 ordered pairs of 24 latents
+    assert got["block", "latents", "PW-MCC"].value == pytest.approx(got["block", "latents", "PW-MCC"].null, abs=0.1)
+    assert value(got, "block", "latents", "atoms found at 0.9") < 0.2
+
+
+def test_latents_belong_to_the_block_that_holds_them():
+    c = config.validated(common.synthetic_study()).synthetic
+    truth = make_truth(c)
+    basis = truth.bases[0]
+    outside = truth.atoms_AD[0]
+    rows = np.stack([basis[:, 0], outside, 0.8 * basis[:, 1] + 0.6 * outside, 0.6 * basis[:, 1] + 0.8 * outside])
+    assert recovery.group_of_latents(truth, rows[None]).tolist() == [[1, 0, 1, 0]]
+    assert (recovery.group_of_latents(truth, truth.atoms_AD[None])[0] == truth.group_A).all()
+
+
+def test_a_plane_needs_as_many_rows_as_dimensions():
+    assert recovery.top_plane(np.eye(5)[:3], 4) is None
+    plane = recovery.top_plane(np.eye(5)[:3], 2)
+    assert plane.shape == (5, 2) and recovery.overlap(plane, np.eye(5)[:, :3]) == pytest.approx(1.0)
+
+
+def test_assignment_uses_every_latent_once():
+    truth = recovery.Truth(np.eye(4), np.zeros(4, int), ())
+    twice = np.stack([np.eye(4)[[0, 0, 1]]])
+    got = recovery.atom_recovery(truth, twice, 0.9)
+    assert got.found_SG[0, 0] == 0.5 and np.nansum(got.assigned_SA[0] > 0.9) == 2
+    assert recovery.pairwise_assignment(np.eye(4)[:0], np.eye(4)) != recovery.pairwise_assignment(np.eye(4)[:0], np.eye(4))
