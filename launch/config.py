@@ -285,11 +285,6 @@ class Study(_Seeds):
     source: Source
     lm: LanguageModel
 
-    @property
-    def subject(self) -> str:
-        """What the SAEs are of, for people."""
-        return f"{self.lm.path} after layer {self.source.layer} ({self.source.site})"
-
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticStudy(_Seeds):

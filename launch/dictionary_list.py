@@ -22,6 +22,7 @@ class DictionaryList(NamedTuple):
       seeds: what tells them apart, in the order of the leading axis.
       dictionaries: leaves (S, …).
       hook: model, layer and site.
+      training: what is known of it (variant, k, tokens, what the SAEs differ in); may be empty.
       frozen: seeds left out, since their training was not finite.
       lanes: place of each of `seeds` in the snapshots, which hold the frozen ones too.
       snapshots: (training tokens, paths of stacked files, one behind the other along the seed axis) in order; may be empty.
@@ -30,6 +31,7 @@ class DictionaryList(NamedTuple):
     seeds: tuple[int, ...]
     dictionaries: Dictionary
     hook: dict[str, Any]
+    training: dict[str, Any]
     frozen: tuple[int, ...]
     lanes: tuple[int, ...]
     snapshots: list[tuple[int, list[epath.Path]]]
@@ -40,9 +42,11 @@ class DictionaryList(NamedTuple):
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[lanes], *(stacked.load(path) for path in paths))
 
 
-def write(path: epath.Path, hook: dict[str, Any], entries: list[dict[str, Any]], snapshots: list[dict[str, Any]]) -> None:
+def write(
+    path: epath.Path, hook: dict[str, Any], training: dict[str, Any], entries: list[dict[str, Any]], snapshots: list[dict[str, Any]]
+) -> None:
     """Writes the list; paths in `entries` ({seed, path, format}) and `snapshots` ({tokens, paths}) are relative to it."""
-    files.write_json(path, {"format": FORMAT, "hook": hook, "dictionaries": entries, "snapshots": snapshots})
+    files.write_json(path, {"format": FORMAT, "hook": hook, "training": training, "dictionaries": entries, "snapshots": snapshots})
 
 
 def place(dictionaries: str, workdir: epath.Path) -> epath.Path:
@@ -93,7 +97,7 @@ def load(path: epath.Path) -> DictionaryList:
             )
     dictionaries = jax.tree.map(lambda *leaves: np.stack(leaves), *loaded.values())
     snapshots = [(s["tokens"], [path.parent / p for p in s["paths"]]) for s in listing.get("snapshots", [])]
-    return DictionaryList(tuple(loaded), dictionaries, listing["hook"], tuple(frozen), tuple(lanes), snapshots)
+    return DictionaryList(tuple(loaded), dictionaries, listing["hook"], listing.get("training", {}), tuple(frozen), tuple(lanes), snapshots)
 
 
 def _kind(d: Dictionary) -> str:
@@ -108,6 +112,8 @@ def _read(path: epath.Path) -> dict[str, Any]:
     """The list, with what must be in it."""
     if not path.exists():
         raise FileNotFoundError(f"no list of dictionaries at {path}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name the list of dictionaries itself, a JSON file")
     listing = files.read_json(path)
     if not isinstance(listing, dict) or listing.get("format") != FORMAT:
         raise ValueError(f"{path} is no list of dictionaries: its format must be {FORMAT!r}")
@@ -115,6 +121,7 @@ def _read(path: epath.Path) -> dict[str, Any]:
         if key not in listing:
             raise ValueError(f"{path} lacks {key!r}")
         setting(path, listing, key, kind)
+    setting(path, listing, "training", dict, {})
     for snapshot in setting(path, listing, "snapshots", list, []):
         if not isinstance(snapshot, dict) or type(snapshot.get("tokens")) is not int or type(snapshot.get("paths")) is not list:
             raise ValueError(f"{path}: an entry of 'snapshots' lacks 'tokens' or 'paths'")

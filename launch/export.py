@@ -108,7 +108,9 @@ def finish(config: Any, folder: epath.Path, of_rounds: list[Round], hook: dict[s
             outputs += [*paths, *map(files.sidecar, paths)]
             up = "" if home == folder else "../../"
             snapshots.append({"tokens": tokens, "paths": [up + str(p.relative_to(folder)) for p in paths]})
-        dictionary_list.write(home / "dictionaries.json", hook, entries, snapshots)
+        tokens = config.train.steps * config.train.batch_size
+        training = {"variant": config.sae.variant, "k": cell.k, "tokens": tokens, "differ_in": config.differ_in}
+        dictionary_list.write(home / "dictionaries.json", hook, training, entries, snapshots)
         outputs.append(home / "dictionaries.json")
     files.write_json(folder / "summary.json", _summary(config, cells, records))
     return [*outputs, folder / "summary.json"]
@@ -153,7 +155,8 @@ def _home(folder: epath.Path, cell: Cell) -> epath.Path:
 
 def _sparsify(home: epath.Path, hook: dict[str, Any], seed: int) -> epath.Path:
     """Where sparsify looks for one of several seeds of a hookpoint."""
-    return home / "sparsify" / f"layers.{hook['layer']}" / f"seed{seed}"
+    point = hook["site"] if hook["layer"] is None else f"layers.{hook['layer']}"
+    return home / "sparsify" / point / f"seed{seed}"
 
 
 def _metadata(config: Any, member: Member, hook: dict[str, Any]) -> dict[str, Any]:
@@ -162,12 +165,13 @@ def _metadata(config: Any, member: Member, hook: dict[str, Any]) -> dict[str, An
         text = {"context_size": config.source.context_length, "prepend_bos": True, "dataset_path": "Python standard library"}
     return {
         "model_name": hook["path"],
-        "hook_name": f"blocks.{hook['layer']}.hook_{hook['site']}",
+        "hook_name": hook["site"] if hook["layer"] is None else f"blocks.{hook['layer']}.hook_{hook['site']}",
         **text,
         "training_architecture": config.sae.variant,
         "seed": member.seed,
         "initialisation_seed": member.init_seed,
         "data_order_seed": member.order_seed,
+        "half_of_documents": member.half,
         "training_tokens": config.train.steps * config.train.batch_size,
     }
 
@@ -202,14 +206,14 @@ def _summary(config: Any, cells: list[Cell], records: list[dict[str, Any]]) -> d
             if seeds:
                 print(f"warning: seeds {', '.join(map(str, seeds))}{where} {what}")
         figures = {
-            name: _estimate(np.array([r[name] for r in good], float), CONFIDENCE, unit, null)
-            for name, unit, null in (
-                ("explained_variance", "share", 0.0),
-                ("l0", "features per token", None),
-                ("dead_share", "share", None),
+            name: _estimate(np.array([r[name] for r in good], float), CONFIDENCE, unit, null, bounds)
+            for name, unit, null, bounds in (
+                ("explained_variance", "share", 0.0, (-np.inf, 1.0)),
+                ("l0", "features per token", None, (0.0, np.inf)),
+                ("dead_share", "share", None, (0.0, 1.0)),
             )
         }
-        knobs = {"lr": cell.lr, "k": cell.k, "sparsity": cell.sparsity}
+        knobs = {"lr": cell.lr, "k": cell.k, "sparsity": cell.sparsity if variant(config.sae.variant).penalised else None}
         named = {"frozen_seeds": frozen, "seeds_off_target_l0": off, "seeds_with_fewer_live_features_than_k": few}
         out.append({"cell": cell.name, **knobs, **named, **figures, "per_seed": own})
     if len(cells) > 1:
@@ -217,8 +221,8 @@ def _summary(config: Any, cells: list[Cell], records: list[dict[str, Any]]) -> d
     return {"cells": out}
 
 
-def _estimate(values_S: np.ndarray, confidence: float, unit: str, null: float | None) -> dict[str, Any]:
-    return aggregates.jackknifed(lambda w: seed_mean(values_S, w), len(values_S), confidence, null=null, unit=unit).as_dict()
+def _estimate(values_S: np.ndarray, confidence: float, unit: str, null: float | None, bounds: tuple[float, float]) -> dict[str, Any]:
+    return aggregates.jackknifed(lambda w: seed_mean(values_S, w), len(values_S), confidence, null=null, unit=unit, bounds=bounds).as_dict()
 
 
 def _print_cells(cells: list[dict[str, Any]]) -> None:

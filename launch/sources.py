@@ -124,7 +124,7 @@ class SyntheticSource:
         self.truth = make_truth(c)
         self._world = make_world(c, self.truth)
         self.width: int = c.width
-        self.hook: dict[str, Any] = {"model": f"synthetic world {c.seed}", "path": "synthetic", "layer": 0, "site": "tokens"}
+        self.hook: dict[str, Any] = {"model": f"synthetic world {c.seed}", "path": config.subject, "layer": None, "site": "tokens"}
 
     def sample(self) -> np.ndarray:
         return self.stream(max(self._config.data_seed, 0), None).rows(0, SAMPLE_ROWS // 4)

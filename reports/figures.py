@@ -30,7 +30,11 @@ class Figure(NamedTuple):
 
 
 def all_figures(results: Results, train_seeds: tuple[int, ...]) -> list[Figure]:
-    """Every figure whose data the run has, in the page's order; `train_seeds` are the columns of the training metrics."""
+    """Every figure whose data the run has, in the page's order.
+
+    Args:
+      train_seeds: columns of the training metrics; empty where the SAEs measured are not those that the workdir's `train` made.
+    """
     features = results.table("stability/features.parquet")
     figures = [
         _p_histogram(results, features),
@@ -47,7 +51,7 @@ def all_figures(results: Results, train_seeds: tuple[int, ...]) -> list[Figure]:
             _spectra(results),
             _angles(results),
         ]
-    if results.has("train/metrics.jsonl"):
+    if train_seeds and results.has("train/metrics.jsonl"):
         figures.append(_training(results, train_seeds))
     return figures
 

@@ -32,7 +32,8 @@ def write_page(
     folder: epath.Path, results: Results, claims: list[Claim], examples: list[Example], settings: Any, title: str
 ) -> list[epath.Path]:
     """Writes `index.html` and a PNG per figure into `folder`; returns the paths."""
-    shown = figures.all_figures(results, settings.seed_list)
+    own = "train" in settings.stages and not settings.stability.dictionaries
+    shown = figures.all_figures(results, settings.seed_list if own else ())
     outputs = []
     for figure in shown:
         path = folder / f"{figure.name}.png"

@@ -1,5 +1,6 @@
 """Stage: what was learned against the truth that the synthetic world holds: atom by atom, and as subspaces.
 
+Latents that never fire on the evaluation tokens are left out: they keep a direction that says nothing of the truth.
 A row of `recovery.parquet` is one figure of one group (free atoms, or a block) at one level: latents or subspace, each with its interval
 over seeds and the value that chance gives.
 """
@@ -17,7 +18,7 @@ from stability import aggregates, nulls, reappearance, similarity, subspaces
 from stability.aggregates import pair_mean, seed_mean
 from stability.estimates import Estimate
 from storage import files
-from storage.tables import write_table
+from storage.tables import read_table, write_table
 from synthetic import recovery
 from synthetic.generator import Truth, make_truth
 
@@ -27,7 +28,9 @@ LATENT, SUBSPACE = "latents", "subspace"
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     folder = workdir / "recovery"
     listed = dictionary_list.load(dictionary_list.place(config.stability.dictionaries, workdir))
-    figures = measure(config, listed.dictionaries.w_dec_FD)
+    features = read_table(workdir / "stability" / "features.parquet")
+    alive_SF = (features["stratum"] != reappearance.DEAD).reshape(listed.dictionaries.w_dec_FD.shape[:2])
+    figures = measure(config, listed.dictionaries.w_dec_FD, alive_SF)
     files.write_json(folder / "summary.json", {_key(*place): estimate.as_dict() for place, estimate in figures.items()})
     columns: dict[str, list[Any]] = {"group": [], "level": [], "figure": [], "value": [], "low": [], "high": [], "null": [], "unit": []}
     for (group, level, figure), e in figures.items():
@@ -44,17 +47,19 @@ def _key(group: str, level: str, figure: str) -> str:
     return f"{group}, {level}: {figure}"
 
 
-def measure(config: Any, w_dec_SFD: np.ndarray) -> dict[tuple[str, str, str], Estimate]:
-    """{(group, level, figure): estimate} for all groups of the world."""
+def measure(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -> dict[tuple[str, str, str], Estimate]:
+    """{(group, level, figure): estimate} for all groups of the world, over the latents that are alive."""
     c, world = config.recovery, config.synthetic
     truth = make_truth(world)
-    unit_SFD = np.asarray(similarity.unit_rows(w_dec_SFD))
-    cosine_SSF = jax.device_get(similarity.all_pairs(w_dec_SFD, block_size=config.stability.block_size)).cosine
+    # Rows of zeros are similar to nothing, so that no latent is matched by a dead one either.
+    alive_SFD = np.where(alive_SF[..., None], w_dec_SFD, 0.0).astype(np.float32)
+    unit_SFD = np.asarray(similarity.unit_rows(alive_SFD))
+    cosine_SSF = jax.device_get(similarity.all_pairs(alive_SFD, block_size=config.stability.block_size)).cosine
     group_SF = recovery.group_of_latents(truth, unit_SFD)
     atoms = recovery.atom_recovery(truth, unit_SFD, c.found)
     out: dict[tuple[str, str, str], Estimate] = {}
     for g, name in enumerate(group_names(world.blocks)):
-        in_group_SF = group_SF == g
+        in_group_SF = (group_SF == g) & alive_SF
         rank = world.rank if g else _free_rank(config)
         latent, subspace = (functools.partial(_put, out, name, level) for level in (LATENT, SUBSPACE))
         _latent_figures(config, latent, unit_SFD, cosine_SSF, in_group_SF, rank, atoms, g)

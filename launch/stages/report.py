@@ -16,7 +16,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     folder = workdir / "report"
     results = Results(workdir)
     decided = claims.decide(results, config.claims)
-    on = f"{config.subject}, {len(config.seed_list)} seeds, F={config.sae.n_features}"
+    s = results.summary["stability"]
+    on = f"{s['saes']['of']}, {len(s['seeds'])} {s['saes']['kind']} SAEs, F={s['saes']['n_features']}"
     files.write_bytes(folder / "claims.md", claims.as_markdown(decided, on).encode())
     files.write_json(
         folder / "summary.json", {"claims": {c.name: {"holds": c.holds, "because": c.because, "measured": c.measured} for c in decided}}

@@ -56,6 +56,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     summary |= _counts(labels_SF, strata_SF == reappearance.LIVE)
     summary |= {
         "seeds": list(seeds),
+        "saes": _about(listed),
         "frozen_seeds": list(listed.frozen),
         "null_models": null_models,
         "evaluation_rows": 0 if evaluation is None else evaluation.rows,
@@ -70,6 +71,21 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     if curve:
         outputs.append(write_table(folder / "tokens_curve.parquet", curve))
     return outputs
+
+
+def _about(listed: DictionaryList) -> dict[str, Any]:
+    """What was measured, for people: from the files, and from what their list says of their training."""
+    d, hook, training = listed.dictionaries, listed.hook, listed.training
+    place = f" after layer {hook['layer']} ({hook['site']})" if hook.get("layer") is not None and "site" in hook else ""
+    return {
+        "kind": training.get("variant", d.architecture),
+        "n_features": d.w_dec_FD.shape[1],
+        "k": training.get("k", d.k) or None,
+        "of": f"{hook.get('path', hook.get('model', 'an unnamed model'))}{place}",
+        "training": f"they differ in {training['differ_in']} and saw {training['tokens']:,} tokens each"
+        if {"differ_in", "tokens"} <= training.keys()
+        else "",
+    }
 
 
 def _batches(acts_ND: np.ndarray, name: str) -> Iterator[np.ndarray]:
@@ -96,8 +112,9 @@ def _null_models(listed: DictionaryList, c: Any) -> tuple[dict[str, Any], np.nda
         cosine_SSF = jax.device_get(similarity.all_pairs(turned, block_size=c.block_size)).cosine
         draws.append(_null_figures(cosine_SSF, c))
     models = {"haar rotation": {name: float(np.mean([d_[name] for d_ in draws])) for name in NULL_FIGURES}}
-    if listed.snapshots and listed.snapshots[0][0] == 0:
-        untrained = listed.snapshot(listed.snapshots[0][1])
+    untrained = listed.snapshot(listed.snapshots[0][1]) if listed.snapshots and listed.snapshots[0][0] == 0 else None
+    # With one initialisation for all the untrained ones are equal by construction, which is no null.
+    if untrained is not None and (untrained.w_dec_FD[0] != untrained.w_dec_FD[1]).any():
         cosine = jax.device_get(similarity.all_pairs(untrained.w_dec_FD, block_size=c.block_size)).cosine
         models["untrained"] = _null_figures(cosine, c)
     models["uniform directions (closed form)"] = {"p": nulls.chance_of_match(c.theta, d, f)}

@@ -1,6 +1,6 @@
 import pytest
 
-from configs import common, default, pretrain_stdlib, quickstart
+from configs import common, default, pretrain_stdlib, quickstart, synthetic
 from launch import config
 from launch.stages import STAGES
 
@@ -11,6 +11,8 @@ from launch.stages import STAGES
         default.get_config,
         quickstart.get_config,
         lambda: quickstart.get_config("tiny"),
+        synthetic.get_config,
+        lambda: synthetic.get_config("tiny"),
         pretrain_stdlib.get_config,
         lambda: pretrain_stdlib.get_config("tiny"),
     ],
@@ -20,7 +22,7 @@ def test_shipped_configs_are_valid(made):
     assert settings.stages and all(stage in STAGES for stage in settings.stages)
 
 
-@pytest.mark.parametrize("module", [default, quickstart, pretrain_stdlib])
+@pytest.mark.parametrize("module", [default, quickstart, synthetic, pretrain_stdlib])
 def test_unknown_arguments_are_refused(module):
     with pytest.raises(ValueError, match="nonsense"):
         module.get_config("nonsense")
@@ -45,7 +47,8 @@ CASES = [
     ("subspace.ranks", (0, 16), "subspace.ranks"),
     ("seeds", (1,), "at least 2 seeds"),
     ("seeds", (3, 3), "distinct"),
-    ("seeds", (-1, 2), "not negative"),
+    ("seeds", (-1, 2), "distinct seeds from 0"),
+    ("seeds", (0, 2**32), "distinct seeds from 0"),
     ("data_seed", -2, "data_seed"),
     ("init_seed", -2, "init_seed"),
     ("sweep.lr", (0.0,), "sweep.lr.*above 0"),
@@ -82,6 +85,19 @@ def test_a_field_too_many_or_too_few_is_named():
     del c.train.lr
     with pytest.raises(ValueError, match="config.train.lr is missing"):
         config.validated(c)
+
+
+def test_what_only_some_variants_can_is_refused_for_the_others():
+    c = common.study()
+    c.train.export_sparsify, c.sae.variant = True, "gated"
+    with pytest.raises(ValueError, match="train.export_sparsify=True: sparsify's format holds topk"):
+        config.validated(c)
+    c = common.study()
+    c.sae.variant, c.sweep.sparsity, c.stages = "l1", (1.0, 2.0), ("activations", "train")
+    with pytest.raises(ValueError, match=r"sweep.sparsity=.*sae.control_rate=0"):
+        config.validated(c)
+    c.sae.control_rate = c.sae.control_gain = 0.0
+    assert config.validated(c).sweep.sparsity == (1.0, 2.0)
 
 
 def test_wrong_types_are_named():

@@ -19,13 +19,13 @@ def write(folder, frozen=()):
         entries.append({"seed": seed, "path": f"seed-{seed}", "format": "saelens", "frozen_at_step": 5 if seed in frozen else None})
     stacked.save(folder / "start.safetensors", DICTIONARIES)
     path = epath.Path(folder) / "dictionaries.json"
-    dictionary_list.write(path, HOOK, entries, [{"tokens": 0, "paths": ["start.safetensors"]}])
+    dictionary_list.write(path, HOOK, {"variant": "topk", "k": 4}, entries, [{"tokens": 0, "paths": ["start.safetensors"]}])
     return path
 
 
 def test_all_come_back_in_order(tmp_path):
     listed = dictionary_list.load(write(tmp_path))
-    assert listed.seeds == (4, 7, 9) and listed.frozen == () and listed.hook == HOOK
+    assert listed.seeds == (4, 7, 9) and listed.frozen == () and listed.hook == HOOK and listed.training["variant"] == "topk"
     assert (listed.dictionaries.w_dec_FD == DICTIONARIES.w_dec_FD).all()
 
 

@@ -189,10 +189,24 @@ def test_saes_from_elsewhere_are_measured_without_activations(finished, tmp_path
     here, there = Results(tmp_path), Results(workdir)
     assert here.figure("stability.mean_p_all") == there.figure("stability.mean_p_all")
     assert here.figure("stability.mmcs") == there.figure("stability.mmcs")
-    assert "No activations were given" in done.stdout and (tmp_path / "report" / "index.html").exists()
+    assert "No activations were given" in done.stdout
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "3 topk SAEs, F = 64, K = 4, on models/stdlib-neox-4x128 after layer 1 (resid_post); they differ in initialisation" in page
+    assert "3 topk SAEs, F=64" in (tmp_path / "report" / "claims.md").read_text()
     assert launch(tmp_path / "none", *flags[:1], "--config.stability.dictionaries=/nowhere.json").stderr.startswith(
         "error: no list of dictionaries at"
     )
+    assert "is a folder: name the list" in launch(tmp_path / "none", *flags[:1], f"--config.stability.dictionaries={tmp_path}").stderr
+
+
+def test_a_cell_of_a_sweep_is_measured_in_the_workdir_that_trained_it(tmp_path):
+    trained = launch(tmp_path, "--config.stages=('activations', 'train')", "--config.sweep.k=2,4", "--config.train.tokens=6000")
+    assert trained.returncode == 0 and "k=2" in trained.stdout, trained.stderr
+    cell = f"--config.stability.dictionaries={tmp_path / 'train' / 'cells' / 'k=2' / 'dictionaries.json'}"
+    done = launch(tmp_path, "--config.stages=('stability', 'subspace', 'report')", cell)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "3 topk SAEs, F = 64, K = 2," in page and 'id="training"' not in page
 
 
 def test_the_typo_of_a_first_run_does_not_lock_the_workdir(tmp_path):

@@ -243,6 +243,15 @@ def test_the_arms_of_the_seed_factorial(study, arm, same, capsys):
     )
 
 
+def test_one_initialisation_for_all_is_no_null(study):
+    """The untrained SAEs of the order arm are equal: as a null they would say that all of p̂ is chance."""
+    settings, folder = study(init_seed=3, data_seed=-1, seeds=(3,))
+    stability.run(settings, folder.parent)
+    summary = files.read_json(folder.parent / "stability" / "summary.json")
+    assert "untrained" not in summary["null_models"] and summary["mean_p_all"]["null"] < 0.9
+    assert summary["saes"]["training"].startswith("they differ in order of activations and saw 6,400 tokens")
+
+
 def test_each_is_given_its_order_and_half(stores, tmp_path):
     c = quickstart.get_config("tiny")
     c.data_seed, c.train.halves, c.seeds = -1, True, (4, 7, 9)

@@ -41,7 +41,8 @@ def value(figures, *place):
 
 
 def test_the_truth_is_found_in_every_sense(settings):
-    got = stage.measure(settings, dictionaries(settings, turn=False))
+    w = dictionaries(settings, turn=False)
+    got = stage.measure(settings, w, np.ones(w.shape[:2], bool))
     for group in ("free", "block"):
         for figure in ("atoms found at 0.9", "atoms found one to one at 0.9", "p̂ at 0.9", "p̂ at 0.7", "PW-MCC"):
             assert value(got, group, "latents", figure) == pytest.approx(1.0, abs=1e-5), (group, figure)
@@ -51,7 +52,8 @@ def test_the_truth_is_found_in_every_sense(settings):
 
 
 def test_turned_inside_the_block_the_span_is_found_and_the_atoms_by_chance(settings):
-    got = stage.measure(settings, dictionaries(settings, turn=True))
+    w = dictionaries(settings, turn=True)
+    got = stage.measure(settings, w, np.ones(w.shape[:2], bool))
     assert value(got, "free", "latents", "atoms found at 0.9") == 1.0
     for which in ("all its latents", "its unstable latents"):
         for what in ("overlap with the planted one", "overlap between seeds"):
@@ -64,6 +66,19 @@ def test_turned_inside_the_block_the_span_is_found_and_the_atoms_by_chance(setti
     assert abs(p.value - p.null) < 4 * (p.null * (1 - p.null) / (6 * 24)) ** 0.5  # 6 ordered pairs of 24 latents
     assert got["block", "latents", "PW-MCC"].value == pytest.approx(got["block", "latents", "PW-MCC"].null, abs=0.1)
     assert value(got, "block", "latents", "atoms found at 0.9") < 0.2
+
+
+def test_dead_latents_are_neither_counted_nor_matched(settings):
+    """Truth and a dead copy of rubbish beside it: the same figures as of the truth alone."""
+    w = dictionaries(settings, turn=False)
+    rubbish = np.random.default_rng(9).normal(size=w.shape).astype(np.float32)
+    alive = np.concatenate([np.ones(w.shape[:2], bool), np.zeros(w.shape[:2], bool)], axis=1)
+    alone = stage.measure(settings, w, np.ones(w.shape[:2], bool))
+    beside = stage.measure(settings, np.concatenate([w, rubbish], axis=1), alive)
+    for place, estimate in alone.items():
+        assert beside[place].value == pytest.approx(estimate.value, abs=1e-5), place
+    swapped = stage.measure(settings, np.concatenate([rubbish, w], axis=1), ~alive)
+    assert swapped["free", "latents", "p̂ at 0.9"].value == pytest.approx(1.0)
 
 
 def test_latents_belong_to_the_block_that_holds_them():
