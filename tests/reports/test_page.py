@@ -11,6 +11,7 @@ def test_text_from_outside_cannot_become_markup():
     example = page.Example(0, 1, "stable", bad, bad, [(1.0, Context(bad, bad, bad, bad))])
     claim = Claim(bad, bad, bad, bad, bad)
     summary = {"seeds": [0, 1], "epsilon": 0.05, "theta": 0.7, "confidence": 0.95, "evaluation_rows": 5}
+    summary["saes"] = {"kind": bad, "n_features": 3, "k": 2, "of": bad, "training": bad}
     row = dict.fromkeys(("name", "value", "null", "n", "unit", "meaning"), bad)
     shown = page.template().render(
         title=bad, vega="", figures=[{"name": "a", "title": bad, "sentence": bad, "spec": page._script_json({"x": bad})}], rows=[row],
