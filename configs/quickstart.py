@@ -5,20 +5,20 @@ Command:   make quickstart, or
 Argument:  `:tiny` is the same in seconds, for tests; its figures mean nothing.
 
 Measured on two cores of an AMD EPYC (Zen 2), Python 3.11, jax 0.10.2 (November 2026), on the standard library of Python 3.11.7:
-activations 32 s, train 178 s, stability 28 s, subspace 9 s, report 10 s; run again: 3.5 s. Peak memory 1.5 GiB (Python 3.12, jax 0.12.0).
+activations 35 s, train 139 s, stability 29 s, subspace 10 s, report 10 s; with installation 4 min 43 s. Peak memory 1.8 GiB.
 
-  mean p̂ of live features        0.393 [0.379, 0.407]    null < 1e-9
-  stable, unstable share         0.201 [0.176, 0.225], 0.399 [0.374, 0.423]; 821 and 1,630 live features in all seeds
-  split-half difference of p̂     0.861 [0.845, 0.877]    null 0
-  MMCS                           0.668 [0.663, 0.673]    null 0.266
-  firing rate, stable/unstable   4.91 [3.86, 6.25]       null 1
-  subspace overlap, unstable     0.566 [0.553, 0.580]    strongest null 0.467 (random live features), r = 16, n = 197
-  effective rank / D at n = 92   unstable 0.508 [0.504, 0.512], stable 0.604 [0.600, 0.608], random 0.577
-  explained variance, L0, dead   0.860, 16, 0.07 %
+  mean p̂ of live features        0.392 [0.381, 0.403]    null < 1e-9
+  stable, unstable share         0.210 [0.199, 0.221], 0.403 [0.386, 0.420]; 858 and 1,648 live features in all seeds
+  split-half difference of p̂     0.869 [0.856, 0.882]    null 0
+  MMCS                           0.666 [0.662, 0.670]    null 0.266
+  firing rate, stable/unstable   4.43 [3.93, 4.99]       null 1
+  subspace overlap, unstable     0.589 [0.566, 0.611]    strongest null 0.478 (random live features), r = 16, n = 201
+  effective rank / D at n = 98   unstable 0.529 [0.526, 0.532], stable 0.636 [0.634, 0.638], random 0.601
+  explained variance, L0, dead   0.859, 16, 0.05 %
 
 p̂ still changes by +0.047 at the last doubling of tokens: far from a plateau, so claims about unstable features stay undecided.
 
-With another variant (`--config.sae.variant=…`), measured like the above; L0 is the range over seeds on 32,768 held-out rows:
+With another variant (`--config.sae.variant=…`); measured the same day before rows of a window were keyed anew, so in another order of the data; L0 is the range over seeds on 32,768 held-out rows:
 
   variant      explained variance   L0               mean p̂, live            dead     p̂ at the last doubling
   topk         0.859                16               0.389 [0.379, 0.400]    0.05 %   +0.047
