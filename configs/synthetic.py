@@ -2,6 +2,17 @@
 
 Command:   python -m launch.main --config=configs/synthetic.py --workdir=runs/synthetic
 Argument:  `:tiny` is the same in seconds, for tests; its figures mean nothing.
+
+What should be seen: free atoms are found one by one in every seed; atoms of the block are not, and its latents differ between seeds, but the
+plane that they span is the planted one.
+
+Measured on two busy cores of an AMD EPYC, Python 3.11, jax 0.10.2 (November 2026): 18 minutes of training; on a quiet machine it was not timed.
+8 seeds; latents that fire, means over seeds; chance in brackets.
+
+  explained variance 0.865, dead latents 41 %
+  free atoms: found at cosine 0.9: 100 %, p̂(0.9) = 1.000 (256 latents)
+  block: 123 latents, atoms found 9.9 %, p̂(0.9) = 0.074, p̂(0.7) = 0.477 [closed form, 123 latents in rank 24: 0.006]
+  top-24 plane of latents with p̂(0.7) < 0.5: overlap between seeds 0.991, with the planted plane 0.996 [random planes 0.19]
 """
 
 import ml_collections

@@ -45,8 +45,9 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
             state = _train(config, of_round, name, source, plan["width"], WallTimes(workdir / "wall_times.jsonl"))
             export.finish_round(config, of_round, state, source.hook, held_out_ND)
             del state
-        if (of_round.folder / "checkpoints").exists() and jax.process_index() == 0:
-            (of_round.folder / "checkpoints").rmtree()  # exported: nobody goes on from them, and they are four times as large
+        for name in ("checkpoints", "checkpoints_sha256"):  # exported: nobody goes on from them, and they are four times as large
+            if (of_round.folder / name).exists() and jax.process_index() == 0:
+                (of_round.folder / name).rmtree()
     return export.finish(config, folder, of_rounds, source.hook)
 
 
