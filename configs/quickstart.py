@@ -18,15 +18,15 @@ activations 35 s, train 139 s, stability 29 s, subspace 10 s, report 10 s; with 
 
 p̂ still changes by +0.047 at the last doubling of tokens: far from a plateau, so claims about unstable features stay undecided.
 
-With another variant (`--config.sae.variant=…`); measured the same day before rows of a window were keyed anew, so in another order of the data; L0 is the range over seeds on 32,768 held-out rows:
+With another variant (`--config.sae.variant=…`; times not comparable, the machine was busy); L0 is the range over seeds on 32,768 held-out rows:
 
   variant      explained variance   L0               mean p̂, live            dead     p̂ at the last doubling
-  topk         0.859                16               0.389 [0.379, 0.400]    0.05 %   +0.047
-  batchtopk    0.870                15.90 to 15.97   0.407 [0.390, 0.423]    0.17 %   +0.050
-  matryoshka   0.835                15.85 to 15.98   0.304 [0.285, 0.323]    2.1 %    +0.057
-  jumprelu     0.870                15.86 to 15.92   0.525 [0.513, 0.537]    0.37 %   +0.090
-  gated        0.860                15.82 to 15.94   0.453 [0.439, 0.468]    0        +0.079
-  l1           0.795                15.93 to 16.02   0.799 [0.787, 0.811]    0        +0.076
+  topk         0.859                16               0.392 [0.381, 0.403]    0.05 %   +0.047
+  batchtopk    0.870                15.86 to 16.05   0.416 [0.399, 0.433]    0.15 %   +0.053
+  matryoshka   0.836                15.89 to 16.07   0.314 [0.299, 0.329]    1.4 %+0.067
+  jumprelu     0.869                15.82 to 15.92   0.527 [0.511, 0.543]    0.44 %   +0.086
+  gated        0.860                15.84 to 15.96   0.453 [0.440, 0.466]    0        +0.076
+  l1           0.796                15.94 to 16.04   0.816 [0.811, 0.822]    0        +0.085
 
 All aim at L0 = 16; explained variance differs, so p̂ is not compared at equal reconstruction, and none is on a plateau.
 """
