@@ -23,7 +23,7 @@ With another variant (`--config.sae.variant=…`; times not comparable, the mach
   variant      explained variance   L0               mean p̂, live            dead     p̂ at the last doubling
   topk         0.859                16               0.392 [0.381, 0.403]    0.05 %   +0.047
   batchtopk    0.870                15.86 to 16.05   0.416 [0.399, 0.433]    0.15 %   +0.053
-  matryoshka   0.836                15.89 to 16.07   0.314 [0.299, 0.329]    1.4 %+0.067
+  matryoshka   0.836                15.89 to 16.07   0.314 [0.299, 0.329]    1.4 %    +0.067
   jumprelu     0.869                15.82 to 15.92   0.527 [0.511, 0.543]    0.44 %   +0.086
   gated        0.860                15.84 to 15.96   0.453 [0.440, 0.466]    0        +0.076
   l1           0.796                15.94 to 16.04   0.816 [0.811, 0.822]    0        +0.085

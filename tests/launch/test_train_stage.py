@@ -80,9 +80,11 @@ def test_rounds_in_turn_give_what_all_at_once_give(study):
 
 
 def test_finished_rounds_are_not_trained_again(study, monkeypatch):
-    study("w", train__seeds_at_once=2)
+    _, folder = study("w", train__seeds_at_once=2)
+    before = [weights(folder, s) for s in range(5)]
     monkeypatch.setattr(train, "_train", lambda *a: pytest.fail("trained again"))
     study("w", train__seeds_at_once=2)
+    assert [weights(folder, s) for s in range(5)] == before
 
 
 def test_a_sweep_is_one_round_and_each_cell_a_study_of_its_own(study, capsys):
