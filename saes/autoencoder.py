@@ -1,6 +1,6 @@
 """What the variants share: four arrays, unit decoder rows, and what a loss tells the step."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -65,6 +65,12 @@ def pre_activations(params: Params, x_BD: Float[Array, "B D"]) -> Float[Array, "
 
 def decode(params: Params, z_BF: Float[Array, "B F"]) -> Float[Array, "B D"]:
     return z_BF @ params.w_dec_FD + params.b_dec_D
+
+
+def in_raw_units(params: Any, scale: float) -> dict[str, Leaf]:
+    """What every variant's `Dictionary` for raw activations has in common, where training saw `scale`·x: biases are divided by the
+    scale, weights stay."""
+    return {"w_enc_DF": params.w_enc_DF, "w_dec_FD": params.w_dec_FD, "b_dec_D": params.b_dec_D / scale}
 
 
 def parts(x_BD: Array, error_BD: Array, z_BF: Array, penalty: Array) -> LossParts:

@@ -47,10 +47,8 @@ def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dict
     """JumpReLU with the threshold learned along training, for raw activations (training saw `scale`·x)."""
     del k
     return Dictionary(
-        w_enc_DF=params.w_enc_DF,
+        **autoencoder.in_raw_units(params, scale),
         b_enc_F=params.b_enc_F / scale,
-        w_dec_FD=params.w_dec_FD,
-        b_dec_D=params.b_dec_D / scale,
         threshold_F=(threshold[..., None] + 0.0 * params.b_enc_F) / scale,
         architecture="jumprelu",
     )

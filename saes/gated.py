@@ -61,10 +61,8 @@ def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dict
     """For raw activations, where training saw `scale`·x."""
     del k, threshold
     return Dictionary(
-        w_enc_DF=params.w_enc_DF,
+        **autoencoder.in_raw_units(params, scale),
         b_enc_F=params.b_gate_F / scale,
-        w_dec_FD=params.w_dec_FD,
-        b_dec_D=params.b_dec_D / scale,
         r_mag_F=params.r_mag_F,
         b_mag_F=params.b_mag_F / scale,
         architecture="gated",

@@ -39,10 +39,8 @@ def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dict
     """For raw activations x, where training saw `scale`·x: biases are divided by the scale, weights stay."""
     del threshold
     return Dictionary(
-        w_enc_DF=params.w_enc_DF,
+        **autoencoder.in_raw_units(params, scale),
         b_enc_F=params.b_enc_F / scale,
-        w_dec_FD=params.w_dec_FD,
-        b_dec_D=params.b_dec_D / scale,
         architecture="topk",
         k=k,
     )
