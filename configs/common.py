@@ -29,6 +29,7 @@ def synthetic_study() -> ml_collections.ConfigDict:
     world.block_rank = 24  # dimensions of each; 0: the whole space
     world.block_atoms = 384  # unit atoms in each
     world.block_active = 4  # of them in every token
+    world.block_presence = 1.0  # share of tokens that hold them; in the others free atoms take their place
     world.block_magnitude = 0.7  # factor on their codes
     world.orthogonal = True  # free atoms are orthogonal to the blocks; False: anywhere
     world.zipf = 0.0  # exponent of the firing law inside a group; 0: uniform
@@ -40,10 +41,42 @@ def synthetic_study() -> ml_collections.ConfigDict:
     c.recovery = recovery = ml_collections.ConfigDict()
     recovery.found = 0.9  # cosine from which an atom counts as found
     recovery.theta = 0.7  # cosine from which latents of two seeds count as the same
+    recovery.tie = 0.005  # explained variances closer than this are equal (verdicts)
     recovery.unstable_below = 0.5  # latents with p̂ at theta below this are the unstable ones
     c.sae.n_features, c.sae.k = 640, 10
+    c.sae.aux_units, c.sae.aux_k = "error", 320  # the paper's formula; all dead features at once, which is cheaper than to choose
     c.sae.dead_after_tokens = 200 * 512
     c.train.tokens = 6000 * 512
     c.train.lr = 1e-3
     c.train.clip_norm = 1e9  # none
+    c.train.warmup_fraction = c.train.decay_fraction = 0.0  # none
     return c
+
+
+def synthetic_grid() -> ml_collections.ConfigDict:
+    """A study of many small worlds: half the reference world's size in every respect, so a cell takes a fraction of its time."""
+    c = synthetic_study()
+    c.stages = ("grid", "verdicts", "report")
+    world = c.synthetic
+    world.width, world.free_atoms, world.free_active = 64, 128, 3
+    world.block_rank, world.block_atoms, world.block_active = 12, 192, 2
+    c.sae.n_features, c.sae.k = 320, 5
+    c.sae.aux_units, c.sae.aux_k = "variance", 0  # dead latents are revived
+    c.sae.dead_after_tokens = 200 * 256
+    c.train.batch_size, c.train.tokens, c.train.eval_rows, c.train.snapshots = 256, 6000 * 256, 8192, 2
+    c.train.warmup_fraction, c.train.decay_fraction = 0.05, 0.2  # final losses are compared: without the noise of a full step
+    c.cells = ml_collections.ConfigDict()  # name: what it changes in synthetic, sae and train; at: its coordinates in a phase diagram
+    c.starts = ("random", "truth")  # "truth": atoms as decoder rows, the encoder fitted to their codes
+    c.reference = ""  # the cell shown with fewer seeds, and from both starts; "": none
+    c.contrasts = ()  # (what differs, cell, cell): figures of the first less those of the second
+    return c
+
+
+def tiny_grid(c: ml_collections.ConfigDict) -> None:
+    """Makes a grid small enough for tests."""
+    world = c.synthetic
+    world.width, world.free_atoms, world.free_active, world.block_rank, world.block_atoms, world.block_active = 24, 16, 2, 3, 12, 2
+    c.seeds = (3,)
+    c.sae.n_features, c.sae.k, c.sae.dead_after_tokens = 28, 4, 5000
+    c.train.tokens, c.train.batch_size, c.train.steps_per_dispatch, c.train.checkpoint_every = 30_000, 64, 8, 80
+    c.train.eval_rows = 1024

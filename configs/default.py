@@ -39,6 +39,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     # topk, batchtopk, matryoshka
     sae.aux_k = 0  # dead features modelling the residual; 0: half the width (Gao et al. 2024)
     sae.aux_weight = 1 / 32  # of the auxiliary loss (Gao et al. 2024)
+    sae.aux_units = "variance"  # "variance": both errors as shares of what they are held against (Gao et al.'s code); "error": as they are
     sae.dead_after_tokens = 200_000  # dead in training after so many tokens without firing; 10 M in runs of 1 B
     sae.threshold_decay = 0.999  # batchtopk, matryoshka: of the moving average that becomes the threshold for inference
     sae.prefix_fractions = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32)  # matryoshka: groups, as shares of F (Bussmann et al. 2025)

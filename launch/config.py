@@ -6,219 +6,29 @@ fields must agree: `validated` refuses a field too many or too few.
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from typing import Any, ClassVar
 
 import ml_collections
 
+from launch.sections import Claims, LanguageModel, ModelCard, Pretrain, Report, Source, Stability, Subspace, Sweep, check
 from saes.config import SAEConfig, TrainConfig
 from saes.variants import variant
-from synthetic.config import WorldConfig
-
-
-def _check(ok: bool, field: str, value: Any, rule: str) -> None:
-    if not ok:
-        raise ValueError(f"config.{field}={value!r}: {rule}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Where text and activations come from; see `configs/default.py` for the meaning of fields."""
-
-    root: str
-    context_length: int
-    tokens: int
-    eval_tokens: int
-    layer: int
-    site: str
-    dtype: str
-    batch_size: int
-    shard_contexts: int
-
-    def __post_init__(self):
-        _positive(self, "source", "context_length", "tokens", "eval_tokens", "batch_size", "shard_contexts")
-        _check(
-            self.shard_contexts % self.batch_size == 0, "source.shard_contexts", self.shard_contexts,
-            f"must be a multiple of source.batch_size={self.batch_size}",
-        )  # fmt: skip
-        _check(self.layer >= 0, "source.layer", self.layer, "layers count from 0")
-        _check(self.site == "resid_post", "source.site", self.site, "only 'resid_post' is captured so far")
-        _check(self.dtype in ("float32", "bfloat16"), "source.dtype", self.dtype, "'float32' or 'bfloat16'")
-
-
-@dataclasses.dataclass(frozen=True)
-class Pretrain:
-    """The embedded language model and its training."""
-
-    vocab_size: int
-    width: int
-    n_layers: int
-    n_heads: int
-    mlp_width: int
-    max_positions: int
-    rotary_fraction: float
-    context_length: int
-    batch_size: int
-    steps: int
-    lr: float
-    final_lr_fraction: float
-    warmup_steps: int
-    weight_decay: float
-    clip_norm: float
-    seed: int
-    steps_per_dispatch: int
-    checkpoint_every: int
-    eval_every: int
-
-    def __post_init__(self):
-        _positive(
-            self, "pretrain", "vocab_size", "width", "n_layers", "n_heads", "mlp_width", "max_positions", "context_length",
-            "batch_size", "steps", "lr", "warmup_steps", "clip_norm", "steps_per_dispatch", "checkpoint_every", "eval_every",
-        )  # fmt: skip
-        _check(self.width % self.n_heads == 0, "pretrain.n_heads", self.n_heads, f"must divide the width {self.width}")
-        rotary = self.width // self.n_heads * self.rotary_fraction
-        _check(
-            0 < self.rotary_fraction <= 1 and rotary % 2 == 0, "pretrain.rotary_fraction", self.rotary_fraction,
-            "must rotate an even number of a head's dimensions",
-        )  # fmt: skip
-        _check(self.context_length <= self.max_positions, "pretrain.context_length", self.context_length, "longer than max_positions")
-        _check(0 <= self.final_lr_fraction <= 1, "pretrain.final_lr_fraction", self.final_lr_fraction, "between 0 and 1")
-        _check(self.weight_decay >= 0, "pretrain.weight_decay", self.weight_decay, "must not be negative")
-        for field in ("steps", "checkpoint_every", "eval_every"):
-            value = getattr(self, field)
-            _check(
-                value % self.steps_per_dispatch == 0,
-                f"pretrain.{field}",
-                value,
-                f"must be a multiple of steps_per_dispatch={self.steps_per_dispatch}",
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelCard:
-    """Where the finished model goes."""
-
-    export_to: str
-    discount: float
-
-    def __post_init__(self):
-        _check(0 < self.discount < 1, "model_card.discount", self.discount, "between 0 and 1")
+from synthetic.config import Recovery, WorldConfig, common_shape
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretraining:
     """Settings of a config whose stages make a language model."""
 
-    STAGES: ClassVar = ("tokenizer", "pretrain", "model_card")
+    STAGES: ClassVar[tuple[str, ...]] = ("tokenizer", "pretrain", "model_card")
 
     stages: tuple[str, ...]
     source: Source
     pretrain: Pretrain
     model_card: ModelCard
-
-
-@dataclasses.dataclass(frozen=True)
-class LanguageModel:
-    """The model whose activations are studied: a folder in Hugging Face layout."""
-
-    path: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Stability:
-    """How reappearance is measured."""
-
-    dictionaries: str
-    theta: float
-    epsilon: float
-    confidence: float
-    block_size: int
-    rare_firings: int
-    null_draws: int
-    top_rows: int
-    curve_rows: int
-
-    def __post_init__(self):
-        _check(0 < self.theta <= 1, "stability.theta", self.theta, "a cosine in (0, 1]")
-        _check(0 <= self.epsilon < 0.5, "stability.epsilon", self.epsilon, "must be in [0, 0.5)")
-        _check(0 < self.confidence < 1, "stability.confidence", self.confidence, "between 0 and 1")
-        _positive(self, "stability", "block_size", "rare_firings", "null_draws", "top_rows", "curve_rows")
-
-
-@dataclasses.dataclass(frozen=True)
-class Subspace:
-    """How subspaces of feature sets are compared."""
-
-    ranks: tuple[int, ...]
-    headline_rank: int
-    subsamples: int
-    min_features: int
-
-    def __post_init__(self):
-        _positive(self, "subspace", "headline_rank", "subsamples", "min_features")
-        _check(all(r > 0 for r in self.ranks), "subspace.ranks", self.ranks, "must be above 0")
-        _check(self.headline_rank in self.ranks, "subspace.headline_rank", self.headline_rank, f"must be one of ranks={self.ranks}")
-        _check(self.min_features >= 2, "subspace.min_features", self.min_features, "at least 2")
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What the page shows."""
-
-    examples: int
-    contexts: int
-    context_tokens: int
-    png_scale: float
-
-    def __post_init__(self):
-        _positive(self, "report", "examples", "contexts", "context_tokens", "png_scale")
-
-
-@dataclasses.dataclass(frozen=True)
-class Claims:
-    """Decision rules of the claims C1–C7, fixed before the run; see `reports/claims.py`."""
-
-    min_seeds: int
-    min_features: int
-    c1_chance: float
-    c1_difference: float
-    c3_ratio: float
-    c4_excess: float
-    plateau_rise: float
-
-    def __post_init__(self):
-        _positive(self, "claims", "min_seeds", "min_features")
-
-
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """Values along the vmapped axis; every combination is trained with all seeds."""
-
-    lr: tuple[float, ...]
-    k: tuple[int, ...]
-    sparsity: tuple[float, ...]
-
-    def __post_init__(self):
-        for field in ("lr", "k", "sparsity"):
-            values = getattr(self, field)
-            _check(all(v > 0 for v in values) and len(set(values)) == len(values), f"sweep.{field}", values, "distinct values above 0")
-
-    def __bool__(self) -> bool:
-        return bool(self.lr or self.k or self.sparsity)
-
-
-@dataclasses.dataclass(frozen=True)
-class Recovery:
-    """How what was learned is held against a known truth."""
-
-    found: float
-    theta: float
-    unstable_below: float
-
-    def __post_init__(self):
-        for field in ("found", "theta", "unstable_below"):
-            _check(0 < getattr(self, field) <= 1, f"recovery.{field}", getattr(self, field), "above 0 and at most 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,23 +53,23 @@ class _Seeds:
         if len(self.seed_list) < 2:
             raise ValueError(f"config.seeds={self.seeds}: stability compares at least 2 seeds")
         for field in ("init_seed", "data_seed"):
-            _check(-1 <= getattr(self, field) < 2**32, field, getattr(self, field), "-1 (each SAE's by its seed) or a seed for all")
+            check(-1 <= getattr(self, field) < 2**32, field, getattr(self, field), "-1 (each SAE's by its seed) or a seed for all")
         penalised = variant(self.sae.variant).penalised
-        _check(all(k <= self.sae.k for k in self.sweep.k), "sweep.k", self.sweep.k, f"at most sae.k={self.sae.k}, which sets the shapes")
-        _check(
+        check(all(k <= self.sae.k for k in self.sweep.k), "sweep.k", self.sweep.k, f"at most sae.k={self.sae.k}, which sets the shapes")
+        check(
             penalised or not self.sweep.sparsity, "sweep.sparsity", self.sweep.sparsity,
             f"the variant {self.sae.variant!r} has no penalty",
         )  # fmt: skip
-        _check(
+        check(
             not (self.sweep.sparsity and self.sae.controlled), "sweep.sparsity", self.sweep.sparsity,
             "the controller would drive all to the same L0: sae.control_rate=0 and sae.control_gain=0 fix the coefficient",
         )  # fmt: skip
-        _check(
+        check(
             not self.train.export_sparsify or self.sae.variant == "topk", "train.export_sparsify", self.train.export_sparsify,
             "sparsify's format holds topk SAEs alone",
         )  # fmt: skip
         later = [name for name in self.stages if name not in ("activations", "train")]
-        _check(
+        check(
             not (self.sweep and later), "stages", self.stages,
             "a sweep only trains; measure a cell with --config.stability.dictionaries=…/train/cells/<cell>/dictionaries.json",
         )  # fmt: skip
@@ -280,7 +90,7 @@ class _Seeds:
 class Study(_Seeds):
     """Settings of a config whose stages measure stability on a language model."""
 
-    STAGES: ClassVar = ("activations", "train", "stability", "subspace", "report")
+    STAGES: ClassVar[tuple[str, ...]] = ("activations", "train", "stability", "subspace", "report")
 
     source: Source
     lm: LanguageModel
@@ -290,14 +100,14 @@ class Study(_Seeds):
 class SyntheticStudy(_Seeds):
     """Settings of a config whose activations come from a world of known atoms."""
 
-    STAGES: ClassVar = ("train", "stability", "subspace", "recovery", "report")
+    STAGES: ClassVar[tuple[str, ...]] = ("train", "stability", "subspace", "recovery", "report")
 
     synthetic: WorldConfig
     recovery: Recovery
 
     def __post_init__(self):
         super().__post_init__()
-        _check(self.train.data == "activations" and not self.train.halves, "train.data", self.train.data, "a world has no stored rows")
+        check(self.train.data == "activations" and not self.train.halves, "train.data", self.train.data, "a world has no stored rows")
 
     @property
     def subject(self) -> str:
@@ -306,7 +116,60 @@ class SyntheticStudy(_Seeds):
         return f"a synthetic world of width {c.width}: {c.free_atoms} free atoms, {blocks}"
 
 
-Settings = Study | SyntheticStudy | Pretraining
+@dataclasses.dataclass(frozen=True)
+class GridCell:
+    """One world of a grid, with the SAEs trained on it; sections as in the study, with what the cell changes.
+
+    Attributes:
+      name: of its folder.
+      at: its coordinates in a phase diagram, {} if it is in none.
+    """
+
+    name: str
+    at: tuple[tuple[str, float], ...]
+    synthetic: WorldConfig
+    sae: SAEConfig
+    train: TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class GridStudy(SyntheticStudy):
+    """Settings of a config that trains SAEs on many worlds, from random starts and from the truth."""
+
+    STAGES: ClassVar[tuple[str, ...]] = ("grid", "verdicts", "report")
+
+    cells: tuple[GridCell, ...]
+    starts: tuple[str, ...]
+    contrasts: tuple[tuple[str, str, str], ...]
+    reference: str
+
+    def __post_init__(self):
+        super().__post_init__()
+        names = [c.name for c in self.cells]
+        check(bool(names) and len(set(names)) == len(names), "cells", names, "distinct names, at least one")
+        for name in names:
+            check(bool(re.fullmatch(r"[\w %+-]+", name)), "cells", name, "a name of letters, digits, blanks, %, + and -")
+        check(
+            self.starts in (("random",), ("random", "truth")), "starts", self.starts, "('random',) or ('random', 'truth')",
+        )  # fmt: skip
+        check(not self.sweep, "sweep", self.sweep, "cells take its place in a grid")
+        plain = ("topk", "batchtopk", "matryoshka")
+        for c in self.cells:
+            check(c.sae.variant in plain, "sae.variant", c.sae.variant, f"one of {plain}, whose encoders can be fitted to the truth")
+            check(c.train.eval_rows <= 65_536, "train.eval_rows", c.train.eval_rows, "at most 65536 in a grid")
+        for contrast in self.contrasts:
+            check(
+                len(contrast) == 3 and set(contrast[1:]) <= set(names), "contrasts", contrast, f"(what differs, cell, cell) of {names}"
+            )  # fmt: skip
+        check(self.reference in ("", *names), "reference", self.reference, f"one of the cells {names}, or '' for none")
+        common_shape([c.synthetic for c in self.cells])
+
+    @property
+    def subject(self) -> str:
+        return f"{len(self.cells)} synthetic worlds of width {self.synthetic.width}"
+
+
+Settings = Study | SyntheticStudy | GridStudy | Pretraining
 
 
 def validated(config: ml_collections.ConfigDict) -> Any:
@@ -316,17 +179,26 @@ def validated(config: ml_collections.ConfigDict) -> Any:
       ValueError: an unknown stage, a field of a wrong type or out of bounds, or NaN anywhere; names the field.
     """
     stages = tuple(config.get("stages", ()))
-    kind = Pretraining if "pretrain" in config else SyntheticStudy if "synthetic" in config else Study
+    kind: Any = Pretraining if "pretrain" in config else SyntheticStudy if "synthetic" in config else Study
+    if "cells" in config:
+        kind = GridStudy
     if not stages or (wrong := [name for name in stages if name not in kind.STAGES]):
         found = f"{wrong[0]!r}" if stages else "nothing"
         known = repr(kind.STAGES)
         raise ValueError(f'config.stages holds {found}: a part of --config.stages="{known}"')
-    return _from_dict(kind, config.to_dict(), "")
+    values = config.to_dict()
+    if kind is GridStudy:
+        values["cells"] = tuple(_cell(name, change, values) for name, change in values["cells"].items())
+    return _from_dict(kind, values, "")
 
 
-def _positive(section: Any, prefix: str, *names: str) -> None:
-    for name in names:
-        _check(getattr(section, name) > 0, f"{prefix}.{name}", getattr(section, name), "must be above 0")
+def _cell(name: str, change: dict[str, Any], study: dict[str, Any]) -> GridCell:
+    """The study's sections with what the cell changes in them."""
+    sections = {"synthetic": WorldConfig, "sae": SAEConfig, "train": TrainConfig}
+    if unknown := change.keys() - sections.keys() - {"at"}:
+        raise ValueError(f"config.cells.{name}.{min(unknown)} is no section: at, synthetic, sae or train")
+    of = {s: _from_dict(cls, study[s] | change.get(s, {}), f"cells.{name}.{s}.") for s, cls in sections.items()}
+    return GridCell(name, tuple((axis, float(value)) for axis, value in change.get("at", {}).items()), **of)
 
 
 def _from_dict(cls: Any, values: dict[str, Any], prefix: str) -> Any:
@@ -339,20 +211,20 @@ def _from_dict(cls: Any, values: dict[str, Any], prefix: str) -> Any:
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _from_dict(hint, value, f"{name}.")
+        return _from_dict(hint, value, f"{name}.") if isinstance(value, dict) else value
     if typing.get_origin(hint) is tuple:
         inner = typing.get_args(hint)[0]
-        _check(isinstance(value, list | tuple), name, value, "must be a tuple")
+        check(isinstance(value, list | tuple), name, value, "must be a tuple")
         return tuple(_convert(inner, v, name) for v in value)
     if isinstance(hint, types.UnionType) and value is None:
         return None
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    _check(
+    check(
         isinstance(value, hint) and not (isinstance(value, bool) and hint is int),
         name,
         value,
         f"must be of type {getattr(hint, '__name__', hint)}",
     )
-    _check(not isinstance(value, float) or math.isfinite(value), name, value, "must be a finite number")
+    check(not isinstance(value, float) or math.isfinite(value), name, value, "must be a finite number")
     return value

@@ -9,7 +9,8 @@ from etils import epath
 
 from launch import dictionary_list, roster, signals
 from launch.roster import Cell, Member
-from saes.dictionary import Dictionary
+from launch.sources import Source
+from saes.dictionary import Dictionary, first_features
 from saes.evaluation import evaluate
 from saes.formats import saelens, sparsify, stacked
 from saes.step import TrainState
@@ -47,7 +48,7 @@ def save_snapshot(config: Any, of_round: Round, state: TrainState, tokens: int) 
         stacked.save(chunk.snapshot(of_round.folder, tokens), _dictionaries(config, of_round, state, chunk))
 
 
-def finish_round(config: Any, of_round: Round, state: TrainState, hook: dict[str, Any], held_out_ND: np.ndarray) -> None:
+def finish_round(config: Any, of_round: Round, state: TrainState, source: Source) -> None:
     """Exports every SAE of the round and evaluates it on held-out activations; `finished.json` is written last."""
     frozen_at = np.asarray(jax.device_get(state.frozen_at))
     cells = roster.cells(config)
@@ -56,15 +57,15 @@ def finish_round(config: Any, of_round: Round, state: TrainState, hook: dict[str
     for chunk in _chunks(of_round):
         dictionaries = _dictionaries(config, of_round, state, chunk)
         with jax.default_matmul_precision("highest"):
-            evaluation = evaluate(jax.device_put(dictionaries), _batches(held_out_ND), 1)
+            evaluation = evaluate(jax.device_put(dictionaries), _batches(source.held_out(cells[chunk.cell].world)), 1)
         for i, place in enumerate(chunk.places):
             signals.raise_if_stop_requested("train: exported SAEs are kept")
             member = of_round.members[place]
             one = jax.tree.map(lambda a, i=i: a[i], dictionaries)
             home = _home(folder, cells[chunk.cell])
-            saelens.save(home / "sae" / f"seed-{member.seed}", one, _metadata(config, member, hook))
+            saelens.save(home / "sae" / f"seed-{member.seed}", one, _metadata(config, member, source.hook))
             if config.train.export_sparsify:
-                sparsify.save(_sparsify(home, hook, member.seed), one)
+                sparsify.save(_sparsify(home, source.hook, member.seed), one)
             records.append(
                 {
                     "cell": chunk.cell,
@@ -145,8 +146,9 @@ def _dictionaries(config: Any, of_round: Round, state: TrainState, chunk: Chunk)
     """Those of a chunk for raw activations, copied to the host (the state's buffers will be donated)."""
     places = np.asarray(chunk.places)
     params, threshold = jax.tree.map(lambda a: np.array(a[places]), (state.params, state.control.threshold))
-    k = roster.cells(config)[chunk.cell].k
-    return jax.tree.map(np.asarray, variant(config.sae.variant).to_dictionary(params, of_round.scale, k, threshold))
+    cell = roster.cells(config)[chunk.cell]
+    found = jax.tree.map(np.asarray, variant(config.sae.variant).to_dictionary(params, of_round.scale, cell.k, threshold))
+    return first_features(found, cell.n_features) if cell.n_features else found
 
 
 def _home(folder: epath.Path, cell: Cell) -> epath.Path:

@@ -12,12 +12,18 @@ class Cell(NamedTuple):
     Attributes:
       name: its folder below `train/cells`; "" where nothing is swept.
       lr, k, sparsity: as `saes.autoencoder.Knobs`.
+      world: its place among the source's worlds.
+      n_features: features that its dictionaries have; 0: all of the config's.
+      start: "random" or "truth".
     """
 
     name: str
     lr: float
     k: int
     sparsity: float
+    world: int = 0
+    n_features: int = 0
+    start: str = "random"
 
 
 class Member(NamedTuple):
@@ -29,6 +35,7 @@ class Member(NamedTuple):
       init_seed: of its initialisation.
       order_seed: of the order of its activations.
       half: of the documents that it sees, None: all.
+      world: whose tokens it sees.
     """
 
     cell: int
@@ -36,20 +43,35 @@ class Member(NamedTuple):
     init_seed: int
     order_seed: int
     half: int | None
+    world: int = 0
 
 
 def cells(config: Any) -> list[Cell]:
-    """The product of `config.sweep`, a swept-out field standing for its single value."""
+    """The product of `config.sweep`, a swept-out field standing for its single value; of a grid its cells, from every start."""
+    own = variant(config.sae.variant).sparsity
+    if hasattr(config, "cells"):
+        return [
+            Cell(
+                cell_name(c.name, start), c.train.peak_lr(c.sae.n_features), c.sae.k, c.sae.sparsity or own, world, c.sae.n_features, start
+            )
+            for world, c in enumerate(config.cells)
+            for start in config.starts
+        ]
     sweep = config.sweep
     lrs = sweep.lr or (config.train.peak_lr(config.sae.n_features),)
     ks = sweep.k or (config.sae.k,)
-    sparsities = sweep.sparsity or (config.sae.sparsity or variant(config.sae.variant).sparsity,)
+    sparsities = sweep.sparsity or (config.sae.sparsity or own,)
     found = []
     for lr, k, sparsity in itertools.product(lrs, ks, sparsities):
         swept = {"lr": (sweep.lr, lr), "k": (sweep.k, k), "sparsity": (sweep.sparsity, sparsity)}
         name = ",".join(f"{field}={value}" for field, (values, value) in swept.items() if values)
         found.append(Cell(name, lr, k, sparsity))
     return found
+
+
+def cell_name(name: str, start: str) -> str:
+    """Of a cell of a grid whose SAEs start at random or at the truth."""
+    return f"{name} from {start}"
 
 
 def members(config: Any) -> list[Member]:
@@ -61,7 +83,8 @@ def members(config: Any) -> list[Member]:
             init_seed=seed if config.init_seed < 0 else config.init_seed,
             order_seed=seed if config.data_seed < 0 else config.data_seed,
             half=place % 2 if config.train.halves else None,
+            world=cell.world,
         )
-        for index in range(len(cells(config)))
+        for index, cell in enumerate(cells(config))
         for place, seed in enumerate(config.seed_list)
     ]

@@ -10,6 +10,7 @@ from activations.order import ShuffledOrder
 from activations.store import ActivationStore
 from activations.stream import RowRanges, StoredStream, Stream, gaussian_like, half_of_documents
 from launch.roster import Member
+from synthetic.config import common_shape
 from synthetic.generator import SyntheticStream, make_truth, make_world
 
 SAMPLE_ROWS = 65_536  # rows from which scale, mean and covariance are estimated
@@ -30,10 +31,10 @@ class Source(Protocol):
     def sample(self) -> np.ndarray:
         """Training rows (N, D) float32 from which constants are estimated; the same for all SAEs."""
 
-    def stream(self, order_seed: int, half: int | None) -> Stream:
-        """Those of one order, of one half of the documents or all."""
+    def stream(self, order_seed: int, half: int | None, world: int = 0) -> Stream:
+        """Those of one order, of one half of the documents or all; of one world, where there are several."""
 
-    def held_out(self) -> np.ndarray:
+    def held_out(self, world: int = 0) -> np.ndarray:
         """Rows (N, D) float32 that no SAE is trained on."""
 
 
@@ -56,11 +57,11 @@ def evaluation_rows(config: Any, workdir: epath.Path) -> np.ndarray | None:
 
 def for_members(of: Source, members: Sequence[Member]) -> list[Stream]:
     """One stream a member; those who see the same share one object."""
-    made: dict[tuple[int, int | None], Stream] = {}
+    made: dict[tuple[int, int | None, int], Stream] = {}
     for m in members:
-        if (m.order_seed, m.half) not in made:
-            made[m.order_seed, m.half] = of.stream(m.order_seed, m.half)
-    return [made[m.order_seed, m.half] for m in members]
+        if (m.order_seed, m.half, m.world) not in made:
+            made[m.order_seed, m.half, m.world] = of.stream(m.order_seed, m.half, m.world)
+    return [made[m.order_seed, m.half, m.world] for m in members]
 
 
 class StoredSource:
@@ -81,14 +82,16 @@ class StoredSource:
         order = self._order(self._train.rows, max(self._config.data_seed, 0))
         return self._train.take(order.rows(0, min(SAMPLE_ROWS, self._train.rows)))
 
-    def stream(self, order_seed: int, half: int | None) -> Stream:
+    def stream(self, order_seed: int, half: int | None, world: int = 0) -> Stream:
+        del world
         if half is None:
             return StoredStream(self._train.take, self._order(self._train.rows, order_seed))
         among = self._halves[half]
         return StoredStream(self._train.take, self._order(len(among), order_seed), among)
 
-    def held_out(self) -> np.ndarray:
+    def held_out(self, world: int = 0) -> np.ndarray:
         """`train.eval_rows` evenly spaced rows of the held-out store."""
+        del world
         n = self._config.train.eval_rows
         return self._eval.take(np.linspace(0, self._eval.rows - 1, min(n, self._eval.rows)).astype(np.int64))
 
@@ -107,31 +110,40 @@ class GaussianSource:
     def sample(self) -> np.ndarray:
         return self._sample
 
-    def stream(self, order_seed: int, half: int | None) -> Stream:
-        del half
+    def stream(self, order_seed: int, half: int | None, world: int = 0) -> Stream:
+        del half, world
         return gaussian_like(self._sample, order_seed)
 
-    def held_out(self) -> np.ndarray:
+    def held_out(self, world: int = 0) -> np.ndarray:
+        del world
         return gaussian_like(self._sample, HELD_OUT_SEED).rows(0, self._rows)
 
 
 class SyntheticSource:
-    """Tokens of a world, drawn as they are needed."""
+    """Tokens of a world, or of each cell's world, drawn as they are needed.
+
+    Attributes:
+      truths: what the worlds are made of.
+    """
 
     def __init__(self, config: Any):
-        c = config.synthetic
         self._config = config
-        self.truth = make_truth(c)
-        self._world = make_world(c, self.truth)
-        self.width: int = c.width
-        self.hook: dict[str, Any] = {"model": f"synthetic world {c.seed}", "path": config.subject, "layer": None, "site": "tokens"}
+        configs = [cell.synthetic for cell in config.cells] if hasattr(config, "cells") else [config.synthetic]
+        self._shape = common_shape(configs)
+        self.truths = [make_truth(c) for c in configs]
+        self._worlds = [make_world(c, truth, self._shape) for c, truth in zip(configs, self.truths, strict=True)]
+        self.width: int = self._shape.width
+        self.hook: dict[str, Any] = {"model": "synthetic world", "path": config.subject, "layer": None, "site": "tokens"}
 
     def sample(self) -> np.ndarray:
-        return self.stream(max(self._config.data_seed, 0), None).rows(0, SAMPLE_ROWS // 4)
+        """Of all worlds alike: cells of a grid have one scale."""
+        rows = max(1024, SAMPLE_ROWS // 4 // len(self._worlds))
+        seed = max(self._config.data_seed, 0)
+        return np.concatenate([self.stream(seed, None, world).rows(0, rows) for world in range(len(self._worlds))])
 
-    def stream(self, order_seed: int, half: int | None) -> Stream:
+    def stream(self, order_seed: int, half: int | None, world: int = 0) -> SyntheticStream:
         del half
-        return SyntheticStream(self._config.synthetic, self._world, order_seed)
+        return SyntheticStream(self._shape, self._worlds[world], order_seed)
 
-    def held_out(self) -> np.ndarray:
-        return self.stream(HELD_OUT_SEED, None).rows(0, self._config.train.eval_rows)
+    def held_out(self, world: int = 0) -> np.ndarray:
+        return self.stream(HELD_OUT_SEED, None, world).rows(0, self._config.train.eval_rows)

@@ -64,11 +64,11 @@ def _label_scale(labels: list[str]) -> alt.Scale:
     return alt.Scale(domain=labels, range=[LABEL_COLOURS[x] for x in labels])
 
 
-def _sized(chart: alt.Chart | alt.LayerChart, height: int = HEIGHT) -> alt.TopLevelMixin:
-    return _styled(chart.properties(width=WIDTH, height=height))
+def sized(chart: alt.Chart | alt.LayerChart, height: int = HEIGHT) -> alt.TopLevelMixin:
+    return styled(chart.properties(width=WIDTH, height=height))
 
 
-def _styled(chart: Any) -> alt.TopLevelMixin:
+def styled(chart: Any) -> alt.TopLevelMixin:
     """Legends below, so that every figure has the same width; one font in page and PNG."""
     chart = chart.configure(font="Liberation Sans, Arial, sans-serif")  # first: it replaces what was configured before
     chart = chart.configure_legend(orient="bottom", columns=3, labelLimit=260, symbolLimit=50, titleLimit=200, symbolOpacity=1)
@@ -95,7 +95,7 @@ def _p_histogram(results: Results, features: list[dict[str, Any]]) -> Figure:
     )
     p = results.figure("stability.mean_p_live")
     sentence = f"A live feature reappears in another seed with probability {with_interval(p)}; under the strongest null it would be {number(p['null'])}."
-    return Figure("p_histogram", "How often features reappear", sentence, _sized(chart))
+    return Figure("p_histogram", "How often features reappear", sentence, sized(chart))
 
 
 def _p_against_rate(results: Results, features: list[dict[str, Any]]) -> Figure:
@@ -135,7 +135,7 @@ def _p_against_rate(results: Results, features: list[dict[str, Any]]) -> Figure:
     )
     ratio = results.figure("stability.firing_rate_stable_over_unstable")
     sentence = f"Stable live features fire {with_interval(ratio)} times as often as unstable ones (1 if label and rate had nothing to do with each other)."
-    return Figure("p_against_rate", "Reappearance against firing rate", sentence, _sized(points.interactive()))
+    return Figure("p_against_rate", "Reappearance against firing rate", sentence, sized(points.interactive()))
 
 
 def _match_distribution(results: Results) -> Figure:
@@ -165,7 +165,7 @@ def _match_distribution(results: Results) -> Figure:
         f"The mean best cosine (MMCS) is {with_interval(mmcs)}; under the strongest null it is {number(mmcs['null'])}. "
         f"The dashed line is θ = {theta:g}."
     )
-    return Figure("match_distribution", "Best matches in another seed, and by chance", sentence, _sized(lines + rule))
+    return Figure("match_distribution", "Best matches in another seed, and by chance", sentence, sized(lines + rule))
 
 
 def _tokens_curve(results: Results) -> Figure:
@@ -189,7 +189,7 @@ def _tokens_curve(results: Results) -> Figure:
     sentence = "Where p̂ still rises, instability may be under-training; it counts as such only on a plateau."
     if len(trained) >= 2:
         sentence = f"Between the last two dictionaries p̂ moved by {trained[-1]['p'] - trained[-2]['p']:+.3f}. " + sentence
-    return Figure("tokens_curve", "Reappearance against training tokens", sentence, _sized(band + lines))
+    return Figure("tokens_curve", "Reappearance against training tokens", sentence, sized(band + lines))
 
 
 def _over_ranks(results: Results, figure: str, title: str) -> Figure:
@@ -223,7 +223,7 @@ def _over_ranks(results: Results, figure: str, title: str) -> Figure:
         f"({s[f'{figure}_strongest_null']}) reaches {number(own['null'])}, so the excess is {with_interval(excess)}. "
         f"{s['features_against_nulls']} features a set; stable ones, being fewer, {s['features_per_set']}."
     )
-    return Figure(figure, title, sentence, _sized(band + line))
+    return Figure(figure, title, sentence, sized(band + line))
 
 
 def _spectra(results: Results) -> Figure:
@@ -246,7 +246,7 @@ def _spectra(results: Results) -> Figure:
         f"From {s['features_per_set']} features of each set: effective rank / D is {with_interval(s['effective_rank_unstable'])} for unstable, "
         f"{with_interval(s['effective_rank_stable'])} for stable, {number(s['effective_rank_stable']['null'])} for random live features; {s['features_per_set']} rows cannot have more than {number(s['effective_rank_ceiling'])} (bands: range over seeds)."
     )
-    return Figure("spectra", "Spectra at equal numbers of features", sentence, _sized(band + line))
+    return Figure("spectra", "Spectra at equal numbers of features", sentence, sized(band + line))
 
 
 def _angles(results: Results) -> Figure:
@@ -266,7 +266,7 @@ def _angles(results: Results) -> Figure:
         f"Angles between the top-{results.summary['subspace']['headline_rank']} planes of two seeds: 0° is a shared direction, "
         "90° one that the other seed lacks (bands: 95 % of pairs, of draws for the null)."
     )
-    return Figure("angles", "Principal angles between seeds", sentence, _sized(band + line))
+    return Figure("angles", "Principal angles between seeds", sentence, sized(band + line))
 
 
 def _training(results: Results, seeds: tuple[int, ...]) -> Figure:
@@ -294,4 +294,4 @@ def _training(results: Results, seeds: tuple[int, ...]) -> Figure:
     ]
     ev = results.figure("stability.explained_variance")
     sentence = f"One line a seed. On held-out tokens the SAEs explain {with_interval(ev)} of the variance (mean over seeds)."
-    return Figure("training", "Training of all seeds", sentence, _styled((charts[0] | charts[1]) & (charts[2] | charts[3])))
+    return Figure("training", "Training of all seeds", sentence, styled((charts[0] | charts[1]) & (charts[2] | charts[3])))

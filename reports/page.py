@@ -1,6 +1,5 @@
 """The page: one self-contained HTML file that works from disk, offline, and PNG copies of its figures."""
 
-import importlib.resources
 import json
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import vl_convert
 from etils import epath
 
 from interpret.contexts import Context
-from reports import figures, headline
+from reports import figures, grid_figures, headline
 from reports.claims import Claim
 from reports.results import Results
 from reports.text import number, with_interval
@@ -34,13 +33,6 @@ def write_page(
     """Writes `index.html` and a PNG per figure into `folder`; returns the paths."""
     own = "train" in settings.stages and not settings.stability.dictionaries
     shown = figures.all_figures(results, settings.seed_list if own else ())
-    outputs = []
-    for figure in shown:
-        path = folder / f"{figure.name}.png"
-        files.write_bytes(
-            path, vl_convert.vegalite_to_png(figure.chart.to_dict(), vl_version=_vega_lite(), scale=settings.report.png_scale)
-        )
-        outputs.append(path)
     rows = []
     for f in headline.FIGURES:
         stage, key = f.path.split(".")
@@ -56,25 +48,56 @@ def write_page(
                     "meaning": f.meaning,
                 }
             )
-    html = template().render(
+    return _write(
+        folder,
+        "page.html.jinja",
+        shown,
+        settings,
         title=title,
-        vega=vl_convert.javascript_bundle(vl_version=_vega_lite()),  # type: ignore[call-arg]  # the stub lacks the default
-        figures=[{"name": f.name, "title": f.title, "sentence": f.sentence, "spec": _script_json(f.chart.to_dict())} for f in shown],
         rows=rows,
         remarks=headline.remarks(results, settings.claims),
         claims=claims,
         examples=examples,
-        settings=settings,
         summary=results.summary["stability"],
+    )
+
+
+def write_grid_page(folder: epath.Path, results: Results, settings: Any, title: str) -> list[epath.Path]:
+    """The page of a grid of worlds, likewise."""
+    summary = results.json("verdicts/summary.json")
+    cells = []
+    for name, c in summary["cells"].items():
+        p, found, span = c["p"], c["atoms found"], c["span overlap, planted"]
+        texts = [with_interval(p), number(p["null"]), with_interval(found), with_interval(span), number(span["null"])]
+        texts += [with_interval(c[key]) if key in c else "–" for key in ("kept", "gain")]
+        cells.append({"name": name, "verdict": c["verdict"], "texts": texts})
+    contrasts = [c | {"text": with_interval(c)} for c in summary["contrasts"]]
+    shown = grid_figures.all_figures(results)
+    return _write(folder, "grid.html.jinja", shown, settings, title=title, cells=cells, contrasts=contrasts, seeds=settings.seed_list)
+
+
+def _write(folder: epath.Path, template_name: str, shown: list[figures.Figure], settings: Any, **values: Any) -> list[epath.Path]:
+    outputs = []
+    for figure in shown:
+        path = folder / f"{figure.name}.png"
+        files.write_bytes(
+            path, vl_convert.vegalite_to_png(figure.chart.to_dict(), vl_version=_vega_lite(), scale=settings.report.png_scale)
+        )
+        outputs.append(path)
+    html = template(template_name).render(
+        vega=vl_convert.javascript_bundle(vl_version=_vega_lite()),  # type: ignore[call-arg]  # the stub lacks the default
+        figures=[{"name": f.name, "title": f.title, "sentence": f.sentence, "spec": _script_json(f.chart.to_dict())} for f in shown],
+        settings=settings,
+        **values,
     )
     files.write_bytes(folder / "index.html", html.encode())
     return [folder / "index.html", *outputs]
 
 
-def template() -> jinja2.Template:
-    """The page's template; whatever is put in is escaped."""
-    source = importlib.resources.files("reports").joinpath("page.html.jinja").read_text()
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+def template(name: str = "page.html.jinja") -> jinja2.Template:
+    """A page's template; whatever is put in is escaped."""
+    loader = jinja2.PackageLoader("reports", "")
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader).get_template(name)
 
 
 def _vega_lite() -> str:

@@ -73,16 +73,16 @@ def in_raw_units(params: Any, scale: float) -> dict[str, Leaf]:
     return {"w_enc_DF": params.w_enc_DF, "w_dec_FD": params.w_dec_FD, "b_dec_D": params.b_dec_D / scale}
 
 
-def parts(x_BD: Array, error_BD: Array, z_BF: Array, penalty: Array) -> LossParts:
-    """What every variant reports of a batch: errors of its reconstruction and its activations."""
-    fires_BF = z_BF > 0
-    smallest = jnp.min(jnp.where(fires_BF, z_BF, jnp.inf))
+def parts(x_BD: Array, error_BD: Array, z: Array, fired_F: Array, penalty: Array) -> LossParts:
+    """What every variant reports of a batch: errors of its reconstruction and its activations, (B, F) or only those that may be above 0."""
+    fires = z > 0
+    smallest = jnp.min(jnp.where(fires, z, jnp.inf))
     return LossParts(
         squared_error=mean_square(error_BD),
         penalty=penalty,
         variance=mean_square(x_BD - jnp.mean(x_BD, axis=0)),
-        l0=jnp.mean(jnp.sum(fires_BF, axis=-1, dtype=jnp.float32)),
-        fired_F=jnp.any(fires_BF, axis=0),
+        l0=jnp.mean(jnp.sum(fires, axis=-1, dtype=jnp.float32)),
+        fired_F=fired_F,
         smallest=jnp.where(jnp.isfinite(smallest), smallest, 0.0),
     )
 

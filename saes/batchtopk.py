@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from saes import autoencoder
 from saes.autoencoder import Knobs, LossParts, Params
 from saes.config import SAEConfig
-from saes.dead import auxiliary_loss
+from saes.dead import auxiliary_loss_of
 from saes.dictionary import Dictionary, Leaf
 from saes.selection import kth_largest
 
@@ -34,12 +34,12 @@ def keep_largest(pre_BF: Float[Array, "B F"], k: Array) -> Float[Array, "B F"]:
 
 
 def loss(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B D"], dead_F: Bool[Array, " F"]) -> tuple[Array, LossParts]:
-    """Reconstruction error plus `aux_weight` times the dead features' error on the residual."""
+    """Reconstruction error plus `aux_weight` times what dead features leave of the residual (`saes/dead.py`)."""
     pre_BF = autoencoder.pre_activations(params, x_BD)
     z_BF = keep_largest(pre_BF, knobs.k)
     error_BD = x_BD - autoencoder.decode(params, z_BF)
-    aux = auxiliary_loss(params.w_dec_FD, pre_BF, jax.lax.stop_gradient(error_BD), dead_F, config.dead_features_used(x_BD.shape[1]))
-    parts = autoencoder.parts(x_BD, error_BD, z_BF, aux)
+    aux = auxiliary_loss_of(params, config, x_BD, pre_BF, error_BD, dead_F)
+    parts = autoencoder.parts(x_BD, error_BD, z_BF, jnp.any(z_BF > 0, axis=0), aux)
     return parts.squared_error + config.aux_weight * aux, parts
 
 

@@ -13,7 +13,9 @@ class SAEConfig:
       n_features: dictionary size (F).
       k: active features a token (K): exactly (topk), on average over a batch (batchtopk, matryoshka), or held there by a controller.
       aux_k: dead features that model the residual, at most F; 0: half the width (Gao et al. 2024). topk, batchtopk, matryoshka.
-      aux_weight: weight of that auxiliary loss (1/32 in Gao et al. 2024).
+      aux_weight: of that auxiliary loss (1/32 in Gao et al. 2024).
+      aux_units: "variance": its error and the main one as shares of the variance they are held against (their code); "error": both as
+        they are (their paper's formula), which hardly revives anything.
       dead_after_tokens: a feature that has not fired for so many tokens counts as dead in training.
       threshold_decay: of the moving average that becomes the threshold for inference. batchtopk, matryoshka.
       prefix_fractions: matryoshka: sizes of the groups that the nested prefixes add, as shares of F that sum to 1.
@@ -30,6 +32,7 @@ class SAEConfig:
     k: int
     aux_k: int
     aux_weight: float
+    aux_units: str
     dead_after_tokens: int
     threshold_decay: float
     prefix_fractions: tuple[float, ...]
@@ -47,6 +50,8 @@ class SAEConfig:
                 raise ValueError(f"config.sae.{name}={getattr(self, name)}: must be above 0")
         if self.n_features < self.k:
             raise ValueError(f"config.sae.k={self.k} exceeds config.sae.n_features={self.n_features}")
+        if self.aux_units not in ("variance", "error"):
+            raise ValueError(f"config.sae.aux_units={self.aux_units!r}: 'variance' or 'error'")
         if self.aux_k < 0 or self.aux_k > self.n_features:
             raise ValueError(f"config.sae.aux_k={self.aux_k}: between 0 and n_features={self.n_features}")
         for name in ("aux_weight", "sparsity", "control_rate", "control_gain", "pre_act_weight"):

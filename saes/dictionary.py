@@ -3,6 +3,7 @@
 Training variants end in this one form, and every file format reads into it, so that nothing downstream knows variants.
 """
 
+import dataclasses
 from typing import Any, Literal, get_args
 
 import flax.struct
@@ -66,3 +67,16 @@ def encode(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Float[Array, "B
 def decode(dictionary: Dictionary, z_BF: Float[Array, "B F"]) -> Float[Array, "B D"]:
     """Reconstructions."""
     return z_BF @ dictionary.w_dec_FD + dictionary.b_dec_D
+
+
+def first_features(dictionary: Dictionary, count: int) -> Dictionary:
+    """The same without the features behind the first `count`; leading axes stay."""
+
+    def cut(name: str, leaf: Leaf) -> Leaf:
+        axes = name.rsplit("_", 1)[-1]
+        if leaf is None or "F" not in axes:
+            return leaf
+        return leaf[..., :count, :] if axes == "FD" else leaf[..., :count]
+
+    leaves = ("w_enc_DF", "b_enc_F", "w_dec_FD", "threshold_F", "r_mag_F", "b_mag_F")
+    return dataclasses.replace(dictionary, **{name: cut(name, getattr(dictionary, name)) for name in leaves})

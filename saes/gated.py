@@ -53,7 +53,7 @@ def loss(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B 
     penalty = jnp.mean(open_BF @ jnp.linalg.norm(params.w_dec_FD, axis=-1))
     frozen: Any = jax.lax.stop_gradient((params.w_dec_FD, params.b_dec_D))
     by_gate = autoencoder.mean_square(x_BD - (open_BF @ frozen[0] + frozen[1]))
-    parts = autoencoder.parts(x_BD, error_BD, z_BF, penalty)
+    parts = autoencoder.parts(x_BD, error_BD, z_BF, jnp.any(z_BF > 0, axis=0), penalty)
     return parts.squared_error + knobs.sparsity * penalty + by_gate, parts
 
 

@@ -41,7 +41,7 @@ def loss(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B 
     l0 = jnp.mean(jnp.sum(step(pre_BF, threshold_F, bandwidth), axis=-1))
     short_BF = jnp.where(dead_F, jax.nn.relu(threshold_F - pre_BF), 0.0)
     revive = jnp.mean(short_BF @ jnp.linalg.norm(params.w_dec_FD, axis=-1))
-    parts = autoencoder.parts(x_BD, error_BD, z_BF, l0)
+    parts = autoencoder.parts(x_BD, error_BD, z_BF, jnp.any(z_BF > 0, axis=0), l0)
     return parts.squared_error + knobs.sparsity * l0 + config.pre_act_weight * revive, parts
 
 

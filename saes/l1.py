@@ -25,7 +25,7 @@ def loss(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B 
     z_BF = encode(params, config, knobs, x_BD)
     error_BD = x_BD - autoencoder.decode(params, z_BF)
     penalty = jnp.mean(z_BF @ jnp.linalg.norm(params.w_dec_FD, axis=-1))
-    parts = autoencoder.parts(x_BD, error_BD, z_BF, penalty)
+    parts = autoencoder.parts(x_BD, error_BD, z_BF, jnp.any(z_BF > 0, axis=0), penalty)
     return parts.squared_error + knobs.sparsity * penalty, parts
 
 

@@ -3,14 +3,13 @@ Multi-Level Features with Matryoshka Sparse Autoencoders")."""
 
 import itertools
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from saes import autoencoder, batchtopk
 from saes.autoencoder import Knobs, LossParts, Params
 from saes.config import SAEConfig
-from saes.dead import auxiliary_loss
+from saes.dead import auxiliary_loss_of
 
 init = batchtopk.init
 encode = batchtopk.encode
@@ -26,6 +25,6 @@ def loss(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B 
     for first, last in itertools.pairwise((0, *config.prefixes())):
         error_BD = error_BD - z_BF[:, first:last] @ params.w_dec_FD[first:last]
         total = total + autoencoder.mean_square(error_BD)
-    aux = auxiliary_loss(params.w_dec_FD, pre_BF, jax.lax.stop_gradient(error_BD), dead_F, config.dead_features_used(x_BD.shape[1]))
-    parts = autoencoder.parts(x_BD, error_BD, z_BF, aux)
+    aux = auxiliary_loss_of(params, config, x_BD, pre_BF, error_BD, dead_F)
+    parts = autoencoder.parts(x_BD, error_BD, z_BF, jnp.any(z_BF > 0, axis=0), aux)
     return total + config.aux_weight * aux, parts

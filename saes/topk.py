@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from saes import autoencoder
+from saes import autoencoder, sparse
 from saes.autoencoder import Knobs, LossParts, Params
 from saes.config import SAEConfig
-from saes.dead import auxiliary_loss
+from saes.dead import auxiliary_loss_of
 from saes.dictionary import Dictionary, Leaf
 from saes.selection import top_k_mask
 
@@ -18,21 +18,21 @@ def init(key: jax.Array, config: SAEConfig, b_dec_D: Float[Array, " D"]) -> Para
 
 def encode(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B D"]) -> Float[Array, "B F"]:
     """The `knobs.k` largest pre-activations of every token, clipped at 0."""
-    return _codes(autoencoder.pre_activations(params, x_BD), config, knobs)
+    pre_BF = autoencoder.pre_activations(params, x_BD)
+    return jnp.where(top_k_mask(pre_BF, config.k, knobs.k), jax.nn.relu(pre_BF), 0.0)
 
 
 def loss(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B D"], dead_F: Bool[Array, " F"]) -> tuple[Array, LossParts]:
-    """Reconstruction error plus `aux_weight` times the dead features' error on the residual."""
-    pre_BF = autoencoder.pre_activations(params, x_BD)
-    z_BF = _codes(pre_BF, config, knobs)
-    error_BD = x_BD - autoencoder.decode(params, z_BF)
-    aux = auxiliary_loss(params.w_dec_FD, pre_BF, jax.lax.stop_gradient(error_BD), dead_F, config.dead_features_used(x_BD.shape[1]))
-    parts = autoencoder.parts(x_BD, error_BD, z_BF, aux)
+    """Reconstruction error plus `aux_weight` times what dead features leave of the residual (`saes/dead.py`)."""
+    pre_BF = jax.lax.stop_gradient(autoencoder.pre_activations(params, x_BD))
+    largest_BK, index_BK = jax.lax.top_k(pre_BF, config.k)
+    pre_BK = sparse.encode_at(params, x_BD, largest_BK, index_BK)
+    z_BK = jnp.where(jnp.arange(config.k) < knobs.k, jax.nn.relu(pre_BK), 0.0)
+    error_BD = x_BD - sparse.decode_at(params.w_dec_FD, z_BK, index_BK) - params.b_dec_D
+    aux = auxiliary_loss_of(params, config, x_BD, pre_BF, error_BD, dead_F)
+    fired_F = jnp.zeros(dead_F.shape, bool).at[index_BK.reshape(-1)].max((z_BK > 0).reshape(-1))
+    parts = autoencoder.parts(x_BD, error_BD, z_BK, fired_F, aux)
     return parts.squared_error + config.aux_weight * aux, parts
-
-
-def _codes(pre_BF: Array, config: SAEConfig, knobs: Knobs) -> Array:
-    return jnp.where(top_k_mask(pre_BF, config.k, knobs.k), jax.nn.relu(pre_BF), 0.0)
 
 
 def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dictionary:

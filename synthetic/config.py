@@ -1,6 +1,9 @@
 """A world of atoms, some in general position and some crowded into blocks of low rank."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +18,8 @@ class WorldConfig:
       blocks: planted subspaces, orthogonal to each other.
       block_rank: dimensions of each; 0: the whole space.
       block_atoms, block_active: atoms in each, and how many of them a token holds.
+      block_presence: share of tokens that hold a block's atoms; in the others as many free atoms take their place, so that the number
+        of active atoms stays the same. The firing rate of a block's atom is presence · active / atoms.
       block_magnitude: factor on the codes of blocks.
       orthogonal: free atoms are orthogonal to the blocks; else anywhere.
       zipf: exponent of the firing law inside a group, weight of its i-th atom ∝ i^−zipf; 0: uniform.
@@ -32,6 +37,7 @@ class WorldConfig:
     block_rank: int
     block_atoms: int
     block_active: int
+    block_presence: float
     block_magnitude: float
     orthogonal: bool
     zipf: float
@@ -60,6 +66,11 @@ class WorldConfig:
             "blocks leave no room for free atoms beside them; False puts free atoms anywhere",
         )  # fmt: skip
         check(0 < self.code_low <= self.code_high, "code_low", f"above 0 and at most code_high={self.code_high}")
+        check(0 < self.block_presence <= 1, "block_presence", "above 0 and at most 1")
+        check(
+            self.block_presence == 1 or self.free_active + self.blocks * self.block_active <= self.free_atoms, "block_presence",
+            f"free_atoms={self.free_atoms} are too few to take the place of absent blocks",
+        )  # fmt: skip
         check(self.block_magnitude > 0, "block_magnitude", "must be above 0")
         for field in ("code_correlation", "coactivation"):
             check(0 <= getattr(self, field) <= 1, field, "between 0 and 1")
@@ -69,8 +80,72 @@ class WorldConfig:
         """Dimensions of a block."""
         return self.block_rank or self.width
 
+    @property
+    def block_rate(self) -> float:
+        """Mean firing rate of a block's atoms, without `coactivation`."""
+        return self.block_presence * self.block_active / self.block_atoms if self.block_atoms else 0.0
+
+    @property
+    def active(self) -> int:
+        """Atoms active in a token, without `coactivation`."""
+        return self.free_active + self.blocks * self.block_active
+
+    def shape(self) -> "Shape":
+        most_free = self.free_active if self.block_presence == 1 else self.active
+        return Shape(
+            width=self.width,
+            atoms=(self.free_atoms,) + (self.block_atoms,) * self.blocks,
+            most=(most_free,) + (self.block_active,) * self.blocks,
+            neighbours=self.coactivation > 0,
+        )
+
+
+class Shape(NamedTuple):
+    """What a program that draws tokens is compiled for; worlds may be padded to a larger one.
+
+    Attributes:
+      width: of the activations.
+      atoms: of every group, the free ones first.
+      most: active atoms of every group that a token may hold.
+      neighbours: whether any fire along with others.
+    """
+
+    width: int
+    atoms: tuple[int, ...]
+    most: tuple[int, ...]
+    neighbours: bool
+
     def groups(self) -> list[tuple[int, int]]:
-        """(first, last) atom of every group, the free ones first (left out where there are none)."""
-        sizes = [self.free_atoms] + [self.block_atoms] * self.blocks
-        ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-        return [(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        """(first, last) atom of every group."""
+        ends = list(itertools.accumulate(self.atoms))
+        return [(end - size, end) for end, size in zip(ends, self.atoms, strict=True)]
+
+
+def common_shape(worlds: Sequence[WorldConfig]) -> Shape:
+    """The smallest that all fit into.
+
+    Raises:
+      ValueError: worlds of different width or number of blocks.
+    """
+    shapes = [w.shape() for w in worlds]
+    if len({(s.width, len(s.atoms)) for s in shapes}) > 1:
+        raise ValueError("config.cells: synthetic.width and synthetic.blocks must be the same in all cells")
+    largest = lambda field: tuple(max(sizes) for sizes in zip(*(getattr(s, field) for s in shapes), strict=True))
+    return Shape(shapes[0].width, largest("atoms"), largest("most"), any(s.neighbours for s in shapes))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """How what was learned is held against the truth; see `configs/common.py`."""
+
+    found: float
+    theta: float
+    unstable_below: float
+    tie: float
+
+    def __post_init__(self):
+        for field in ("found", "theta", "unstable_below"):
+            if not 0 < getattr(self, field) <= 1:
+                raise ValueError(f"config.recovery.{field}={getattr(self, field)}: above 0 and at most 1")
+        if not 0 < self.tie < 1:
+            raise ValueError(f"config.recovery.tie={self.tie}: between 0 and 1")

@@ -10,25 +10,32 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from synthetic.config import WorldConfig
+from synthetic.config import Shape, WorldConfig
 
 PIECE = 512  # tokens drawn from one key
 
 
 class World(flax.struct.PyTreeNode):
-    """What a token is made of; arrays, so that worlds of equal shape lie along a vmapped axis.
+    """What tokens are made of, padded to a `Shape`: arrays alone, so that worlds of one shape share one compiled program.
 
     Attributes:
-      atoms_AD: unit atoms, group after group.
+      atoms_AD: unit atoms, group after group; zeros where a group is padded.
       log_weight_A: log of the chance of being chosen in its group; −inf: not there.
       magnitude_A: factor on its code.
       active_G: atoms that a token holds of each group, int32.
+      presence, code_low, code_high, code_correlation, coactivation, noise: as in `WorldConfig`.
     """
 
     atoms_AD: Array
     log_weight_A: Array
     magnitude_A: Array
     active_G: Array
+    presence: Array
+    code_low: Array
+    code_high: Array
+    code_correlation: Array
+    coactivation: Array
+    noise: Array
 
 
 class Truth(NamedTuple):
@@ -62,41 +69,63 @@ def _unit_rows(rng: np.random.Generator, n: int, frame_DR: np.ndarray) -> np.nda
     return coordinates / np.linalg.norm(coordinates, axis=1, keepdims=True) @ frame_DR.T
 
 
-def make_world(c: WorldConfig, truth: Truth) -> World:
-    weight = np.concatenate([np.arange(1, last - first + 1, dtype=np.float64) ** -c.zipf for first, last in c.groups()])
+def make_world(c: WorldConfig, truth: Truth, shape: Shape | None = None) -> World:
+    """The world of a config, padded to `shape`. Padding changes tokens by no more than rounding."""
+    shape = shape or c.shape()
+    places = np.concatenate([first + np.arange(n) for (first, _), n in zip(shape.groups(), c.shape().atoms, strict=True)])
+    total = sum(shape.atoms)
+    weight = np.concatenate([np.arange(1, n + 1, dtype=np.float64) ** -c.zipf for n in c.shape().atoms])
+    atoms_AD, log_weight_A, magnitude_A = np.zeros((total, c.width)), np.full(total, -np.inf), np.zeros(total)
+    atoms_AD[places] = truth.atoms_AD
+    log_weight_A[places] = np.log(weight)
+    magnitude_A[places] = np.where(truth.group_A > 0, c.block_magnitude, 1.0)
+    as_float = lambda value: jnp.asarray(value, jnp.float32)
     return World(
-        atoms_AD=jnp.asarray(truth.atoms_AD, jnp.float32),
-        log_weight_A=jnp.asarray(np.log(weight), jnp.float32),
-        magnitude_A=jnp.asarray(np.where(truth.group_A > 0, c.block_magnitude, 1.0), jnp.float32),
+        atoms_AD=as_float(atoms_AD),
+        log_weight_A=as_float(log_weight_A),
+        magnitude_A=as_float(magnitude_A),
         active_G=jnp.asarray([c.free_active] + [c.block_active] * c.blocks, jnp.int32),
+        presence=as_float(c.block_presence),
+        code_low=as_float(c.code_low),
+        code_high=as_float(c.code_high),
+        code_correlation=as_float(c.code_correlation),
+        coactivation=as_float(c.coactivation),
+        noise=as_float(c.noise),
     )
 
 
-def draw_codes(c: WorldConfig, world: World, key: jax.Array, n: int) -> Float[Array, "N A"]:
-    """Codes of `n` tokens: of every group exactly its number of atoms (and neighbours that fire along), without repeats.
+def draw_codes(shape: Shape, world: World, key: jax.Array, n: int) -> Float[Array, "N A"]:
+    """Codes of `n` tokens: of every group its number of atoms (and neighbours that fire along), without repeats.
 
     Sampling without replacement in proportion to the weights: the largest of log weight + Gumbel noise (Efraimidis & Spirakis
-    2006; Vieira 2014).
+    2006; Vieira 2014).  Draws are made group by group with atoms along the first axis, so that padding changes none of them.
     """
-    keys = jax.random.split(key, 4)
-    score_NA = world.log_weight_A + jax.random.gumbel(keys[0], (n, len(world.log_weight_A)))
-    common_N1 = c.code_correlation * jax.random.uniform(keys[1], (n, 1))
-    code = lambda key, width: (
-        c.code_low + (c.code_high - c.code_low) * (common_N1 + (1 - c.code_correlation) * jax.random.uniform(key, (n, width)))
-    )
+    keys = jax.random.split(key, 5)
+    common_N = world.code_correlation * jax.random.uniform(keys[1], (n,))
+
+    def codes(key: jax.Array, count: int) -> Array:
+        own_NK = jax.random.uniform(key, (count, n)).T
+        return world.code_low + (world.code_high - world.code_low) * (common_N[:, None] + (1 - world.code_correlation) * own_NK)
+
+    absent_NB = ~jax.random.bernoulli(keys[4], world.presence, (len(shape.atoms) - 1, n)).T
+    active_NG = jnp.broadcast_to(world.active_G, (n, len(shape.atoms)))
+    active_NG = active_NG.at[:, 0].add(jnp.sum(absent_NB * world.active_G[1:], axis=1))
+    active_NG = active_NG.at[:, 1:].set(jnp.where(absent_NB, 0, active_NG[:, 1:]))
     parts = []
-    sizes = [c.free_active] + [c.block_active] * c.blocks
-    for g, ((first, last), most, active) in enumerate(zip(c.groups(), sizes, world.active_G, strict=True)):
-        own_NK = code(jax.random.fold_in(keys[2], g), most)
-        parts.append(_at_largest(score_NA[:, first:last], jnp.where(jnp.arange(most) < active, own_NK, 0.0)))
-    codes_NA = jnp.concatenate(parts, axis=1)
-    if c.coactivation:
-        left_NA = jnp.concatenate([jnp.zeros((n, 1)), codes_NA[:, :-1]], axis=1)
-        pair_key, code_key = jax.random.split(keys[3])
-        along = jax.random.bernoulli(pair_key, c.coactivation, codes_NA.shape) & (left_NA > 0) & jnp.asarray(_right_neighbours(c))
-        new = along & (codes_NA == 0) & jnp.isfinite(world.log_weight_A)
-        codes_NA = jnp.where(new, code(code_key, codes_NA.shape[1]), codes_NA)
-    return codes_NA * world.magnitude_A
+    for g, ((first, last), most) in enumerate(zip(shape.groups(), shape.most, strict=True)):
+        of_group = lambda key, g=g: jax.random.fold_in(key, g)
+        score_NA = world.log_weight_A[first:last] + jax.random.gumbel(of_group(keys[0]), (last - first, n)).T
+        values_NK = jnp.where(jnp.arange(most) < active_NG[:, g, None], codes(of_group(keys[2]), most), 0.0)
+        codes_NA = _at_largest(score_NA, values_NK)
+        if shape.neighbours:
+            left_NA = jnp.pad(codes_NA, ((0, 0), (1, 0)))[:, :-1]
+            pair_key, code_key = jax.random.split(of_group(keys[3]))
+            odd_A = jnp.arange(last - first) % 2 == 1
+            along_NA = jax.random.bernoulli(pair_key, world.coactivation, (last - first, n)).T & (left_NA > 0) & odd_A
+            new_NA = along_NA & (codes_NA == 0) & jnp.isfinite(world.log_weight_A[first:last])
+            codes_NA = jnp.where(new_NA, codes(code_key, last - first), codes_NA)
+        parts.append(codes_NA)
+    return jnp.concatenate(parts, axis=1) * world.magnitude_A
 
 
 def _at_largest(score_NA: Array, values_NK: Array) -> Array:
@@ -107,18 +136,13 @@ def _at_largest(score_NA: Array, values_NK: Array) -> Array:
     return jnp.zeros(score_NA.shape).at[jnp.arange(len(score_NA))[:, None], index_NK].set(values_NK, unique_indices=True)
 
 
-def _right_neighbours(c: WorldConfig) -> np.ndarray:
-    """True at odd places of every group."""
-    return np.concatenate([np.arange(last - first) % 2 == 1 for first, last in c.groups()])
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def tokens(c: WorldConfig, world: World, seed: Array, piece: Array) -> Float[Array, "N D"]:
-    """The `PIECE` tokens of one piece of the stream of a seed. Equal on every call; pieces and seeds are independent."""
+def tokens(shape: Shape, world: World, seed: Array, piece: Array) -> tuple[Float[Array, "N D"], Float[Array, "N A"]]:
+    """The `PIECE` tokens of one piece of the stream of a seed, and their codes. Equal on every call; pieces and seeds are independent."""
     root = jax.random.key(0, impl="threefry2x32")
     codes_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, seed), piece))
-    codes_NA = draw_codes(c, world, codes_key, PIECE)
-    return codes_NA @ world.atoms_AD + c.noise * jax.random.normal(noise_key, (PIECE, c.width))
+    codes_NA = draw_codes(shape, world, codes_key, PIECE)
+    return codes_NA @ world.atoms_AD + world.noise * jax.random.normal(noise_key, (PIECE, shape.width)), codes_NA
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,16 +150,24 @@ class SyntheticStream:
     """Endless tokens of a world; satisfies `activations.stream.Stream`.
 
     Attributes:
-      config, world: what tokens are made of.
+      shape, world: what tokens are made of.
       seed: of the draws.
     """
 
-    config: WorldConfig
+    shape: Shape
     world: World
     seed: int
 
     def rows(self, start: int, count: int) -> np.ndarray:
         """Tokens (count, D) float32 at places `start` … `start + count − 1`."""
+        return self._drawn(start, count, 0)
+
+    def codes(self, start: int, count: int) -> np.ndarray:
+        """What those tokens hold: (count, A), the atoms in the order of `Truth`."""
+        there_A = np.isfinite(np.asarray(self.world.log_weight_A))
+        return self._drawn(start, count, 1)[:, there_A]
+
+    def _drawn(self, start: int, count: int, which: int) -> np.ndarray:
         pieces = range(start // PIECE, -(-(start + count) // PIECE))
-        drawn = [tokens(self.config, self.world, *jax.device_put((np.uint32(self.seed), np.uint32(p)))) for p in pieces]
+        drawn = [tokens(self.shape, self.world, *jax.device_put((np.uint32(self.seed), np.uint32(p))))[which] for p in pieces]
         return np.concatenate([np.asarray(d) for d in drawn])[start - pieces.start * PIECE :][:count]

@@ -70,12 +70,13 @@ def pairwise_assignment(a_FD: np.ndarray, b_GD: np.ndarray) -> float:
 
 
 def overlap(u_DR: np.ndarray, v_DQ: np.ndarray) -> float:
-    """‖UᵀV‖²_F / min(R, Q) of orthonormal columns: 1 if one span holds the other."""
-    return float(np.square(u_DR.T @ v_DQ).sum() / min(u_DR.shape[1], v_DQ.shape[1]))
+    """‖UᵀV‖²_F / max(R, Q) of orthonormal columns: 1 if the spans are equal; a dimension that one lacks counts as missed."""
+    return float(np.square(u_DR.T @ v_DQ).sum() / max(u_DR.shape[1], v_DQ.shape[1]))
 
 
 def top_plane(rows_FD: np.ndarray, rank: int) -> np.ndarray | None:
-    """Orthonormal basis (D, rank) of the top right singular directions; None if there are fewer rows."""
-    if len(rows_FD) < rank:
+    """Orthonormal basis of the top `rank` right singular directions (D, rank), of fewer where there are fewer rows; None of none."""
+    if not len(rows_FD):
         return None
-    return np.linalg.svd(rows_FD, full_matrices=False)[2][:rank].T
+    _, size, directions = np.linalg.svd(rows_FD, full_matrices=False)
+    return directions[:rank][size[:rank] > 1e-6].T

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "activations": {"storage"},
     "saes": {"storage"},
     "stability": set(),
-    "synthetic": set(),
+    "synthetic": {"stability"},
     "interpret": {"activations"},
     "reports": {"storage", "interpret"},
     "configs": set(),

@@ -54,7 +54,9 @@ _ALL = (
     Stage("stability", ("stability",), after=("activations", "train")),
     Stage("subspace", ("subspace", "stability.theta", "stability.confidence"), after=("activations", "train", "stability")),
     Stage("recovery", ("recovery", "stability.confidence"), after=("train", "stability")),
-    Stage("report", ("report", "claims"), after=("activations", "train", "stability", "subspace", "recovery")),
+    Stage("grid", ("synthetic", "cells", "starts", "seeds", "init_seed", "data_seed", "sae", "train"), guarded=True, training=True),
+    Stage("verdicts", ("recovery", "contrasts", "reference", "stability.confidence", "stability.block_size"), after=("grid",)),
+    Stage("report", ("report", "claims"), after=("activations", "train", "stability", "subspace", "recovery", "verdicts")),
     # The embedded language model.
     Stage("tokenizer", ("source.root", "pretrain.vocab_size"), guarded=True),
     Stage("pretrain", ("source.root", "pretrain"), after=("tokenizer",), guarded=True, training=True),

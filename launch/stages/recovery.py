@@ -132,13 +132,15 @@ def _subspace_figures(config: Any, put: Any, unit_SFD: np.ndarray, among_SF: np.
             if i != j and u is not None and v is not None:
                 pairs_SS[i, j] = recovery.overlap(u, v)
     share: dict[str, Any] = {"null": rank / d, "unit": "share", "bounds": (0.0, 1.0)}
-    put(f"top-{rank} plane, overlap with the planted one", knife(functools.partial(seed_mean, planted_S), **share))
-    put(f"top-{rank} plane, overlap between seeds", knife(functools.partial(pair_mean, pairs_SS), **share))
+    put("top plane, overlap with the planted one", knife(functools.partial(seed_mean, planted_S), **share))
+    put("top plane, overlap between seeds", knife(functools.partial(pair_mean, pairs_SS), **share))
     null = float(np.mean([_largest_angle(_random_plane(d, rank, draw), basis_DR) for draw in range(20)]))
     put("largest principal angle to the planted plane", knife(functools.partial(seed_mean, angle_S), null=null, unit="degrees"))
 
 
 def _largest_angle(u_DR: np.ndarray, v_DR: np.ndarray) -> float:
+    if u_DR.shape[1] < v_DR.shape[1]:
+        return 90.0  # some direction of the other is missing altogether
     return float(jnp.degrees(subspaces.principal_angles(jnp.asarray(u_DR, jnp.float32), jnp.asarray(v_DR, jnp.float32))[-1]))
 
 

@@ -15,6 +15,8 @@ from storage import files
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     folder = workdir / "report"
     results = Results(workdir)
+    if "verdicts" in config.stages:
+        return page.write_grid_page(folder, results, config, "Latents and subspaces in worlds of known atoms")
     decided = claims.decide(results, config.claims)
     s = results.summary["stability"]
     on = f"{s['saes']['of']}, {len(s['seeds'])} {s['saes']['kind']} SAEs, F={s['saes']['n_features']}"

@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from activations.stream import Stream
-from launch import export, roster, signals, sources
+from launch import export, grid, roster, signals, sources
 from launch.checkpoints import Checkpoints
 from launch.loop import LoopPlan, run_loop
 from launch.mesh import make_mesh, over_seeds, replicated
@@ -36,14 +36,13 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     _warn_of_copies(everyone)
     sources.for_members(source, everyone)  # what cannot be trained on is refused before anything is written
     plan = _plan(config, folder, source, everyone)
-    held_out_ND = source.held_out()
     of_rounds = [export.Round(folder / f"round-{i}", everyone[a:b], plan["scale"]) for i, (a, b) in enumerate(plan["rounds"])]
     for index, of_round in enumerate(of_rounds):
         if not of_round.finished():
             signals.raise_if_stop_requested("train: finished rounds are kept")
             name = f"train {index + 1}/{len(plan['rounds'])}" if len(plan["rounds"]) > 1 else "train"
             state = _train(config, of_round, name, source, plan["width"], WallTimes(workdir / "wall_times.jsonl"))
-            export.finish_round(config, of_round, state, source.hook, held_out_ND)
+            export.finish_round(config, of_round, state, source)
             del state
         for name in ("checkpoints", "checkpoints_sha256"):  # exported: nobody goes on from them, and they are four times as large
             if (of_round.folder / name).exists() and jax.process_index() == 0:
@@ -89,6 +88,8 @@ def _train(config: Any, of_round: export.Round, name: str, source: sources.Sourc
     of_member = sources.for_members(source, members)
     scale = np.float32(of_round.scale)
     state = _init(config, members, of_member, plan, scale, mesh)
+    if hasattr(config, "cells") and isinstance(source, sources.SyntheticSource):
+        state = grid.start(state, roster.cells(config), members, plan, of_member, source.truths, float(scale))
     checkpoints = Checkpoints(of_round.folder / "checkpoints")
     restored = checkpoints.restore_latest(state)
     state, step = restored if restored else (state, 0)

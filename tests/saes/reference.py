@@ -44,7 +44,7 @@ def aux(p, pre, residual, dead, aux_k):
     return error(rebuilt - residual) / error(residual - residual.mean(0))
 
 
-def loss(variant, p, frozen, x, dead, *, k, sparsity, aux_k, aux_weight, prefixes, pre_act_weight):
+def loss(variant, p, frozen, x, dead, *, k, sparsity, aux_k, aux_weight, aux_units, prefixes, pre_act_weight):
     pre, z = codes(variant, p, x, k=k)
     rest = x - (z @ p["w_dec_FD"] + p["b_dec_D"])
     norm = np.linalg.norm(p["w_dec_FD"], axis=1)
@@ -54,7 +54,8 @@ def loss(variant, p, frozen, x, dead, *, k, sparsity, aux_k, aux_weight, prefixe
         main = error(rest)
         if variant == "matryoshka":
             main = sum(error(x - (z[:, :m] @ p["w_dec_FD"][:m] + p["b_dec_D"])) for m in prefixes)
-        return main + aux_weight * aux(p, pre, residual, dead, aux_k)
+        against = x if aux_units == "variance" else residual
+        return main + aux_weight * error(against - against.mean(0)) * aux(p, pre, residual, dead, aux_k)
     if variant == "l1":
         return error(rest) + sparsity * np.mean(z @ norm)
     if variant == "gated":

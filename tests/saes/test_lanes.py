@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from saes import lanes, topk
+from saes import autoencoder, lanes, topk
 from saes.autoencoder import Knobs
+from saes.dead import auxiliary_loss
+from saes.selection import top_k_mask
 from saes.variants import VARIANTS as OF_VARIANT
 from tests.saes.settings import VARIANTS, D, batches, mesh, sae, train
 
@@ -63,24 +65,28 @@ def test_company_with_dead_features_changes_no_bit():
     assert lane(alone, 0) == lane(group, 0)
 
 
-def test_the_auxiliary_loss_of_a_group_is_that_of_each():
-    """Behind the condition: one seed with dead features beside one without, against both by plain differentiation."""
-    from saes.dead import auxiliary_loss
-    from saes.selection import top_k_mask
-
+@pytest.mark.parametrize("aux_k", [2, 7])
+def test_the_auxiliary_loss_of_a_group_is_that_of_each(aux_k):
+    """Behind the conditions: seeds with no, some and many dead features side by side, against plain differentiation of each."""
     keys = jax.random.split(jax.random.key(0), 3)
-    w, pre, residual = (jax.random.normal(k, s) for k, s in zip(keys, [(2, 9, 5), (2, 16, 9), (2, 16, 5)], strict=True))
-    dead = jnp.asarray([[False] * 9, [True, False, True] * 3])
+    params = jax.vmap(lambda key: autoencoder.init(key, 9, jnp.ones(5)))(jax.random.split(keys[0], 3))
+    x, residual = (jax.random.normal(k, (3, 16, 5)) for k in keys[1:])
+    dead = jnp.asarray([[False] * 9, [True, False, True] * 3, [False] * 8 + [True]])
 
-    def plain(w, pre, residual, dead):
-        z = jnp.where(top_k_mask(jnp.where(dead, pre, -jnp.inf), 2) & dead, jax.nn.relu(pre), 0.0)
+    def plain(params, x, residual, dead):
+        pre = autoencoder.pre_activations(params, x)
+        z = jnp.where(top_k_mask(jnp.where(dead, pre, -jnp.inf), aux_k) & dead, jax.nn.relu(pre), 0.0)
         spread = jnp.mean(jnp.sum((residual - residual.mean(0)) ** 2, -1))
-        return jnp.where(dead.any(), jnp.mean(jnp.sum((z @ w - residual) ** 2, -1)) / spread, 0.0)
+        return jnp.where(dead.any(), jnp.mean(jnp.sum((z @ params.w_dec_FD - residual) ** 2, -1)) / spread, 0.0)
 
-    ours = jax.vmap(jax.value_and_grad(lambda *a: 3.0 * auxiliary_loss(*a, 2), argnums=(0, 1)))(w, pre, residual, dead)
-    theirs = jax.vmap(jax.value_and_grad(lambda *a: 3.0 * plain(*a), argnums=(0, 1)))(w, pre, residual, dead)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
-    assert ours[0][0] == 0 and ours[0][1] > 0 and all(not g[0].any() and g[1].any() for g in ours[1])
+    def ours(params, x, residual, dead):
+        return auxiliary_loss(params, x, jax.lax.stop_gradient(autoencoder.pre_activations(params, x)), residual, dead, aux_k)
+
+    found, expected = (jax.vmap(jax.value_and_grad(lambda *a, f=f: 3.0 * f(*a)))(params, x, residual, dead) for f in (ours, plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+    value, gradients = found
+    assert value[0] == 0 and all(value[1:] > 0)
+    assert all(not g[0].any() and g[1].any() and g[2].any() for g in jax.tree.leaves(gradients))
 
 
 def test_a_seed_that_is_not_finite_is_frozen_and_the_others_do_not_notice():

@@ -41,7 +41,7 @@ def as_float64(params):
 def numpy_loss(name, p, frozen, x, dead):
     c = settings(name)
     return reference.loss(
-        name, p, frozen, np.asarray(x, np.float64), dead, k=K, sparsity=SPARSITY, aux_k=c.aux_k, aux_weight=c.aux_weight,
+        name, p, frozen, np.asarray(x, np.float64), dead, k=K, sparsity=SPARSITY, aux_k=c.aux_k, aux_weight=c.aux_weight, aux_units=c.aux_units,
         prefixes=c.prefixes(), pre_act_weight=c.pre_act_weight,
     )  # fmt: skip
 
@@ -190,7 +190,7 @@ def test_the_scale_is_folded_in(name, scale):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("k", 0), ("k", 49), ("n_features", 0), ("aux_k", -1), ("aux_k", 49), ("aux_weight", -1.0), ("dead_after_tokens", 0),
+        ("k", 0), ("k", 49), ("n_features", 0), ("aux_k", -1), ("aux_k", 49), ("aux_weight", -1.0), ("aux_units", "both"), ("dead_after_tokens", 0),
         ("threshold_decay", 1.0), ("sparsity", -0.1), ("sparsity_warmup_fraction", 1.0), ("control_rate", -0.1), ("jump_threshold", 0.0),
         ("jump_bandwidth", 0.0), ("prefix_fractions", (0.5, 0.4)), ("prefix_fractions", ()),
     ],

@@ -1,12 +1,11 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import common
-from synthetic.config import WorldConfig
+from synthetic.config import WorldConfig, common_shape
 from synthetic.generator import PIECE, SyntheticStream, draw_codes, make_truth, make_world, tokens
 
 SMALL = dataclasses.replace(
@@ -23,7 +22,7 @@ def world(**changes):
 
 def codes(n=4000, seed=0, **changes):
     c, _, w = world(**changes)
-    return np.asarray(draw_codes(c, w, jax.random.key(seed), n))
+    return np.asarray(draw_codes(c.shape(), w, jax.random.key(seed), n))
 
 
 def test_atoms_are_unit_and_lie_where_they_should():
@@ -43,7 +42,7 @@ def test_atoms_are_unit_and_lie_where_they_should():
 
 def test_every_token_holds_exactly_its_atoms_of_every_group():
     found = codes() > 0
-    for (first, last), active in zip(SMALL.groups(), (3, 2, 2), strict=True):
+    for (first, last), active in zip(SMALL.shape().groups(), (3, 2, 2), strict=True):
         assert (found[:, first:last].sum(1) == active).all()
 
 
@@ -80,37 +79,81 @@ def test_neighbours_fire_along_and_codes_share_a_part():
 
 def test_tokens_are_atoms_times_codes_and_noise():
     c, truth, w = world(noise=0.0)
-    x = SyntheticStream(c, w, seed=3).rows(0, 300)
-    z = np.asarray(draw_codes(c, w, jax.random.split(jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 3), 0))[0], PIECE))[:300]
+    stream = SyntheticStream(c.shape(), w, seed=3)
+    x, z = stream.rows(0, 300), stream.codes(0, 300)
+    assert z.shape == (300, 35) and ((z > 0).sum(1) == 7).all()
     np.testing.assert_allclose(x, z @ truth.atoms_AD, atol=1e-5)
-    noisy = SyntheticStream(*world(noise=0.5)[::2], seed=3).rows(0, 300)
+    noisy = SyntheticStream(c.shape(), world(noise=0.5)[2], seed=3).rows(0, 300)
     np.testing.assert_allclose((noisy - x).std(), 0.5, rtol=0.05)
 
 
 def test_a_place_is_an_integer_and_nothing_is_stored():
     c, _, w = world()
-    stream = SyntheticStream(c, w, seed=1)
+    stream = SyntheticStream(c.shape(), w, seed=1)
     whole = stream.rows(0, 3 * PIECE)
     assert whole.dtype == np.float32
     for start, count in ((0, 5), (PIECE - 2, 4), (700, 600), (2 * PIECE, PIECE)):
         assert (stream.rows(start, count) == whole[start : start + count]).all()
-    assert (SyntheticStream(c, w, seed=2).rows(0, 5) != whole[:5]).all()
-    assert (stream.rows(10**9, 3) == SyntheticStream(c, w, seed=1).rows(10**9, 3)).all()
+    assert (SyntheticStream(c.shape(), w, seed=2).rows(0, 5) != whole[:5]).all()
+    assert (stream.rows(10**9, 3) == SyntheticStream(c.shape(), w, seed=1).rows(10**9, 3)).all()
 
 
-def test_worlds_of_equal_shape_lie_along_a_vmapped_axis():
-    made = [world(seed=s, block_magnitude=m) for s, m in ((0, 0.7), (5, 0.2))]
-    stacked = jax.tree.map(lambda *a: jnp.stack(a), *(m[2] for m in made))
-    both = jax.vmap(lambda w: tokens(SMALL, w, jnp.uint32(4), jnp.uint32(0)))(stacked)
-    for x, (c, _, w) in zip(both, made, strict=True):
-        np.testing.assert_allclose(x, tokens(c, w, jnp.uint32(4), jnp.uint32(0)), atol=1e-5)
+def test_worlds_of_different_size_are_padded_to_one_program_and_stay_what_they_are():
+    """Groups of other sizes, an absent block, neighbours: same codes exactly, same tokens to rounding, one trace."""
+    cells = [world(seed=s, **change) for s, change in ((0, {}), (5, {"block_atoms": 6, "free_active": 1}), (2, {"block_presence": 0.5}))]
+    shape = common_shape([c for c, _, _ in cells])
+    assert shape.atoms == (15, 10, 10) and shape.most == (7, 2, 2)
+    before = tokens._cache_size()
+    padded = [SyntheticStream(shape, make_world(c, truth, shape), seed=4) for c, truth, _ in cells]
+    drawn = [(p.codes(100, 50), p.rows(100, 50)) for p in padded]
+    assert tokens._cache_size() - before <= 1
+    for (codes_NA, x_ND), (c, _, alone) in zip(drawn, cells, strict=True):
+        own = SyntheticStream(c.shape(), alone, seed=4)
+        assert (codes_NA == own.codes(100, 50)).all()
+        np.testing.assert_allclose(x_ND, own.rows(100, 50), atol=1e-5)
+    with pytest.raises(ValueError, match="config.cells: synthetic.width"):
+        common_shape([SMALL, dataclasses.replace(SMALL, width=21)])
+
+
+def test_free_atoms_take_the_place_of_an_absent_block():
+    n = 20_000
+    found = codes(n, block_presence=0.25) > 0
+    assert (found.sum(1) == 7).all()
+    blocks = np.stack([found[:, 15:25].sum(1), found[:, 25:].sum(1)])
+    assert set(np.unique(blocks)) == {0, 2}
+    share = (blocks > 0).mean(1)
+    np.testing.assert_allclose(share, 0.25, atol=4 * (0.25 * 0.75 / n) ** 0.5)
+    assert abs(np.corrcoef(*blocks)[0, 1]) < 0.03
+    c = dataclasses.replace(SMALL, block_presence=0.25)
+    assert c.block_rate == pytest.approx(0.05) and c.active == 7
+    np.testing.assert_allclose(found[:, 15:].mean(0), c.block_rate, atol=5 * (0.05 / n) ** 0.5)
+    np.testing.assert_allclose(found[:, :15].mean(0), (3 + 2 * 0.75 * 2) / 15, atol=0.015)
+
+
+def test_moments_meet_their_closed_forms():
+    """E x = Σ ρ μ m g; Cov x of one group of n atoms of which k are active: E a² ρ Σ g gᵀ + pairs, less the mean's square."""
+    n = 60_000
+    c, truth, w = world(noise=0.1)
+    x = SyntheticStream(c.shape(), w, seed=0).rows(0, n).astype(np.float64)
+    magnitude = np.where(truth.group_A > 0, 0.7, 1.0)
+    rate = np.array([0.2, 0.2, 0.2])[truth.group_A]
+    pair = np.zeros((35, 35))
+    for g, (size, active) in enumerate(((15, 3), (10, 2), (10, 2))):
+        inside = truth.group_A == g
+        pair[np.ix_(inside, inside)] = active * (active - 1) / (size * (size - 1)) - (active / size) ** 2
+    second = np.outer(magnitude, magnitude) * pair
+    np.fill_diagonal(second, magnitude**2 * (rate * (1 + 1 / 12) - rate**2))
+    mean = (rate * magnitude) @ truth.atoms_AD
+    covariance = truth.atoms_AD.T @ second @ truth.atoms_AD + 0.01 * np.eye(20)
+    np.testing.assert_allclose(x.mean(0), mean, atol=5 * (np.diag(covariance).max() / n) ** 0.5)
+    np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.01)
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("width", 1), ("free_active", 16), ("block_active", 11), ("block_rank", 11), ("block_rank", 10), ("code_low", 0.0), ("code_low", 2.0),
-        ("block_magnitude", 0.0), ("coactivation", 1.1), ("noise", -0.1), ("block_rank", 0),
+        ("block_magnitude", 0.0), ("block_presence", 0.0), ("block_presence", 1.1), ("coactivation", 1.1), ("noise", -0.1), ("block_rank", 0),
     ],
 )  # fmt: skip
 def test_worlds_that_cannot_be_name_the_field(field, value):

@@ -47,8 +47,8 @@ def test_the_truth_is_found_in_every_sense(settings):
         for figure in ("atoms found at 0.9", "atoms found one to one at 0.9", "p̂ at 0.9", "p̂ at 0.7", "PW-MCC"):
             assert value(got, group, "latents", figure) == pytest.approx(1.0, abs=1e-5), (group, figure)
     assert value(got, "free", "latents", "latents") == 20 and value(got, "block", "latents", "latents") == 24
-    assert value(got, "block", "subspace", "top-12 plane, overlap with the planted one, all its latents") == pytest.approx(1.0)
-    assert value(got, "block", "subspace", "top-12 plane, overlap between seeds, its unstable latents") is None  # none is unstable
+    assert value(got, "block", "subspace", "top plane, overlap with the planted one, all its latents") == pytest.approx(1.0)
+    assert value(got, "block", "subspace", "top plane, overlap between seeds, its unstable latents") is None  # none is unstable
 
 
 def test_turned_inside_the_block_the_span_is_found_and_the_atoms_by_chance(settings):
@@ -57,7 +57,7 @@ def test_turned_inside_the_block_the_span_is_found_and_the_atoms_by_chance(setti
     assert value(got, "free", "latents", "atoms found at 0.9") == 1.0
     for which in ("all its latents", "its unstable latents"):
         for what in ("overlap with the planted one", "overlap between seeds"):
-            figure = got["block", "subspace", f"top-12 plane, {what}, {which}"]
+            figure = got["block", "subspace", f"top plane, {what}, {which}"]
             assert figure.value == pytest.approx(1.0, abs=1e-5) and figure.null == pytest.approx(12 / 40)
         angle = got["block", "subspace", f"largest principal angle to the planted plane, {which}"]
         assert angle.value < 0.1 < 45 < angle.null
@@ -91,10 +91,11 @@ def test_latents_belong_to_the_block_that_holds_them():
     assert (recovery.group_of_latents(truth, truth.atoms_AD[None])[0] == truth.group_A).all()
 
 
-def test_a_plane_needs_as_many_rows_as_dimensions():
-    assert recovery.top_plane(np.eye(5)[:3], 4) is None
-    plane = recovery.top_plane(np.eye(5)[:3], 2)
-    assert plane.shape == (5, 2) and recovery.overlap(plane, np.eye(5)[:, :3]) == pytest.approx(1.0)
+def test_a_plane_has_no_more_dimensions_than_its_rows_and_lacks_the_others():
+    plane = recovery.top_plane(np.eye(5)[[0, 1, 1]], 4)
+    assert plane.shape == (5, 2) and recovery.overlap(plane, np.eye(5)[:, :4]) == pytest.approx(0.5)
+    assert recovery.overlap(plane, np.eye(5)[:, :2]) == pytest.approx(1.0) and recovery.overlap(plane, np.eye(5)[:, 2:4]) == 0
+    assert recovery.top_plane(np.eye(5)[:0], 4) is None
 
 
 def test_assignment_uses_every_latent_once():

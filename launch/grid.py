@@ -1,0 +1,78 @@
+"""Many small worlds at once: which cells share a compiled program, and how their SAEs begin."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from launch.roster import Cell, Member
+from saes.lanes import LanePlan, initial_keys
+from saes.step import TrainState
+from synthetic.generator import SyntheticStream, Truth
+from synthetic.oracle import fitted_encoder, rows_at_truth
+
+FEATURES_STEP = 256  # cells whose dictionary sizes lie in the same so many share a program; the smaller are padded
+NEVER = -1e30  # encoder bias of a feature that is padding
+FIT_ROWS = 16_384  # tokens on which the oracle's encoder is fitted
+
+
+def groups(config: Any) -> list[Any]:
+    """The study cut into studies whose cells share one program: equal but for worlds, learning rate, K and dictionary size."""
+    found: dict[Any, list[Any]] = {}
+    for cell in config.cells:
+        sae = dataclasses.replace(cell.sae, n_features=1, k=1)
+        train = dataclasses.replace(cell.train, lr=0.0)
+        found.setdefault((-(-cell.sae.n_features // FEATURES_STEP), sae, train), []).append(cell)
+    out = []
+    for cells in found.values():
+        features, k = (max(getattr(c.sae, field) for c in cells) for field in ("n_features", "k"))
+        sae = dataclasses.replace(cells[0].sae, n_features=features, k=k)
+        train = dataclasses.replace(cells[0].train, lr=0.0)
+        of_group = {"cells": tuple(cells), "synthetic": cells[0].synthetic, "sae": sae, "train": train}
+        out.append(dataclasses.replace(config, **of_group, contrasts=(), reference=""))
+    return out
+
+
+def start(
+    state: TrainState, cells: Sequence[Cell], members: Sequence[Member], plan: LanePlan, streams: Sequence[Any], truths: Any, scale: float
+) -> TrainState:
+    """The first state with padding silenced, and with SAEs that start at the truth put there.
+
+    Padding never fires and never counts as dead. At the truth every decoder row is an atom (a random direction where there are more
+    features than atoms), and the encoder is fitted to the atoms' codes by least squares.
+
+    Args:
+      members, streams: SAEs of the round and what each is trained on.
+      truths: of every world; empty where no SAE starts there.
+      scale: of the activations in training.
+    """
+    f = state.params.w_dec_FD.shape[1]
+    w_enc, b_enc, w_dec, b_dec, idle = (
+        np.array(a) for a in (*jax.device_get([getattr(state.params, n) for n in ("w_enc_DF", "b_enc_F", "w_dec_FD", "b_dec_D")]), state.idle_steps_F)
+    )  # fmt: skip
+    for lane, m in enumerate(plan.members):
+        member, cell = members[m], cells[members[m].cell]
+        n = cell.n_features or f
+        if cell.start == "truth":
+            key = initial_keys(np.array([member.init_seed]))[0]
+            rows_FD, encoder_DF, bias_F = _at_truth(key, truths[cell.world], streams[m], n, scale, b_dec[lane])
+            w_dec[lane, :n], w_enc[lane, :, :n], b_enc[lane, :n] = rows_FD, encoder_DF, bias_F
+        b_enc[lane, n:], idle[lane, n:] = NEVER, -(2**30)
+    put = lambda new, old: jax.device_put(jnp.asarray(new), old.sharding)
+    p = state.params
+    params = p.replace(w_enc_DF=put(w_enc, p.w_enc_DF), b_enc_F=put(b_enc, p.b_enc_F), w_dec_FD=put(w_dec, p.w_dec_FD))
+    return state.replace(params=params, idle_steps_F=put(idle, state.idle_steps_F))
+
+
+def _at_truth(
+    key: jax.Array, truth: Truth, stream: SyntheticStream, n_features: int, scale: float, b_dec_D: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows_FD, atom_F = rows_at_truth(key, truth, n_features)
+    x_ND, codes_NA = scale * stream.rows(0, FIT_ROWS), scale * stream.codes(0, FIT_ROWS)
+    held = atom_F >= 0
+    encoder_DF, bias_F = rows_FD.T.copy(), np.zeros(n_features, np.float32)
+    encoder_DF[:, held], bias_F[held] = fitted_encoder(x_ND - b_dec_D, codes_NA[:, atom_F[held]])
+    return rows_FD, encoder_DF, bias_F

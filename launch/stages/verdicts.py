@@ -1,0 +1,226 @@
+"""Stage: every cell of a grid against its truth, and why its latents differ between seeds.
+
+cells.parquet       a row per cell, start, group, level and figure, with interval over seeds and chance
+verdicts.parquet    a row per cell: coordinates, the figures that decide, the verdict
+contrasts.parquet   figures of one cell less those of another
+seeds.parquet       the reference cell's figures as they would be with fewer seeds
+block_3d.parquet    latents and atoms of a block of rank 3 in its own coordinates, where a cell has one
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from launch import dictionary_list, grid, signals
+from launch.roster import cell_name
+from launch.sources import SyntheticSource
+from launch.stages import recovery as of_cell
+from launch.stages.recovery import LATENT, SUBSPACE
+from saes.evaluation import evaluate
+from stability import aggregates, reappearance, similarity
+from stability.aggregates import pair_mean, seed_mean
+from stability.estimates import Estimate
+from storage import files
+from storage.tables import write_table
+from synthetic import recovery
+from synthetic.generator import Truth
+from synthetic.verdicts import verdict
+
+BATCH = 1024
+SEED_COUNTS = (2, 4, 8, 16, 32)
+
+
+class Trained(NamedTuple):
+    """The SAEs of one cell and start.
+
+    Attributes:
+      unit_SFD: decoder rows, zeros where dead.
+      alive_SF: fires on held-out tokens.
+      explained_variance_S: of them.
+    """
+
+    unit_SFD: np.ndarray
+    alive_SF: np.ndarray
+    explained_variance_S: np.ndarray
+
+
+def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
+    folder = workdir / "verdicts"
+    trained, truths = _load(config, workdir)
+    cells: dict[str, list[Any]] = {n: [] for n in ("cell", "start", "group", "level", "figure", "value", "low", "high", "null", "unit")}
+    rows: dict[str, list[Any]] = {"cell": [], "verdict": [], **{axis: [] for axis in _axes(config)}}
+    decided = {}
+    for cell in config.cells:
+        signals.raise_if_stop_requested("verdicts: nothing is lost")
+        found = {}
+        for start in config.starts:
+            one = trained[cell.name, start]
+            found[start] = of_cell.measure(dataclasses.replace(config, synthetic=cell.synthetic), one.unit_SFD, one.alive_SF)
+            found[start]["all", LATENT, "explained variance"] = _knife(
+                config, functools.partial(seed_mean, one.explained_variance_S), "share"
+            )
+            for (group, level, figure), e in found[start].items():
+                record = (cell.name, start, group, level, figure, e.value, e.low, e.high, e.null, e.unit)
+                for column, value in zip(cells, record, strict=True):
+                    cells[column].append(value)
+        figures = _deciding(config, cell, {s: trained[cell.name, s] for s in config.starts}, found, truths[cell.name])
+        decided[cell.name] = figures
+        for axis in _axes(config):
+            rows[axis].append(dict(cell.at).get(axis))
+        rows["cell"].append(cell.name)
+        tellable = {"p", "kept", "gain"} <= figures.keys()
+        rows["verdict"].append(verdict(figures["p"], figures["kept"], figures["gain"], config.recovery.tie) if tellable else "undecided")
+        for name, e in figures.items():
+            for part in ("value", "low", "high", "null"):
+                rows.setdefault(f"{name}, {part}" if part != "value" else name, []).append(getattr(e, part))
+    contrasts = _contrasts(config, trained, truths)
+    outputs = [write_table(folder / "cells.parquet", cells), write_table(folder / "verdicts.parquet", rows)]
+    if config.reference:
+        fewer = _fewer_seeds(config, trained[config.reference, "random"], truths[config.reference])
+        outputs.append(write_table(folder / "seeds.parquet", fewer))
+    if contrasts["what"]:
+        outputs.append(write_table(folder / "contrasts.parquet", contrasts))
+    outputs += _block_in_3d(config, trained, truths, folder)
+    summary = {
+        name: {"verdict": v} | {k: e.as_dict() for k, e in decided[name].items()}
+        for name, v in zip(rows["cell"], rows["verdict"], strict=True)
+    }
+    files.write_json(folder / "summary.json", {"cells": summary, "contrasts": _records(contrasts)})
+    _print(summary, _records(contrasts))
+    return [folder / "summary.json", *outputs]
+
+
+def _axes(config: Any) -> list[str]:
+    return list(dict.fromkeys(axis for cell in config.cells for axis, _ in cell.at))
+
+
+def _load(config: Any, workdir: epath.Path) -> tuple[dict[tuple[str, str], Trained], dict[str, Truth]]:
+    trained, truths = {}, {}
+    for i, group in enumerate(grid.groups(config)):
+        source = SyntheticSource(group)
+        for world, cell in enumerate(group.cells):
+            truths[cell.name] = source.truths[world]
+            x_ND = source.held_out(world)
+            for start in config.starts:
+                home = workdir / "grid" / f"group-{i}" / "train" / "cells" / cell_name(cell.name, start)
+                of = dictionary_list.load(home / "dictionaries.json").dictionaries
+                seen = evaluate(jax.device_put(of), (x_ND[n : n + BATCH] for n in range(0, len(x_ND), BATCH)), 1)
+                alive_SF = seen.firings_SF > 0
+                unit_SFD = np.where(alive_SF[..., None], similarity.unit_rows(of.w_dec_FD), 0.0).astype(np.float32)
+                trained[cell.name, start] = Trained(unit_SFD, alive_SF, seen.explained_variance_S)
+    return trained, truths
+
+
+def _knife(config: Any, statistic: Callable[..., float], unit: str, null: float | None = None) -> Estimate:
+    return aggregates.jackknifed(statistic, len(config.seed_list), config.stability.confidence, null=null, unit=unit)
+
+
+def _deciding(config: Any, cell: Any, of: dict[str, Trained], found: dict[str, Any], truth: Truth) -> dict[str, Estimate]:
+    """The first block's figures from random starts, and what SAEs from the truth add."""
+    c = config.recovery
+    name = of_cell.group_names(cell.synthetic.blocks)[1]
+    random = found["random"]
+    out = {
+        "p": random[name, LATENT, f"p̂ at {c.found:g}"],
+        "p loose": random[name, LATENT, f"p̂ at {c.theta:g}"],
+        "atoms found": random[name, LATENT, f"atoms found at {c.found:g}"],
+        "span overlap, seeds": random[name, SUBSPACE, "top plane, overlap between seeds, all its latents"],
+        "span overlap, planted": random[name, SUBSPACE, "top plane, overlap with the planted one, all its latents"],
+        "free p": random["free", LATENT, f"p̂ at {c.found:g}"],
+        "explained variance": random["all", LATENT, "explained variance"],
+    }
+    if "truth" in of:
+        held_SG = recovery.atom_recovery(truth, of["truth"].unit_SFD, c.found).found_SG[:, 1]
+        could = min(1.0, cell.sae.n_features / len(truth.atoms_AD))  # a smaller dictionary starts at a part of the atoms
+        out["kept"] = _knife(config, functools.partial(seed_mean, held_SG / could), "share of atoms started at")
+        gain_S = of["truth"].explained_variance_S - of["random"].explained_variance_S
+        out["gain"] = _knife(config, functools.partial(seed_mean, gain_S), "explained variance", null=0.0)
+    return out
+
+
+def _statistics(config: Any, one: Trained, truth: Truth) -> dict[str, Callable[[np.ndarray], float]]:
+    """Figures of the first block as functions of seeds' weights."""
+    cosine_SSF = jax.device_get(similarity.all_pairs(one.unit_SFD, block_size=config.stability.block_size)).cosine
+    among_SF = (recovery.group_of_latents(truth, one.unit_SFD) == 1) & one.alive_SF
+    out: dict[str, Callable[[np.ndarray], float]] = {}
+    for theta in (config.recovery.found, config.recovery.theta):
+        of_pairs = aggregates.share_reappearing(reappearance.reappears(cosine_SSF, theta), among_SF)
+        out[f"p̂ at {theta:g}"] = functools.partial(pair_mean, of_pairs)
+    found_S = recovery.atom_recovery(truth, one.unit_SFD, config.recovery.found).found_SG[:, 1]
+    out["atoms found"] = functools.partial(seed_mean, found_S)
+    out["unstable share"] = aggregates.label_share(
+        reappearance.reappears(cosine_SSF, config.recovery.theta), among_SF, config.stability.epsilon, stable=False
+    )
+    return out
+
+
+def _contrasts(config: Any, trained: dict[tuple[str, str], Trained], truths: dict[str, Truth]) -> dict[str, list[Any]]:
+    """Differences between cells, and of the reference cell between starts; seeds are paired."""
+    out: dict[str, list[Any]] = {n: [] for n in ("what", "of", "less", "figure", "value", "low", "high")}
+    pairs = [(what, (a, "random"), (b, "random")) for what, a, b in config.contrasts]
+    if "truth" in config.starts and config.reference:
+        pairs.append(("optimisation", (config.reference, "truth"), (config.reference, "random")))
+    for what, a, b in pairs:
+        of, less = (_statistics(config, trained[place], truths[place[0]]) for place in (a, b))
+        for figure in of:
+            if figure == "unstable share":
+                continue
+            difference = lambda w, f=of[figure], g=less[figure]: f(w) - g(w)
+            e = _knife(config, difference, "difference", null=0.0)
+            for column, value in zip(out, (what, cell_name(*a), cell_name(*b), figure, e.value, e.low, e.high), strict=True):
+                out[column].append(value)
+    return out
+
+
+def _fewer_seeds(config: Any, one: Trained, truth: Truth) -> dict[str, list[Any]]:
+    """Mean and range over disjoint sets of so many seeds."""
+    statistics = _statistics(config, one, truth)
+    s = len(one.unit_SFD)
+    out: dict[str, list[Any]] = {n: [] for n in ("seeds", "sets", "figure", "value", "lowest", "highest")}
+    for count in [n for n in SEED_COUNTS if n < s] + [s]:
+        weights = [np.isin(np.arange(s), np.arange(first, first + count)).astype(float) for first in range(0, s - count + 1, count)]
+        for figure, statistic in statistics.items():
+            values = [statistic(w) for w in weights]
+            record = (count, len(values), figure, float(np.mean(values)), float(np.min(values)), float(np.max(values)))
+            for column, value in zip(out, record, strict=True):
+                out[column].append(value)
+    return out
+
+
+def _block_in_3d(config: Any, trained: dict[tuple[str, str], Trained], truths: dict[str, Truth], folder: epath.Path) -> list[epath.Path]:
+    """The cell of rank 3 with the most atoms: what three seeds found in the block, unit vectors in its basis."""
+    cells = [c for c in config.cells if c.synthetic.block_rank == 3 and c.synthetic.blocks]
+    if not cells:
+        return []
+    cell = max(cells, key=lambda c: c.synthetic.block_atoms)
+    one, truth = trained[cell.name, "random"], truths[cell.name]
+    group_SF = recovery.group_of_latents(truth, one.unit_SFD)
+    out: dict[str, list[Any]] = {n: [] for n in ("cell", "what", "x", "y", "z")}
+    points = [("atom", row @ truth.bases[0]) for row in truth.atoms_AD[truth.group_A == 1]]
+    for s in range(min(3, len(one.unit_SFD))):
+        points += [(f"latent of seed {config.seed_list[s]}", row @ truth.bases[0]) for row in one.unit_SFD[s][group_SF[s] == 1]]
+    for what, (x, y, z) in points:
+        for column, value in zip(out, (cell.name, what, float(x), float(y), float(z)), strict=True):
+            out[column].append(value)
+    return [write_table(folder / "block_3d.parquet", out)]
+
+
+def _records(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _print(summary: dict[str, Any], contrasts: list[dict[str, Any]]) -> None:
+    text = lambda e: (
+        "–" if e["value"] is None else f"{e['value']:.3f}" + ("" if e["low"] is None else f" [{e['low']:.3f}, {e['high']:.3f}]")
+    )
+    columns = ("p", "atoms found", "span overlap, planted", "kept", "gain")
+    print(f"\n{'cell':24} " + " ".join(f"{c:>24}" for c in columns) + "  verdict")
+    for name, s in summary.items():
+        print(f"{name:24} " + " ".join(f"{text(s[c]) if c in s else '–':>24}" for c in columns) + f"  {s['verdict']}")
+    for c in contrasts:
+        print(f"{c['what']}: {c['figure']} of {c['of']} less {c['less']}: {text(c)}")
