@@ -61,7 +61,7 @@ def synthetic_grid() -> ml_collections.ConfigDict:
     world.width, world.free_atoms, world.free_active = 64, 128, 3
     world.block_rank, world.block_atoms, world.block_active = 12, 192, 2
     c.sae.n_features, c.sae.k = 320, 5
-    c.sae.aux_units, c.sae.aux_k = "variance", 0  # dead latents are revived
+    c.sae.aux_units, c.sae.aux_k = "variance", 96  # dead latents are revived
     c.sae.dead_after_tokens = 200 * 256
     c.train.batch_size, c.train.tokens, c.train.eval_rows, c.train.snapshots = 256, 6000 * 256, 8192, 2
     c.train.warmup_fraction, c.train.decay_fraction = 0.05, 0.2  # final losses are compared: without the noise of a full step
@@ -77,6 +77,6 @@ def tiny_grid(c: ml_collections.ConfigDict) -> None:
     world = c.synthetic
     world.width, world.free_atoms, world.free_active, world.block_rank, world.block_atoms, world.block_active = 24, 16, 2, 3, 12, 2
     c.seeds = (3,)
-    c.sae.n_features, c.sae.k, c.sae.dead_after_tokens = 28, 4, 5000
+    c.sae.n_features, c.sae.k, c.sae.aux_k, c.sae.dead_after_tokens = 28, 4, 8, 5000
     c.train.tokens, c.train.batch_size, c.train.steps_per_dispatch, c.train.checkpoint_every = 30_000, 64, 8, 80
     c.train.eval_rows = 1024

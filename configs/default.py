@@ -106,5 +106,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     claims.c1_difference = 0.5  # C1: split-half difference of p̂, stable less unstable, whole interval above this
     claims.c3_ratio = 1.0  # C3 (rate part): stable over unstable firing rate, whole interval above this
     claims.c4_excess = 0.0  # C4: overlap between seeds over the strongest null, whole interval above this
+    claims.c5_span = 0.9  # C5: overlaps of a planted block's span, and the share of free atoms found, whole intervals above this
+    claims.c5_found = 0.5  # C5: share of the block's atoms found, whole interval below this
     claims.plateau_rise = 0.02  # C3, C4: undecided while p̂ rises by more per doubling of training tokens
     return c

@@ -23,15 +23,13 @@ def groups(config: Any) -> list[Any]:
     """The study cut into studies whose cells share one program: equal but for worlds, learning rate, K and dictionary size."""
     found: dict[Any, list[Any]] = {}
     for cell in config.cells:
-        sae = dataclasses.replace(cell.sae, n_features=1, k=1)
-        train = dataclasses.replace(cell.train, lr=0.0)
-        found.setdefault((-(-cell.sae.n_features // FEATURES_STEP), sae, train), []).append(cell)
+        same = [v for k, v in (vars(cell.sae) | vars(cell.train)).items() if k not in ("n_features", "k", "lr")]
+        found.setdefault((-(-cell.sae.n_features // FEATURES_STEP), *same), []).append(cell)
     out = []
     for cells in found.values():
         features, k = (max(getattr(c.sae, field) for c in cells) for field in ("n_features", "k"))
         sae = dataclasses.replace(cells[0].sae, n_features=features, k=k)
-        train = dataclasses.replace(cells[0].train, lr=0.0)
-        of_group = {"cells": tuple(cells), "synthetic": cells[0].synthetic, "sae": sae, "train": train}
+        of_group = {"cells": tuple(cells), "synthetic": cells[0].synthetic, "sae": sae, "train": cells[0].train}
         out.append(dataclasses.replace(config, **of_group, contrasts=(), reference=""))
     return out
 

@@ -165,6 +165,8 @@ class Claims:
     c1_difference: float
     c3_ratio: float
     c4_excess: float
+    c5_span: float
+    c5_found: float
     plateau_rise: float
 
     def __post_init__(self):

@@ -36,6 +36,8 @@ _PAPER = {
 def decide(results: Results, rules: Any) -> list[Claim]:
     """All claims in order, from the result files and `config.claims`."""
     decided = {"C1": _c1(results, rules), "C3": _c3(results, rules), "C4": _c4(results, rules)}
+    if "recovery" in results.summary:
+        decided["C5"] = _c5(results, rules)
     rows = []
     for name, paper in _PAPER.items():
         measured, holds, because = decided.get(name, ("–", NOT_MEASURED, "no stage measures it yet"))
@@ -138,3 +140,36 @@ def _c4(results: Results, rules: Any) -> tuple[str, str, str]:
         parts = {f"overlap over the strongest null above {rules.c4_excess}": excess, "lower effective rank than stable": lower}
         because += "; ".join(f"{name}: {verdict}" for name, verdict in parts.items())
     return measured, holds, because
+
+
+def _c5(results: Results, rules: Any) -> tuple[str, str, str]:
+    """Of every block the span is found, between seeds and against the truth, and its atoms are not; free atoms are."""
+    found = results.summary["recovery"]
+    at = lambda group, level, figure: next(e for key, e in found.items() if key.startswith(f"{group}, {level}: {figure}"))
+    blocks = list(dict.fromkeys(key.split(",")[0] for key in found if key.startswith("block")))
+    free = at("free", "latents", "atoms found at")
+    if not blocks or free["value"] is None:
+        return "–", UNDECIDED, "the world has no block, or nothing beside it"
+    sides, measured = [_side(free, rules.c5_span)], [f"free atoms found {with_interval(free)}"]
+    for block in blocks:
+        atoms = at(block, "latents", "atoms found at")
+        spans = [
+            at(block, "subspace", f"top plane, {what}, all its latents")
+            for what in ("overlap between seeds", "overlap with the planted one")
+        ]
+        opposite = {YES: NO, NO: YES, UNDECIDED: UNDECIDED}
+        sides += [opposite[_side(atoms, rules.c5_found)], *(_side(e, rules.c5_span) for e in spans)]
+        measured.append(
+            f"{block}: atoms found {with_interval(atoms)} (chance {number(atoms['null'])}), top plane overlaps between seeds by "
+            f"{with_interval(spans[0])} and with the planted one by {with_interval(spans[1])} (random planes {number(spans[1]['null'])})"
+        )
+    text = "; ".join(measured)
+    seeds = results.summary["stability"]["seeds"]
+    if len(seeds) < rules.min_seeds:
+        return text, UNDECIDED, f"{len(seeds)} seeds, config.claims.min_seeds={rules.min_seeds}"
+    holds = YES if set(sides) == {YES} else NO if NO in sides else UNDECIDED
+    return (
+        text,
+        holds,
+        f"rule: intervals of spans and of free atoms found above {rules.c5_span}, of block atoms found below {rules.c5_found}",
+    )

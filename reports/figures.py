@@ -1,16 +1,16 @@
 """The figures of the page, as Altair charts: interactive there, and the same spec rendered to PNG beside it."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import altair as alt
 
+from reports import recovery_figures
+from reports.chart import NULL_COLOUR, WIDTH, Figure, data, sized, styled
 from reports.results import Results
 from reports.text import number, with_interval
 
-WIDTH, HEIGHT = 450, 290
 LABEL_COLOURS = {"stable": "#2166ac", "intermediate": "#969696", "unstable": "#d6604d", "random": "#4d4d4d"}
-NULL_COLOUR = "#bdbdbd"
 PREDICTOR_COLOURS = {
     "unstable features of another seed": LABEL_COLOURS["unstable"],
     "stable features of another seed": LABEL_COLOURS["stable"],
@@ -18,15 +18,6 @@ PREDICTOR_COLOURS = {
     "activation PCA": "#7b3294",
     "random plane": NULL_COLOUR,
 }
-
-
-class Figure(NamedTuple):
-    """A chart with its file name, title, and the sentence that says what it shows."""
-
-    name: str
-    title: str
-    sentence: str
-    chart: alt.TopLevelMixin
 
 
 def all_figures(results: Results, train_seeds: tuple[int, ...]) -> list[Figure]:
@@ -51,28 +42,15 @@ def all_figures(results: Results, train_seeds: tuple[int, ...]) -> list[Figure]:
             _spectra(results),
             _angles(results),
         ]
+    if results.has("recovery/recovery.parquet"):
+        figures = recovery_figures.all_figures(results) + figures
     if train_seeds and results.has("train/metrics.jsonl"):
         figures.append(_training(results, train_seeds))
     return figures
 
 
-def _data(records: list[dict[str, Any]]) -> alt.Data:
-    return alt.Data(values=records)
-
-
 def _label_scale(labels: list[str]) -> alt.Scale:
     return alt.Scale(domain=labels, range=[LABEL_COLOURS[x] for x in labels])
-
-
-def sized(chart: alt.Chart | alt.LayerChart, height: int = HEIGHT) -> alt.TopLevelMixin:
-    return styled(chart.properties(width=WIDTH, height=height))
-
-
-def styled(chart: Any) -> alt.TopLevelMixin:
-    """Legends below, so that every figure has the same width; one font in page and PNG."""
-    chart = chart.configure(font="Liberation Sans, Arial, sans-serif")  # first: it replaces what was configured before
-    chart = chart.configure_legend(orient="bottom", columns=3, labelLimit=260, symbolLimit=50, titleLimit=200, symbolOpacity=1)
-    return chart.configure_view(stroke=None).configure_axis(gridColor="#eaeef2")
 
 
 def _p_histogram(results: Results, features: list[dict[str, Any]]) -> Figure:
@@ -83,7 +61,7 @@ def _p_histogram(results: Results, features: list[dict[str, Any]]) -> Figure:
     records = [{"p": p, "stratum": stratum, "features": n} for (p, stratum), n in sorted(counts.items())]
     order = ["live", "rare", "dead"]
     chart = (
-        alt.Chart(_data(records))
+        alt.Chart(data(records))
         .mark_bar()
         .encode(
             x=alt.X("p:O", title="p̂: share of other seeds in which the feature reappears", axis=alt.Axis(format=".2f", labelAngle=0)),
@@ -114,7 +92,7 @@ def _p_against_rate(results: Results, features: list[dict[str, Any]]) -> Figure:
         for i, f in enumerate(alive)
     ]
     points = (
-        alt.Chart(_data(records))
+        alt.Chart(data(records))
         .mark_circle(size=14, opacity=0.45)
         .encode(
             x=alt.X(
@@ -150,7 +128,7 @@ def _match_distribution(results: Results) -> Figure:
         if r["high"] > -0.2
     ]
     lines = (
-        alt.Chart(_data(records))
+        alt.Chart(data(records))
         .mark_area(line=True, opacity=0.35, interpolate="step")
         .encode(
             x=alt.X("cosine:Q", title="best signed cosine in another seed", scale=alt.Scale(domain=[-0.2, 1])),
@@ -159,7 +137,7 @@ def _match_distribution(results: Results) -> Figure:
             tooltip=["kind:N", alt.Tooltip("cosine:Q", format=".2f"), alt.Tooltip("share:Q", format=".2%")],
         )
     )
-    rule = alt.Chart(_data([{"theta": theta}])).mark_rule(strokeDash=[4, 4], color="#333").encode(x="theta:Q")
+    rule = alt.Chart(data([{"theta": theta}])).mark_rule(strokeDash=[4, 4], color="#333").encode(x="theta:Q")
     mmcs = results.figure("stability.mmcs")
     sentence = (
         f"The mean best cosine (MMCS) is {with_interval(mmcs)}; under the strongest null it is {number(mmcs['null'])}. "
@@ -172,12 +150,12 @@ def _tokens_curve(results: Results) -> Figure:
     rows = results.table("stability/tokens_curve.parquet")
     trained = [r for r in rows if r["tokens"] > 0]
     x = alt.X("tokens:Q", scale=alt.Scale(type="log", nice=False), title="training tokens per SAE", axis=alt.Axis(format="~s", tickCount=5))
-    base = alt.Chart(_data(trained))
+    base = alt.Chart(data(trained))
     band = base.mark_area(opacity=0.25, color="#2166ac").encode(x=x, y=alt.Y("p_low:Q", title="value"), y2="p_high:Q")
     names = {"p": "p̂, all features", "explained_variance": "explained variance", "dead_share": "dead share"}
     records = [{"tokens": r["tokens"], "figure": title, "value": r[key]} for r in trained for key, title in names.items() if key in r]
     lines = (
-        alt.Chart(_data(records))
+        alt.Chart(data(records))
         .mark_line(point=True)
         .encode(
             x=x,
@@ -195,7 +173,7 @@ def _tokens_curve(results: Results) -> Figure:
 def _over_ranks(results: Results, figure: str, title: str) -> Figure:
     rows = [r for r in results.table("subspace/overlap.parquet") if r["figure"] == figure]
     order = [name for name in PREDICTOR_COLOURS if any(r["predictor"] == name for r in rows)]
-    base = alt.Chart(_data(rows)).encode(
+    base = alt.Chart(data(rows)).encode(
         x=alt.X("rank:Q", scale=alt.Scale(type="log", base=2), title="rank r of the planes"),
         color=alt.Color(
             "predictor:N",
@@ -232,7 +210,7 @@ def _spectra(results: Results) -> Figure:
     for r in rows:
         sums.setdefault((r["set"], r["index"]), []).append(r["energy"])
     records = [{"set": s, "index": i, "energy": sum(v) / len(v), "low": min(v), "high": max(v)} for (s, i), v in sums.items()]
-    base = alt.Chart(_data(records)).encode(
+    base = alt.Chart(data(records)).encode(
         x=alt.X("index:Q", title="directions, in order of σ"),
         color=alt.Color("set:N", scale=_label_scale(["unstable", "stable", "random"]), title="features"),
     )
@@ -253,7 +231,7 @@ def _angles(results: Results) -> Figure:
     rows = results.table("subspace/angles.parquet")
     order = ["unstable", "stable", "random", "random planes (null)"]
     colours = [LABEL_COLOURS["unstable"], LABEL_COLOURS["stable"], LABEL_COLOURS["random"], NULL_COLOUR]
-    base = alt.Chart(_data(rows)).encode(
+    base = alt.Chart(data(rows)).encode(
         x=alt.X("index:Q", title="principal angle, in order"),
         color=alt.Color("set:N", scale=alt.Scale(domain=order, range=colours), title="features"),
     )
@@ -281,7 +259,7 @@ def _training(results: Results, seeds: tuple[int, ...]) -> Figure:
     ]
     scale = {"loss": alt.Scale(type="log"), "L0": alt.Scale(zero=False)}
     charts = [
-        alt.Chart(_data([r for r in records if r["figure"] == title]))
+        alt.Chart(data([r for r in records if r["figure"] == title]))
         .mark_line(opacity=0.7, strokeWidth=1)
         .encode(
             x=alt.X("step:Q", title="step"),

@@ -1,10 +1,11 @@
 """The figures of a grid of worlds: phase diagrams, an example block on its sphere, figures against the number of seeds."""
 
+import collections
 from typing import Any
 
 import altair as alt
 
-from reports.figures import Figure, sized, styled
+from reports.chart import Figure, sized, styled
 from reports.results import Results
 
 PANELS = {"p": "p̂ at 0.9", "atoms found": "atoms found", "span overlap, planted": "span overlap with the planted"}
@@ -34,10 +35,11 @@ def all_figures(results: Results) -> list[Figure]:
 
 
 def _diagrams(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Pairs of coordinates, as the cells have them: (x, y) with the axis that all share as y."""
-    axes = [tuple(name for name in _axes(row) if row[name] is not None) for row in rows]
-    pairs = dict.fromkeys(pair for pair in axes if len(pair) == 2)
-    return [(x, y) for y, x in pairs]
+    """Pairs of coordinates that cells have, as (x, y); y is the one that more cells have."""
+    of_cells = [tuple(name for name in _axes(row) if row[name] is not None) for row in rows]
+    count = collections.Counter(name for names in of_cells for name in names)
+    pairs = dict.fromkeys(tuple(sorted(names, key=lambda n: (count[n], n))) for names in of_cells if len(names) == 2)
+    return [(x, y) for x, y in pairs]
 
 
 def _axes(row: dict[str, Any]) -> list[str]:

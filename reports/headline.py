@@ -30,6 +30,13 @@ FIGURES = (
     Figure("subspace.overlap_excess", "overlap over strongest null", "that overlap less the strongest null's: random live or stable features of another seed, activation PCA, random plane"),
     Figure("subspace.effective_rank_unstable", "effective rank / D, unstable", "exp of the spectrum's entropy over the width, at equal n, which also caps it (n/D); null: random live features"),
     Figure("subspace.effective_rank_stable", "effective rank / D, stable", "the same for stable features"),
+    Figure("recovery.free, latents: atoms found at 0.9", "free atoms found", "atoms in general position that some live latent meets at cosine 0.9"),
+    Figure("recovery.block, latents: atoms found at 0.9", "block atoms found", "the same of atoms crowded into the planted block"),
+    Figure("recovery.free, latents: p̂ at 0.9", "p̂ at 0.9, free latents", "probability that a latent outside the block has a match at cosine 0.9 in another seed"),
+    Figure("recovery.block, latents: p̂ at 0.9", "p̂ at 0.9, block latents", "the same of latents that lie in the block"),
+    Figure("recovery.block, latents: p̂ at 0.7", "p̂ at 0.7, block latents", "at cosine 0.7"),
+    Figure("recovery.block, subspace: top plane, overlap between seeds, its unstable latents", "block span, between seeds", "overlap of the top planes of the block's unstable latents (p̂ at 0.7 below 0.5), as many dimensions as planted"),
+    Figure("recovery.block, subspace: top plane, overlap with the planted one, its unstable latents", "block span, planted", "overlap of that plane with the planted one"),
     Figure("stability.explained_variance", "explained variance", "share of the held-out activations' variance that the SAEs reconstruct; null: their mean"),
     Figure("stability.l0", "L0", "active features a token"),
     Figure("stability.dead_share", "dead share", "features that never fire on the held-out tokens"),
@@ -45,7 +52,7 @@ def print_headline(workdir: epath.Path, rules: Any) -> None:
         return
     rows = [("", "value [interval]", "null")]
     for f in FIGURES:
-        stage, key = f.path.split(".")
+        stage, key = f.path.split(".", 1)
         if key in results.summary.get(stage, {}):
             estimate = results.figure(f.path)
             rows.append((f.name, with_interval(estimate), number(estimate["null"])))

@@ -10,6 +10,7 @@ from etils import epath
 
 from interpret.contexts import Context
 from reports import figures, grid_figures, headline
+from reports.chart import Figure
 from reports.claims import Claim
 from reports.results import Results
 from reports.text import number, with_interval
@@ -35,7 +36,7 @@ def write_page(
     shown = figures.all_figures(results, settings.seed_list if own else ())
     rows = []
     for f in headline.FIGURES:
-        stage, key = f.path.split(".")
+        stage, key = f.path.split(".", 1)
         if key in results.summary.get(stage, {}):
             e = results.figure(f.path)
             rows.append(
@@ -76,7 +77,7 @@ def write_grid_page(folder: epath.Path, results: Results, settings: Any, title: 
     return _write(folder, "grid.html.jinja", shown, settings, title=title, cells=cells, contrasts=contrasts, seeds=settings.seed_list)
 
 
-def _write(folder: epath.Path, template_name: str, shown: list[figures.Figure], settings: Any, **values: Any) -> list[epath.Path]:
+def _write(folder: epath.Path, template_name: str, shown: list[Figure], settings: Any, **values: Any) -> list[epath.Path]:
     outputs = []
     for figure in shown:
         path = folder / f"{figure.name}.png"

@@ -53,5 +53,5 @@ class Results:
 
     def figure(self, name: str) -> dict[str, Any]:
         """An estimate by its path in the summary, as `stability.mean_p_live`."""
-        stage, key = name.split(".")
+        stage, key = name.split(".", 1)
         return self.summary[stage][key]

@@ -6,6 +6,7 @@ over seeds and the value that chance gives.
 """
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -36,7 +37,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     for (group, level, figure), e in figures.items():
         for column, value in zip(columns, (group, level, figure, e.value, e.low, e.high, e.null, e.unit), strict=True):
             columns[column].append(value)
-    return [folder / "summary.json", write_table(folder / "recovery.parquet", columns)]
+    angles = angles_of_planes(config, listed.dictionaries.w_dec_FD, alive_SF)
+    return [folder / "summary.json", write_table(folder / "recovery.parquet", columns), write_table(folder / "angles.parquet", angles)]
 
 
 def group_names(blocks: int) -> list[str]:
@@ -69,6 +71,36 @@ def measure(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -> dict[tu
             for which, among_SF in sets.items():
                 _subspace_figures(config, functools.partial(subspace, which=which), unit_SFD, among_SF, truth, g)
     return out
+
+
+def angles_of_planes(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -> dict[str, list[Any]]:
+    """Principal angles of the top planes of every block's latents, degrees: mean and range over seeds, pairs or draws."""
+    truth = make_truth(config.synthetic)
+    unit_SFD = np.asarray(similarity.unit_rows(w_dec_SFD))
+    group_SF = recovery.group_of_latents(truth, unit_SFD)
+    out: dict[str, list[Any]] = {n: [] for n in ("block", "planes", "index", "angle", "low", "high")}
+    for g, name in enumerate(group_names(config.synthetic.blocks)[1:], start=1):
+        basis_DR = truth.bases[g - 1]
+        d, rank = basis_DR.shape
+        rows = [unit_FD[(group_F == g) & alive_F] for unit_FD, group_F, alive_F in zip(unit_SFD, group_SF, alive_SF, strict=True)]
+        found = [plane for r in rows if (plane := recovery.top_plane(r, rank)) is not None and plane.shape[1] == rank]
+        pairs = {
+            "a seed and the planted one": [(u, basis_DR) for u in found],
+            "two seeds": list(itertools.combinations(found, 2)),
+            "a random plane and the planted one": [(_random_plane(d, rank, draw), basis_DR) for draw in range(20)],
+        }
+        for what, both in pairs.items():
+            if both:
+                degrees_NR = np.stack([np.degrees(_angles(u, v)) for u, v in both])
+                for i, of_index_N in enumerate(degrees_NR.T):
+                    record = (name, what, i + 1, float(of_index_N.mean()), float(of_index_N.min()), float(of_index_N.max()))
+                    for column, value in zip(out, record, strict=True):
+                        out[column].append(value)
+    return out
+
+
+def _angles(u_DR: np.ndarray, v_DR: np.ndarray) -> np.ndarray:
+    return np.asarray(subspaces.principal_angles(jnp.asarray(u_DR, jnp.float32), jnp.asarray(v_DR, jnp.float32)))
 
 
 def _free_rank(config: Any) -> int:
@@ -141,7 +173,7 @@ def _subspace_figures(config: Any, put: Any, unit_SFD: np.ndarray, among_SF: np.
 def _largest_angle(u_DR: np.ndarray, v_DR: np.ndarray) -> float:
     if u_DR.shape[1] < v_DR.shape[1]:
         return 90.0  # some direction of the other is missing altogether
-    return float(jnp.degrees(subspaces.principal_angles(jnp.asarray(u_DR, jnp.float32), jnp.asarray(v_DR, jnp.float32))[-1]))
+    return float(np.degrees(_angles(u_DR, v_DR)[-1]))
 
 
 def _random_plane(d: int, rank: int, draw: int) -> np.ndarray:

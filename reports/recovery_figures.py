@@ -1,0 +1,60 @@
+"""Figures of one world whose truth is known: latents beside subspace, and the angles of their planes."""
+
+from typing import Any
+
+import altair as alt
+
+from reports.chart import NULL_COLOUR, Figure, data, sized
+from reports.results import Results
+from reports.text import with_interval
+
+SHOWN = (
+    ("latents", "atoms found at 0.9"),
+    ("latents", "p̂ at 0.9"),
+    ("latents", "p̂ at 0.7"),
+    ("subspace", "top plane, overlap between seeds, all its latents"),
+    ("subspace", "top plane, overlap between seeds, its unstable latents"),
+    ("subspace", "top plane, overlap with the planted one, its unstable latents"),
+)
+
+
+def all_figures(results: Results) -> list[Figure]:
+    return [_levels(results.table("recovery/recovery.parquet")), _angles(results.table("recovery/angles.parquet"))]
+
+
+def _levels(rows: list[dict[str, Any]]) -> Figure:
+    found = {(r["group"], r["level"], r["figure"]): r for r in rows}
+    groups = list(dict.fromkeys(r["group"] for r in rows))
+    shown = [found[group, *place] for group in groups for place in SHOWN if (group, *place) in found]
+    records = [r | {"shown": f"{r['level']}: {r['figure']}"} for r in shown if r["value"] is not None]
+    order = [f"{level}: {figure}" for level, figure in SHOWN]
+    colour = alt.Color("group:N", scale=alt.Scale(domain=groups, scheme="set1"), title="")
+    base = alt.Chart(data(records)).encode(y=alt.Y("shown:N", sort=order, title=None, axis=alt.Axis(labelLimit=330)))
+    x = alt.X("value:Q", scale=alt.Scale(domain=[0, 1]), title="share")
+    dots = base.mark_point(filled=True, size=70).encode(x=x, color=colour, tooltip=["group:N", "shown:N", "value:Q", "null:Q"])
+    bars = base.mark_rule().encode(x="low:Q", x2="high:Q", color=colour)
+    ticks = base.mark_tick(thickness=2, size=16, color="#555").encode(x="null:Q")
+    atoms = {g: found[g, "latents", "atoms found at 0.9"] for g in groups if (g, "latents", "atoms found at 0.9") in found}
+    sentence = "Atoms found: " + ", ".join(f"{g} {with_interval(e)}" for g, e in atoms.items()) + ". Grey ticks: chance."
+    return Figure("recovery", "Found as latents, found as a subspace", sentence, sized((dots + bars + ticks).properties(), 200))
+
+
+def _angles(rows: list[dict[str, Any]]) -> Figure:
+    order = ["two seeds", "a seed and the planted one", "a random plane and the planted one"]
+    records = [r | {"line": f"{r['block']}, {r['planes']}"} for r in rows]
+    base = alt.Chart(data(records)).encode(
+        x=alt.X("index:Q", title="principal angle, in order"),
+        color=alt.Color(
+            "planes:N", scale=alt.Scale(domain=order, range=["#d6604d", "#2166ac", NULL_COLOUR]), title="", legend=alt.Legend(columns=1)
+        ),
+        detail="line:N",
+    )
+    band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
+    line = base.mark_line(point=True).encode(
+        y=alt.Y("angle:Q", title="degrees", scale=alt.Scale(domain=[0, 90])),
+        tooltip=["line:N", "index:Q", alt.Tooltip("angle:Q", format=".1f")],
+    )
+    sentence = (
+        "Between the planes that a block's live latents span, as many dimensions as were planted (bands: range over seeds, pairs, draws)."
+    )
+    return Figure("planted_angles", "Principal angles to the planted plane", sentence, sized(band + line))
