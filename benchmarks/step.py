@@ -8,6 +8,7 @@ import functools
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +51,13 @@ def report(title: str, seconds: dict[str, float], per: int) -> None:
         print(f"  {name:28} {1e3 * s / per:8.2f} ms   {s / best:5.2f} × the fastest")
 
 
-def training_step(variant_name: str = "topk", width: int = 0, dead: float = 0.0) -> Callable[[], Any]:
-    """One dispatch of all seeds; `dead`: share of features that count as dead throughout."""
+def training_step(variant_name: str = "topk", width: int = 0, dead: float = 0.0, by_product: bool = False) -> Callable[[], Any]:
+    """One dispatch of all seeds.
+
+    Args:
+      dead: share of features that count as dead throughout.
+      by_product: on CPU too the way of accelerators, products with codes full of zeros (`saes/sparse.py`).
+    """
     study = validated(common.study())
     sae = dataclasses.replace(study.sae, variant=variant_name, n_features=_FEATURES.value, dead_after_tokens=2**30)
     train = dataclasses.replace(study.train, batch_size=_BATCH.value)
@@ -60,7 +66,7 @@ def training_step(variant_name: str = "topk", width: int = 0, dead: float = 0.0)
     plan = plan_lanes(_SEEDS.value, n_devices, width)
     mesh = make_mesh()
     batches = jax.random.normal(jax.random.key(0), (STEPS, _BATCH.value, WIDTH))
-    run = make_train_steps(plan, sae, train, mesh)
+    run = make_train_steps.__wrapped__(plan, sae, train, mesh)
     n = len(plan.members)
     knobs = Knobs(lr=jnp.full(n, 1e-3), k=jnp.full(n, sae.k, jnp.int32), sparsity=jnp.full(n, variant(variant_name).sparsity))
     state = init_lanes(sae, train, mesh, initial_keys(np.arange(n)), knobs, jnp.zeros((n, WIDTH)))
@@ -75,6 +81,10 @@ def training_step(variant_name: str = "topk", width: int = 0, dead: float = 0.0)
         holder[0], metrics = run(holder[0], batches)
         return metrics
 
+    if by_product:
+        with mock.patch.object(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args)):
+            jax.block_until_ready(once())  # traced here, and never again
+
     return once
 
 
@@ -82,7 +92,10 @@ def main(argv: list[str]) -> None:
     del argv
     steps = {name: training_step(name) for name in VARIANTS}
     report("one training step of all seeds, by variant, nothing dead", in_turn(steps, _ROUNDS.value), STEPS)
-    dead = {"nothing dead": training_step(), "a tenth of the features dead": training_step(dead=0.1)}
+    ways = {"codes by place": training_step(), "products with zeros": training_step(by_product=True)}
+    report("topk, nothing dead", in_turn(ways, _ROUNDS.value), STEPS)
+    shares = {"nothing": 0.0, "a tenth of the features": 0.1, "a third of the features": 1 / 3}
+    dead = {f"{what} dead": training_step(dead=share) for what, share in shares.items()}
     report("topk with its auxiliary loss", in_turn(dead, _ROUNDS.value), STEPS)
     widths = [w for w in sorted({2, 4, _SEEDS.value}) if _SEEDS.value % w == 0]
     lanes = {f"{_SEEDS.value} seeds, {w} in a vmap": training_step(width=w) for w in widths}

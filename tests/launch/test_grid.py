@@ -119,7 +119,7 @@ def test_figures_verdicts_and_page_are_there(finished):
     assert {r["seeds"] for r in seeds} == {2, 3}
     page = (workdir / "report" / "index.html").read_text()
     assert "crowding" in page and "phase_rank_atoms_per_rank" in page and "block_3d" in page
-    assert (workdir / "report" / "phase_rank_atoms_per_rank.png").stat().st_size > 10_000
+    assert len((workdir / "report" / "phase_rank_atoms_per_rank.png").read_bytes()) > 10_000
 
 
 @pytest.mark.parametrize(

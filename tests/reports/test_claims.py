@@ -87,3 +87,34 @@ def test_rules(name, changes, verdict):
 def test_the_table_has_all_claims_in_order():
     table = claims.as_markdown(claims.decide(results(), RULES), "here")
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [f"C{i}" for i in range(1, 8)]
+
+
+def _recovery(free=(0.95, 1.0), found=(0.1, 0.2), seeds=(0.95, 0.99), planted=(0.97, 0.99)):
+    span = "top plane, overlap {}, all its latents"
+    made = {
+        "free, latents: atoms found at 0.9": free,
+        "block, latents: atoms found at 0.9": found,
+        "block, subspace: " + span.format("between seeds"): seeds,
+        "block, subspace: " + span.format("with the planted one"): planted,
+    }
+    return {key: estimate(sum(both) / 2, *both) for key, both in made.items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "yes"),
+        ({"found": (0.6, 0.7)}, "no"),
+        ({"found": (0.4, 0.6)}, "undecided"),
+        ({"planted": (0.5, 0.6)}, "no"),
+        ({"seeds": (0.8, 0.95)}, "undecided"),
+        ({"free": (0.2, 0.3)}, "no"),
+    ],
+)
+def test_c5_wants_the_span_found_the_atoms_not_and_free_atoms_beside_them(changes, verdict):
+    found = results()
+    found.summary["recovery"] = _recovery(**changes)
+    c5 = next(c for c in claims.decide(found, RULES) if c.name == "C5")
+    assert c5.holds == verdict and "random planes" in c5.measured
+    found.summary["stability"]["seeds"] = [0, 1]
+    assert next(c for c in claims.decide(found, RULES) if c.name == "C5").holds == "undecided"

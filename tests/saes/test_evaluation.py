@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from saes.dictionary import ARCHITECTURES
+from saes.dictionary import ARCHITECTURES, first_features
 from saes.evaluation import evaluate
 from tests.saes.dictionaries import D, F, S, make
 
@@ -75,3 +75,13 @@ def test_rows_that_do_not_fit():
         evaluate(DICTIONARIES, [np.zeros((5, 3), np.float32)], 2)
     with pytest.raises(ValueError, match="no activations"):
         evaluate(DICTIONARIES, [], 2)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_first_features_alone_are_a_dictionary_of_their_own(architecture):
+    whole = make(architecture)
+    cut = first_features(whole, 5)
+    assert cut.w_dec_FD.shape == (S, 5, D) and cut.w_enc_DF.shape == (S, D, 5)
+    for name in ("b_enc_F", "threshold_F", "r_mag_F", "b_mag_F"):
+        assert getattr(cut, name) is None or (getattr(cut, name) == getattr(whole, name)[:, :5]).all()
+    assert cut.k == whole.k and (cut.b_dec_D == whole.b_dec_D).all()
