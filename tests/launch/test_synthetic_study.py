@@ -1,0 +1,44 @@
+"""The study of a world of known atoms at toy size, as a user starts it."""
+
+import json
+
+import pytest
+
+from storage.tables import read_records
+from tests.launch.test_end_to_end import launch
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("synthetic")
+    done = launch(workdir, config="configs/synthetic.py:tiny")
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_latents_and_subspace_stand_in_one_table_beside_their_chance(finished):
+    workdir, done = finished
+    rows = read_records(workdir / "recovery" / "recovery.parquet")
+    assert {(r["group"], r["level"]) for r in rows} == {("free", "latents"), ("block", "latents"), ("block", "subspace")}
+    assert all(r["null"] is not None for r in rows if r["figure"] != "latents")
+    assert "free atoms found" in done.stdout and "block span, planted" in done.stdout
+    summary = json.loads((workdir / "summary.json").read_text())
+    free = summary["recovery"]["free, latents: atoms found at 0.9"]
+    assert free["value"] > 0.7 > 0.01 > free["null"]
+    assert "block: atoms found" in summary["report"]["claims"]["C5"]["measured"]
+
+
+def test_angles_to_the_planted_plane_lie_below_those_of_random_planes(finished):
+    workdir, _ = finished
+    of = {}
+    for r in read_records(workdir / "recovery" / "angles.parquet"):
+        of.setdefault(r["planes"], []).append(r["angle"])
+    assert all(len(angles) == 4 and angles == sorted(angles) for angles in of.values())
+    planted, null = (of[f"{what} and the planted one"] for what in ("a seed", "a random plane"))
+    assert all(a < b - 20 for a, b in zip(planted, null, strict=True))
+
+
+def test_the_page_shows_both(finished):
+    workdir, _ = finished
+    page = (workdir / "report" / "index.html").read_text()
+    assert "Found as latents, found as a subspace" in page and "Principal angles to the planted plane" in page
