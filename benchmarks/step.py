@@ -68,7 +68,12 @@ def training_step(variant_name: str = "topk", width: int = 0, dead: float = 0.0,
     batches = jax.random.normal(jax.random.key(0), (STEPS, _BATCH.value, WIDTH))
     run = make_train_steps.__wrapped__(plan, sae, train, mesh)
     n = len(plan.members)
-    knobs = Knobs(lr=jnp.full(n, 1e-3), k=jnp.full(n, sae.k, jnp.int32), sparsity=jnp.full(n, variant(variant_name).sparsity))
+    knobs = Knobs(
+        lr=jnp.full(n, 1e-3),
+        k=jnp.full(n, sae.k, jnp.int32),
+        sparsity=jnp.full(n, variant(variant_name).sparsity),
+        decoder_rate=jnp.ones(n),
+    )
     state = init_lanes(sae, train, mesh, initial_keys(np.arange(n)), knobs, jnp.zeros((n, WIDTH)))
     if dead:
         these = slice(0, int(dead * sae.n_features))

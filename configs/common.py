@@ -33,10 +33,12 @@ def synthetic_study() -> ml_collections.ConfigDict:
     world.block_magnitude = 0.7  # factor on their codes
     world.orthogonal = True  # free atoms are orthogonal to the blocks; False: anywhere
     world.zipf = 0.0  # exponent of the firing law inside a group; 0: uniform
-    world.code_low, world.code_high = 0.5, 1.5  # codes are uniform between them
+    world.code_law = "uniform"  # of codes; or "half-normal"
+    world.code_low, world.code_high = 0.5, 1.5  # uniform codes lie between them
     world.code_correlation = 0.0  # share of a code that all atoms of a token have in common
     world.coactivation = 0.0  # probability that an active atom's neighbour is active with it
     world.noise = 0.01  # standard deviation in every dimension
+    world.tokens = 0  # to train on, again and again; 0: always new ones
     world.seed = 0  # of the atoms
     c.recovery = recovery = ml_collections.ConfigDict()
     recovery.found = 0.9  # cosine from which an atom counts as found
@@ -61,13 +63,13 @@ def synthetic_grid() -> ml_collections.ConfigDict:
     world.width, world.free_atoms, world.free_active = 64, 128, 3
     world.block_rank, world.block_atoms, world.block_active = 12, 192, 2
     c.sae.n_features, c.sae.k = 320, 5
-    c.sae.aux_units, c.sae.aux_k = "variance", 96  # dead latents are revived
+    c.sae.aux_units, c.sae.aux_k = "variance", 160  # dead latents are revived
     c.sae.dead_after_tokens = 200 * 256
-    c.train.batch_size, c.train.tokens, c.train.eval_rows, c.train.snapshots = 256, 6000 * 256, 8192, 2
+    c.train.batch_size, c.train.tokens, c.train.eval_rows, c.train.snapshots = 256, 4000 * 256, 8192, 2
     c.train.warmup_fraction, c.train.decay_fraction = 0.05, 0.2  # final losses are compared: without the noise of a full step
     c.cells = ml_collections.ConfigDict()  # name: what it changes in synthetic, sae and train; at: its coordinates in a phase diagram
-    c.starts = ("random", "truth")  # "truth": atoms as decoder rows, the encoder fitted to their codes
-    c.reference = ""  # the cell shown with fewer seeds, and from both starts; "": none
+    c.starts = ("random", "truth", "held truth")  # truth: atoms as decoder rows, the encoder fitted to their codes; held: they stay
+    c.reference = ""  # the cell shown with fewer seeds, and from all starts; "": none
     c.contrasts = ()  # (what differs, cell, cell): figures of the first less those of the second
     return c
 

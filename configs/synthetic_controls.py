@@ -23,7 +23,7 @@ CELLS: dict[str, dict[str, dict[str, object]]] = {
     "K 10": {"sae": {"k": 10}},
     "F 160": {"sae": {"n_features": 160}},
     "F 640": {"sae": {"n_features": 640}},
-    "four times the data": {"train": {"tokens": 4 * 6000 * 256}},
+    "four times the data": {"train": {"tokens": 4 * 4000 * 256}},
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import ml_collections
 
+from launch.roster import RANDOM, STARTS
 from launch.sections import Claims, LanguageModel, ModelCard, Pretrain, Report, Source, Stability, Subspace, Sweep, check
 from saes.config import SAEConfig, TrainConfig
 from saes.variants import variant
@@ -149,9 +150,7 @@ class GridStudy(SyntheticStudy):
         check(bool(names) and len(set(names)) == len(names), "cells", names, "distinct names, at least one")
         for name in names:
             check(bool(re.fullmatch(r"[\w %+-]+", name)), "cells", name, "a name of letters, digits, blanks, %, + and -")
-        check(
-            self.starts in (("random",), ("random", "truth")), "starts", self.starts, "('random',) or ('random', 'truth')",
-        )  # fmt: skip
+        check(self.starts in ((RANDOM,), STARTS), "starts", self.starts, f"({RANDOM!r},) or {STARTS}")
         check(not self.sweep, "sweep", self.sweep, "cells take its place in a grid")
         plain = ("topk", "batchtopk", "matryoshka")
         for c in self.cells:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from launch.roster import Cell, Member
+from launch.roster import RANDOM, Cell, Member
 from saes.lanes import LanePlan, initial_keys
 from saes.step import TrainState
 from synthetic.generator import SyntheticStream, Truth
@@ -54,7 +54,7 @@ def start(
     for lane, m in enumerate(plan.members):
         member, cell = members[m], cells[members[m].cell]
         n = cell.n_features or f
-        if cell.start == "truth":
+        if cell.start != RANDOM:
             key = initial_keys(np.array([member.init_seed]))[0]
             rows_FD, encoder_DF, bias_F = _at_truth(key, truths[cell.world], streams[m], n, scale, b_dec[lane])
             w_dec[lane, :n], w_enc[lane, :, :n], b_enc[lane, :n] = rows_FD, encoder_DF, bias_F

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 from saes.variants import variant
 
+RANDOM, TRUTH, HELD = "random", "truth", "held truth"
+STARTS = (RANDOM, TRUTH, HELD)  # HELD: as TRUTH, and decoder rows stay there
+
 
 class Cell(NamedTuple):
     """One combination of the swept values.
@@ -14,7 +17,7 @@ class Cell(NamedTuple):
       lr, k, sparsity: as `saes.autoencoder.Knobs`.
       world: its place among the source's worlds.
       n_features: features that its dictionaries have; 0: all of the config's.
-      start: "random" or "truth".
+      start: one of `STARTS`.
     """
 
     name: str
@@ -23,7 +26,7 @@ class Cell(NamedTuple):
     sparsity: float
     world: int = 0
     n_features: int = 0
-    start: str = "random"
+    start: str = RANDOM
 
 
 class Member(NamedTuple):
@@ -70,7 +73,7 @@ def cells(config: Any) -> list[Cell]:
 
 
 def cell_name(name: str, start: str) -> str:
-    """Of a cell of a grid whose SAEs start at random or at the truth."""
+    """Of a cell of a grid and a start."""
     return f"{name} from {start}"
 
 

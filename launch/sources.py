@@ -132,6 +132,7 @@ class SyntheticSource:
         self._shape = common_shape(configs)
         self.truths = [make_truth(c) for c in configs]
         self._worlds = [make_world(c, truth, self._shape) for c, truth in zip(configs, self.truths, strict=True)]
+        self._tokens = [c.tokens for c in configs]
         self.width: int = self._shape.width
         self.hook: dict[str, Any] = {"model": "synthetic world", "path": config.subject, "layer": None, "site": "tokens"}
 
@@ -143,7 +144,7 @@ class SyntheticSource:
 
     def stream(self, order_seed: int, half: int | None, world: int = 0) -> SyntheticStream:
         del half
-        return SyntheticStream(self._shape, self._worlds[world], order_seed)
+        return SyntheticStream(self._shape, self._worlds[world], order_seed, self._tokens[world])
 
     def held_out(self, world: int = 0) -> np.ndarray:
-        return self.stream(HELD_OUT_SEED, None, world).rows(0, self._config.train.eval_rows)
+        return SyntheticStream(self._shape, self._worlds[world], HELD_OUT_SEED).rows(0, self._config.train.eval_rows)

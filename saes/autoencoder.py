@@ -26,11 +26,13 @@ class Knobs(flax.struct.PyTreeNode):
       lr: peak learning rate.
       k: target L0, at most `SAEConfig.k`, which sets shapes.
       sparsity: coefficient of the penalty; in training the controller's, before it the one to begin with.
+      decoder_rate: factor on the learning rate of decoder rows: 1, or 0, which holds them where they start.
     """
 
     lr: Leaf
     k: Leaf
     sparsity: Leaf
+    decoder_rate: Leaf
 
 
 class LossParts(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from saes.dictionary import Dictionary, decode, encode
+from saes.selection import largest
 
 GROUP = 8  # SAEs evaluated side by side; more would hold as many arrays over rows and features
 
@@ -108,10 +109,10 @@ def _partial_sums(
             "max": jnp.max(z_BF, axis=0),
         }
         n = top_values_FN.shape[1]
-        new_values_FN, place_FN = jax.lax.top_k(z_BF.T, min(n, z_BF.shape[0]))
+        new_values_FN, place_FN = largest(z_BF.T, min(n, z_BF.shape[0]))
         values = jnp.concatenate([top_values_FN, new_values_FN], axis=1)
         rows = jnp.concatenate([top_rows_FN, row_B[place_FN]], axis=1)
-        best_FN, place_FN = jax.lax.top_k(values, n)
+        best_FN, place_FN = largest(values, n)
         return sums, (best_FN, jnp.take_along_axis(rows, place_FN, axis=1))
 
     return jax.lax.map(lambda of_one: one(*of_one), (dictionaries, *top), batch_size=GROUP)

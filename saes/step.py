@@ -22,7 +22,7 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
       params: the variant's parameters.
       opt_state: Adam's moments and the count of steps.
-      knobs: its learning rate, target L0 and first sparsity coefficient.
+      knobs: its learning rates, target L0 and first sparsity coefficient.
       control: sparsity coefficient and inference threshold as they are now.
       idle_steps_F: steps since each feature last fired, int32.
       frozen_at: step whose loss, gradient or outcome was not finite; the seed stands still as it was before it. -1: none.
@@ -88,6 +88,7 @@ def train_step(sae: SAEConfig, train: TrainConfig, state: TrainState, x_BD: Floa
     updates, opt_state = make_optimizer(train).update(grads, state.opt_state, state.params)
     rate = state.knobs.lr * learning_rate(train)(state.step)
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    params = params.replace(w_dec_FD=state.params.w_dec_FD - state.knobs.decoder_rate * rate * updates.w_dec_FD)
     if v.unit_rows:
         params = params.replace(w_dec_FD=autoencoder.unit_rows(params.w_dec_FD))
 

@@ -9,7 +9,7 @@ from saes.autoencoder import Knobs, LossParts, Params
 from saes.config import SAEConfig
 from saes.dead import auxiliary_loss_of
 from saes.dictionary import Dictionary, Leaf
-from saes.selection import top_k_mask
+from saes.selection import largest, top_k_mask
 
 
 def init(key: jax.Array, config: SAEConfig, b_dec_D: Float[Array, " D"]) -> Params:
@@ -25,7 +25,7 @@ def encode(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "
 def loss(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B D"], dead_F: Bool[Array, " F"]) -> tuple[Array, LossParts]:
     """Reconstruction error plus `aux_weight` times what dead features leave of the residual (`saes/dead.py`)."""
     pre_BF = jax.lax.stop_gradient(autoencoder.pre_activations(params, x_BD))
-    largest_BK, index_BK = jax.lax.top_k(pre_BF, config.k)
+    largest_BK, index_BK = largest(pre_BF, config.k)
     pre_BK = sparse.encode_at(params, x_BD, largest_BK, index_BK)
     z_BK = jnp.where(jnp.arange(config.k) < knobs.k, jax.nn.relu(pre_BK), 0.0)
     error_BD = x_BD - sparse.decode_at(params.w_dec_FD, z_BK, index_BK) - params.b_dec_D

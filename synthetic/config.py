@@ -23,10 +23,12 @@ class WorldConfig:
       block_magnitude: factor on the codes of blocks.
       orthogonal: free atoms are orthogonal to the blocks; else anywhere.
       zipf: exponent of the firing law inside a group, weight of its i-th atom ∝ i^−zipf; 0: uniform.
-      code_low, code_high: codes are uniform between them.
-      code_correlation: share of a code that all atoms of a token have in common.
+      code_law: "uniform" between `code_low` and `code_high`, or "half-normal": |N(0, 1)|, which uses neither of them.
+      code_low, code_high: bounds of uniform codes.
+      code_correlation: share of a code that all atoms of a token have in common; of uniform codes alone.
       coactivation: probability that the right neighbour (2j+1) of an active atom (2j) is active with it, beyond chance.
       noise: standard deviation in every dimension.
+      tokens: that there are to train on, gone over again and again in one order; 0: as many as are asked for.
       seed: of atoms; tokens are keyed by the order's seed and their place.
     """
 
@@ -41,11 +43,13 @@ class WorldConfig:
     block_magnitude: float
     orthogonal: bool
     zipf: float
+    code_law: str
     code_low: float
     code_high: float
     code_correlation: float
     coactivation: float
     noise: float
+    tokens: int
     seed: int
 
     def __post_init__(self):
@@ -54,7 +58,18 @@ class WorldConfig:
                 raise ValueError(f"config.synthetic.{field}={getattr(self, field)!r}: {rule}")
 
         check(self.width >= 2, "width", "at least 2")
-        for field in ("free_atoms", "free_active", "blocks", "block_rank", "block_atoms", "block_active", "noise", "zipf", "seed"):
+        for field in (
+            "free_atoms",
+            "free_active",
+            "blocks",
+            "block_rank",
+            "block_atoms",
+            "block_active",
+            "noise",
+            "zipf",
+            "tokens",
+            "seed",
+        ):
             check(getattr(self, field) >= 0, field, "must not be negative")
         check(self.free_active <= self.free_atoms, "free_active", f"at most free_atoms={self.free_atoms}")
         check(self.block_active <= self.block_atoms, "block_active", f"at most block_atoms={self.block_atoms}")
@@ -65,6 +80,7 @@ class WorldConfig:
             not (self.orthogonal and self.free_atoms and self.blocks) or (0 < taken < self.width), "orthogonal",
             "blocks leave no room for free atoms beside them; False puts free atoms anywhere",
         )  # fmt: skip
+        check(self.code_law in ("uniform", "half-normal"), "code_law", "'uniform' or 'half-normal'")
         check(0 < self.code_low <= self.code_high, "code_low", f"above 0 and at most code_high={self.code_high}")
         check(0 < self.block_presence <= 1, "block_presence", "above 0 and at most 1")
         check(
@@ -74,6 +90,7 @@ class WorldConfig:
         check(self.block_magnitude > 0, "block_magnitude", "must be above 0")
         for field in ("code_correlation", "coactivation"):
             check(0 <= getattr(self, field) <= 1, field, "between 0 and 1")
+        check(self.code_law == "uniform" or self.code_correlation == 0, "code_correlation", "0 for half-normal codes")
 
     @property
     def rank(self) -> int:
@@ -97,6 +114,7 @@ class WorldConfig:
             atoms=(self.free_atoms,) + (self.block_atoms,) * self.blocks,
             most=(most_free,) + (self.block_active,) * self.blocks,
             neighbours=self.coactivation > 0,
+            half_normal=self.code_law == "half-normal",
         )
 
 
@@ -108,12 +126,14 @@ class Shape(NamedTuple):
       atoms: of every group, the free ones first.
       most: active atoms of every group that a token may hold.
       neighbours: whether any fire along with others.
+      half_normal: the law of codes.
     """
 
     width: int
     atoms: tuple[int, ...]
     most: tuple[int, ...]
     neighbours: bool
+    half_normal: bool
 
     def groups(self) -> list[tuple[int, int]]:
         """(first, last) atom of every group."""
@@ -125,13 +145,13 @@ def common_shape(worlds: Sequence[WorldConfig]) -> Shape:
     """The smallest that all fit into.
 
     Raises:
-      ValueError: worlds of different width or number of blocks.
+      ValueError: worlds of different width, number of blocks or law of codes.
     """
     shapes = [w.shape() for w in worlds]
-    if len({(s.width, len(s.atoms)) for s in shapes}) > 1:
-        raise ValueError("config.cells: synthetic.width and synthetic.blocks must be the same in all cells")
+    if len({(s.width, len(s.atoms), s.half_normal) for s in shapes}) > 1:
+        raise ValueError("config.cells: synthetic.width, blocks and code_law must be the same in all cells")
     largest = lambda field: tuple(max(sizes) for sizes in zip(*(getattr(s, field) for s in shapes), strict=True))
-    return Shape(shapes[0].width, largest("atoms"), largest("most"), any(s.neighbours for s in shapes))
+    return Shape(shapes[0].width, largest("atoms"), largest("most"), any(s.neighbours for s in shapes), shapes[0].half_normal)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from synthetic.config import Shape, WorldConfig
 
 PIECE = 512  # tokens drawn from one key
+TINY = float(np.finfo(np.float32).tiny)
 
 
 class World(flax.struct.PyTreeNode):
@@ -20,14 +21,14 @@ class World(flax.struct.PyTreeNode):
 
     Attributes:
       atoms_AD: unit atoms, group after group; zeros where a group is padded.
-      log_weight_A: log of the chance of being chosen in its group; −inf: not there.
+      weight_A: chance of being chosen in its group, up to a factor; 0: not there.
       magnitude_A: factor on its code.
       active_G: atoms that a token holds of each group, int32.
       presence, code_low, code_high, code_correlation, coactivation, noise: as in `WorldConfig`.
     """
 
     atoms_AD: Array
-    log_weight_A: Array
+    weight_A: Array
     magnitude_A: Array
     active_G: Array
     presence: Array
@@ -74,15 +75,14 @@ def make_world(c: WorldConfig, truth: Truth, shape: Shape | None = None) -> Worl
     shape = shape or c.shape()
     places = np.concatenate([first + np.arange(n) for (first, _), n in zip(shape.groups(), c.shape().atoms, strict=True)])
     total = sum(shape.atoms)
-    weight = np.concatenate([np.arange(1, n + 1, dtype=np.float64) ** -c.zipf for n in c.shape().atoms])
-    atoms_AD, log_weight_A, magnitude_A = np.zeros((total, c.width)), np.full(total, -np.inf), np.zeros(total)
+    atoms_AD, weight_A, magnitude_A = np.zeros((total, c.width)), np.zeros(total), np.zeros(total)
     atoms_AD[places] = truth.atoms_AD
-    log_weight_A[places] = np.log(weight)
+    weight_A[places] = np.concatenate([np.arange(1, n + 1, dtype=np.float64) ** -c.zipf for n in c.shape().atoms])
     magnitude_A[places] = np.where(truth.group_A > 0, c.block_magnitude, 1.0)
     as_float = lambda value: jnp.asarray(value, jnp.float32)
     return World(
         atoms_AD=as_float(atoms_AD),
-        log_weight_A=as_float(log_weight_A),
+        weight_A=as_float(weight_A),
         magnitude_A=as_float(magnitude_A),
         active_G=jnp.asarray([c.free_active] + [c.block_active] * c.blocks, jnp.int32),
         presence=as_float(c.block_presence),
@@ -97,13 +97,15 @@ def make_world(c: WorldConfig, truth: Truth, shape: Shape | None = None) -> Worl
 def draw_codes(shape: Shape, world: World, key: jax.Array, n: int) -> Float[Array, "N A"]:
     """Codes of `n` tokens: of every group its number of atoms (and neighbours that fire along), without repeats.
 
-    Sampling without replacement in proportion to the weights: the largest of log weight + Gumbel noise (Efraimidis & Spirakis
-    2006; Vieira 2014).  Draws are made group by group with atoms along the first axis, so that padding changes none of them.
+    Sampling without replacement in proportion to the weights: the largest u^(1/weight), u uniform (Efraimidis & Spirakis 2006).
+    Draws are made group by group with atoms along the first axis, so that padding changes none of them.
     """
     keys = jax.random.split(key, 5)
     common_N = world.code_correlation * jax.random.uniform(keys[1], (n,))
 
     def codes(key: jax.Array, count: int) -> Array:
+        if shape.half_normal:
+            return jnp.maximum(jnp.abs(jax.random.normal(key, (count, n)).T), TINY)  # above 0: an active atom is one with a code
         own_NK = jax.random.uniform(key, (count, n)).T
         return world.code_low + (world.code_high - world.code_low) * (common_N[:, None] + (1 - world.code_correlation) * own_NK)
 
@@ -114,15 +116,15 @@ def draw_codes(shape: Shape, world: World, key: jax.Array, n: int) -> Float[Arra
     parts = []
     for g, ((first, last), most) in enumerate(zip(shape.groups(), shape.most, strict=True)):
         of_group = lambda key, g=g: jax.random.fold_in(key, g)
-        score_NA = world.log_weight_A[first:last] + jax.random.gumbel(of_group(keys[0]), (last - first, n)).T
+        log_u_NA = jnp.log(jax.random.uniform(of_group(keys[0]), (last - first, n), minval=TINY)).T
         values_NK = jnp.where(jnp.arange(most) < active_NG[:, g, None], codes(of_group(keys[2]), most), 0.0)
-        codes_NA = _at_largest(score_NA, values_NK)
+        codes_NA = _at_largest(log_u_NA / world.weight_A[first:last], values_NK)
         if shape.neighbours:
             left_NA = jnp.pad(codes_NA, ((0, 0), (1, 0)))[:, :-1]
             pair_key, code_key = jax.random.split(of_group(keys[3]))
             odd_A = jnp.arange(last - first) % 2 == 1
             along_NA = jax.random.bernoulli(pair_key, world.coactivation, (last - first, n)).T & (left_NA > 0) & odd_A
-            new_NA = along_NA & (codes_NA == 0) & jnp.isfinite(world.log_weight_A[first:last])
+            new_NA = along_NA & (codes_NA == 0) & (world.weight_A[first:last] > 0)
             codes_NA = jnp.where(new_NA, codes(code_key, last - first), codes_NA)
         parts.append(codes_NA)
     return jnp.concatenate(parts, axis=1) * world.magnitude_A
@@ -147,25 +149,35 @@ def tokens(shape: Shape, world: World, seed: Array, piece: Array) -> tuple[Float
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SyntheticStream:
-    """Endless tokens of a world; satisfies `activations.stream.Stream`.
+    """Tokens of a world, drawn when they are asked for; satisfies `activations.stream.Stream`.
 
     Attributes:
       shape, world: what tokens are made of.
       seed: of the draws.
+      tokens: that there are, gone over again and again; 0: no two are the same.
     """
 
     shape: Shape
     world: World
     seed: int
+    tokens: int = 0
 
     def rows(self, start: int, count: int) -> np.ndarray:
         """Tokens (count, D) float32 at places `start` … `start + count − 1`."""
-        return self._drawn(start, count, 0)
+        return self._at(start, count, 0)
 
     def codes(self, start: int, count: int) -> np.ndarray:
         """What those tokens hold: (count, A), the atoms in the order of `Truth`."""
-        there_A = np.isfinite(np.asarray(self.world.log_weight_A))
-        return self._drawn(start, count, 1)[:, there_A]
+        return self._at(start, count, 1)[:, np.asarray(self.world.weight_A) > 0]
+
+    def _at(self, start: int, count: int, which: int) -> np.ndarray:
+        if self.tokens:
+            return self._all[which][np.arange(start, start + count) % self.tokens]
+        return self._drawn(start, count, which)
+
+    @functools.cached_property
+    def _all(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._drawn(0, self.tokens, 0), self._drawn(0, self.tokens, 1)
 
     def _drawn(self, start: int, count: int, which: int) -> np.ndarray:
         pieces = range(start // PIECE, -(-(start + count) // PIECE))

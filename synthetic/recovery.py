@@ -15,12 +15,14 @@ class AtomRecovery(NamedTuple):
       best_SA: largest cosine of any latent with each atom.
       assigned_SA: cosine under the one-to-one assignment of latents to all atoms that has the largest sum; NaN if left over.
       found_SG, assigned_found_SG: share of the group's atoms whose cosine is above the threshold, in either sense.
+      assigned_mean_SG: mean cosine of the group's atoms under the assignment, 0 for those left over (ground-truth MCC).
     """
 
     best_SA: np.ndarray
     assigned_SA: np.ndarray
     found_SG: np.ndarray
     assigned_found_SG: np.ndarray
+    assigned_mean_SG: np.ndarray
 
 
 def atom_recovery(truth: Truth, unit_SFD: np.ndarray, threshold: float) -> AtomRecovery:
@@ -37,8 +39,8 @@ def atom_recovery(truth: Truth, unit_SFD: np.ndarray, threshold: float) -> AtomR
         atoms, latents = scipy.optimize.linear_sum_assignment(cosine_AF, maximize=True)
         assigned[s, atoms] = cosine_AF[atoms, latents]
     groups = range(len(truth.bases) + 1)
-    share = lambda values: np.stack([_mean((values > threshold)[:, truth.group_A == g]) for g in groups], axis=1)
-    return AtomRecovery(best, assigned, share(best), share(assigned))
+    of_groups = lambda values: np.stack([_mean(values[:, truth.group_A == g]) for g in groups], axis=1)
+    return AtomRecovery(best, assigned, of_groups(best > threshold), of_groups(assigned > threshold), of_groups(np.nan_to_num(assigned)))
 
 
 def _mean(values_SA: np.ndarray) -> np.ndarray:

@@ -58,13 +58,12 @@ def measure(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -> dict[tu
     unit_SFD = np.asarray(similarity.unit_rows(alive_SFD))
     cosine_SSF = jax.device_get(similarity.all_pairs(alive_SFD, block_size=config.stability.block_size)).cosine
     group_SF = recovery.group_of_latents(truth, unit_SFD)
-    atoms = recovery.atom_recovery(truth, unit_SFD, c.found)
     out: dict[tuple[str, str, str], Estimate] = {}
     for g, name in enumerate(group_names(world.blocks)):
         in_group_SF = (group_SF == g) & alive_SF
         rank = world.rank if g else _free_rank(config)
         latent, subspace = (functools.partial(_put, out, name, level) for level in (LATENT, SUBSPACE))
-        _latent_figures(config, latent, unit_SFD, cosine_SSF, in_group_SF, rank, atoms, g)
+        _latent_figures(config, latent, unit_SFD, cosine_SSF, in_group_SF, rank, truth, g)
         if g:
             p_SF = reappearance.reappears(cosine_SSF, c.theta).sum(axis=1) / (len(unit_SFD) - 1)
             sets = {"all its latents": in_group_SF, "its unstable latents": in_group_SF & (p_SF < c.unstable_below)}
@@ -119,7 +118,7 @@ def _latent_figures(
     cosine_SSF: np.ndarray,
     among_SF: np.ndarray,
     rank: int,
-    atoms: recovery.AtomRecovery,
+    truth: Truth,
     g: int,
 ) -> None:
     """Atoms found, p̂ and PW-MCC; chance is that of uniform directions in the group's subspace."""
@@ -129,6 +128,7 @@ def _latent_figures(
     count = max(1, round(float(among_SF.sum(axis=1).mean())))
     chance = lambda theta: nulls.chance_of_match(theta, rank, count)
     share: dict[str, Any] = {"unit": "share", "bounds": (0.0, 1.0)}
+    atoms, n_atoms = recovery.atom_recovery(truth, unit_SFD, c.found), int((truth.group_A == g).sum())
     put("latents", knife(mean(among_SF.sum(axis=1).astype(float)), null=None, unit="features"))
     put(f"atoms found at {c.found:g}", knife(mean(atoms.found_SG[:, g]), null=chance(c.found), **share))
     put(f"atoms found one to one at {c.found:g}", knife(mean(atoms.assigned_found_SG[:, g]), null=chance(c.found), **share))
@@ -140,8 +140,10 @@ def _latent_figures(
         for j in range(i + 1, s):
             pairs_SS[i, j] = pairs_SS[j, i] = recovery.pairwise_assignment(unit_SFD[i][among_SF[i]], unit_SFD[j][among_SF[j]])
     rng = np.random.default_rng((g, 7))
-    by_chance = recovery.pairwise_assignment(*(_uniform_rows(rng, count, rank) for _ in range(2)))
-    put("PW-MCC", knife(functools.partial(pair_mean, pairs_SS), null=by_chance, unit="cosine", bounds=(-1.0, 1.0)))
+    by_chance = lambda n: recovery.pairwise_assignment(_uniform_rows(rng, n, rank), _uniform_rows(rng, count, rank))
+    cosine: dict[str, Any] = {"unit": "cosine", "bounds": (-1.0, 1.0)}
+    put("PW-MCC", knife(functools.partial(pair_mean, pairs_SS), null=by_chance(count), **cosine))
+    put("ground-truth MCC", knife(mean(atoms.assigned_mean_SG[:, g]), null=by_chance(n_atoms) * min(n_atoms, count) / n_atoms, **cosine))
 
 
 def _uniform_rows(rng: np.random.Generator, n: int, rank: int) -> np.ndarray:

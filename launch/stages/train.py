@@ -142,6 +142,7 @@ def _init(config: Any, members: list[Member], of_member: list[Stream], plan: Lan
         lr=np.array([cells[m.cell].lr for m in lanes], np.float32),
         k=np.array([cells[m.cell].k for m in lanes], np.int32),
         sparsity=np.array([cells[m.cell].sparsity for m in lanes], np.float32),
+        decoder_rate=np.array([cells[m.cell].start != roster.HELD for m in lanes], np.float32),
     )
     b_dec_SD = jnp.asarray(np.stack([medians[id(of_member[m])] for m in plan.members]))
     keys = initial_keys(np.array([m.init_seed for m in lanes]))

@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 
 from launch import dictionary_list, grid, signals
-from launch.roster import cell_name
+from launch.roster import HELD, RANDOM, TRUTH, cell_name
 from launch.sources import SyntheticSource
 from launch.stages import recovery as of_cell
 from launch.stages.recovery import LATENT, SUBSPACE
@@ -61,9 +61,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         for start in config.starts:
             one = trained[cell.name, start]
             found[start] = of_cell.measure(dataclasses.replace(config, synthetic=cell.synthetic), one.unit_SFD, one.alive_SF)
-            found[start]["all", LATENT, "explained variance"] = _knife(
-                config, functools.partial(seed_mean, one.explained_variance_S), "share"
-            )
+            of_seeds = functools.partial(seed_mean, one.explained_variance_S)
+            found[start]["all", LATENT, "explained variance"] = _knife(config, of_seeds, "share", null=0.0)
             for (group, level, figure), e in found[start].items():
                 record = (cell.name, start, group, level, figure, e.value, e.low, e.high, e.null, e.unit)
                 for column, value in zip(cells, record, strict=True):
@@ -73,15 +72,15 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         for axis in _axes(config):
             rows[axis].append(dict(cell.at).get(axis))
         rows["cell"].append(cell.name)
-        tellable = {"p", "kept", "gain"} <= figures.keys()
-        rows["verdict"].append(verdict(figures["p"], figures["kept"], figures["gain"], config.recovery.tie) if tellable else "undecided")
+        deciding = {name: figures[name] for name in ("p", "kept", "gain", "leaving") if name in figures}
+        rows["verdict"].append(verdict(**deciding, tie=config.recovery.tie) if "leaving" in deciding else "undecided")
         for name, e in figures.items():
             for part in ("value", "low", "high", "null"):
                 rows.setdefault(f"{name}, {part}" if part != "value" else name, []).append(getattr(e, part))
     contrasts = _contrasts(config, trained, truths)
     outputs = [write_table(folder / "cells.parquet", cells), write_table(folder / "verdicts.parquet", rows)]
     if config.reference:
-        fewer = _fewer_seeds(config, trained[config.reference, "random"], truths[config.reference])
+        fewer = _fewer_seeds(config, trained[config.reference, RANDOM], truths[config.reference])
         outputs.append(write_table(folder / "seeds.parquet", fewer))
     if contrasts["what"]:
         outputs.append(write_table(folder / "contrasts.parquet", contrasts))
@@ -124,7 +123,7 @@ def _deciding(config: Any, cell: Any, of: dict[str, Trained], found: dict[str, A
     """The first block's figures from random starts, and what SAEs from the truth add."""
     c = config.recovery
     name = of_cell.group_names(cell.synthetic.blocks)[1]
-    random = found["random"]
+    random = found[RANDOM]
     out = {
         "p": random[name, LATENT, f"p̂ at {c.found:g}"],
         "p loose": random[name, LATENT, f"p̂ at {c.theta:g}"],
@@ -134,12 +133,13 @@ def _deciding(config: Any, cell: Any, of: dict[str, Trained], found: dict[str, A
         "free p": random["free", LATENT, f"p̂ at {c.found:g}"],
         "explained variance": random["all", LATENT, "explained variance"],
     }
-    if "truth" in of:
-        held_SG = recovery.atom_recovery(truth, of["truth"].unit_SFD, c.found).found_SG[:, 1]
+    if TRUTH in of:
+        held_SG = recovery.atom_recovery(truth, of[TRUTH].unit_SFD, c.found).found_SG[:, 1]
         could = min(1.0, cell.sae.n_features / len(truth.atoms_AD))  # a smaller dictionary starts at a part of the atoms
         out["kept"] = _knife(config, functools.partial(seed_mean, held_SG / could), "share of atoms started at")
-        gain_S = of["truth"].explained_variance_S - of["random"].explained_variance_S
-        out["gain"] = _knife(config, functools.partial(seed_mean, gain_S), "explained variance", null=0.0)
+        for name, less in (("gain", RANDOM), ("leaving", HELD)):
+            difference_S = of[TRUTH].explained_variance_S - of[less].explained_variance_S
+            out[name] = _knife(config, functools.partial(seed_mean, difference_S), "explained variance", null=0.0)
     return out
 
 
@@ -162,9 +162,9 @@ def _statistics(config: Any, one: Trained, truth: Truth) -> dict[str, Callable[[
 def _contrasts(config: Any, trained: dict[tuple[str, str], Trained], truths: dict[str, Truth]) -> dict[str, list[Any]]:
     """Differences between cells, and of the reference cell between starts; seeds are paired."""
     out: dict[str, list[Any]] = {n: [] for n in ("what", "of", "less", "figure", "value", "low", "high")}
-    pairs = [(what, (a, "random"), (b, "random")) for what, a, b in config.contrasts]
-    if "truth" in config.starts and config.reference:
-        pairs.append(("optimisation", (config.reference, "truth"), (config.reference, "random")))
+    pairs = [(what, (a, RANDOM), (b, RANDOM)) for what, a, b in config.contrasts]
+    if TRUTH in config.starts and config.reference:
+        pairs.append(("the start", (config.reference, TRUTH), (config.reference, RANDOM)))
     for what, a, b in pairs:
         of, less = (_statistics(config, trained[place], truths[place[0]]) for place in (a, b))
         for figure in of:
@@ -198,7 +198,7 @@ def _block_in_3d(config: Any, trained: dict[tuple[str, str], Trained], truths: d
     if not cells:
         return []
     cell = max(cells, key=lambda c: c.synthetic.block_atoms)
-    one, truth = trained[cell.name, "random"], truths[cell.name]
+    one, truth = trained[cell.name, RANDOM], truths[cell.name]
     group_SF = recovery.group_of_latents(truth, one.unit_SFD)
     out: dict[str, list[Any]] = {n: [] for n in ("cell", "what", "x", "y", "z")}
     points = [("atom", row @ truth.bases[0]) for row in truth.atoms_AD[truth.group_A == 1]]
@@ -218,7 +218,7 @@ def _print(summary: dict[str, Any], contrasts: list[dict[str, Any]]) -> None:
     text = lambda e: (
         "–" if e["value"] is None else f"{e['value']:.3f}" + ("" if e["low"] is None else f" [{e['low']:.3f}, {e['high']:.3f}]")
     )
-    columns = ("p", "atoms found", "span overlap, planted", "kept", "gain")
+    columns = ("p", "atoms found", "span overlap, planted", "kept", "gain", "leaving")
     print(f"\n{'cell':24} " + " ".join(f"{c:>24}" for c in columns) + "  verdict")
     for name, s in summary.items():
         print(f"{name:24} " + " ".join(f"{text(s[c]) if c in s else '–':>24}" for c in columns) + f"  {s['verdict']}")

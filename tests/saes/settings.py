@@ -24,7 +24,7 @@ def train(**changes: Any) -> TrainConfig:
 
 
 def knobs(k: int = 4, sparsity: float = 0.5, lr: float = 3e-3) -> Knobs:
-    return Knobs(lr=jnp.float32(lr), k=jnp.int32(k), sparsity=jnp.float32(sparsity))
+    return Knobs(lr=jnp.float32(lr), k=jnp.int32(k), sparsity=jnp.float32(sparsity), decoder_rate=jnp.float32(1.0))
 
 
 def batches(n: int = 4, seed: int = 0, width: int = D) -> jax.Array:

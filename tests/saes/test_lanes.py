@@ -24,7 +24,7 @@ TRAIN = train()
 def start(seeds, plan, c, lr=None, k=None):
     seeds = [seeds[m] for m in plan.members]
     given = lambda values, default: jnp.asarray([(values or {}).get(s, default) for s in seeds])
-    knobs = Knobs(lr=given(lr, 3e-3), k=given(k, c.k).astype(jnp.int32), sparsity=given(None, 0.5))
+    knobs = Knobs(lr=given(lr, 3e-3), k=given(k, c.k).astype(jnp.int32), sparsity=given(None, 0.5), decoder_rate=given(None, 1.0))
     return lanes.init_lanes(c, TRAIN, mesh(), lanes.initial_keys(np.array(seeds)), knobs, jnp.zeros((len(seeds), D)))
 
 

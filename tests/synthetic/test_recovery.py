@@ -44,7 +44,7 @@ def test_the_truth_is_found_in_every_sense(settings):
     w = dictionaries(settings, turn=False)
     got = stage.measure(settings, w, np.ones(w.shape[:2], bool))
     for group in ("free", "block"):
-        for figure in ("atoms found at 0.9", "atoms found one to one at 0.9", "p̂ at 0.9", "p̂ at 0.7", "PW-MCC"):
+        for figure in ("atoms found at 0.9", "atoms found one to one at 0.9", "p̂ at 0.9", "p̂ at 0.7", "PW-MCC", "ground-truth MCC"):
             assert value(got, group, "latents", figure) == pytest.approx(1.0, abs=1e-5), (group, figure)
     assert value(got, "free", "latents", "latents") == 20 and value(got, "block", "latents", "latents") == 24
     assert value(got, "block", "subspace", "top plane, overlap with the planted one, all its latents") == pytest.approx(1.0)

@@ -10,24 +10,27 @@ def within(low, high):
     return Estimate((low + high) / 2, low, high, None, Count(8, "seeds"), "")
 
 
+MORE, LESS = within(0.01, 0.03), within(-0.03, -0.01)
 UNSTABLE, STAYS, LEAVES, EQUAL = within(0.1, 0.2), within(0.9, 1.0), within(0.1, 0.3), within(-0.002, 0.002)
 CASES = [
-    (within(0.93, 1.0), STAYS, EQUAL, "identified"),
-    (UNSTABLE, STAYS, within(0.01, 0.03), "optimisation"),
-    (UNSTABLE, STAYS, EQUAL, "degenerate tie"),
-    (UNSTABLE, LEAVES, EQUAL, "the objective prefers another basis"),
-    (UNSTABLE, LEAVES, within(0.01, 0.03), "the objective prefers another basis"),
-    (UNSTABLE, STAYS, within(-0.03, -0.01), "the objective prefers another basis"),
-    (UNSTABLE, within(0.4, 0.6), EQUAL, "undecided"),
-    (UNSTABLE, STAYS, within(0.0, 0.01), "undecided"),
-    (UNSTABLE, STAYS, Estimate(0.1, None, None, None, Count(2, "seeds"), ""), "undecided"),
-    (within(0.8, 1.0), STAYS, EQUAL, "degenerate tie"),
+    (within(0.93, 1.0), STAYS, EQUAL, EQUAL, "identified"),
+    (within(0.93, 1.0), LEAVES, MORE, MORE, "identified"),
+    (UNSTABLE, STAYS, MORE, EQUAL, "optimisation"),
+    (UNSTABLE, STAYS, EQUAL, MORE, "degenerate tie"),
+    (UNSTABLE, STAYS, LESS, EQUAL, "the objective prefers another basis"),
+    (UNSTABLE, LEAVES, EQUAL, MORE, "the objective prefers another basis"),
+    (UNSTABLE, LEAVES, MORE, EQUAL, "degenerate tie"),
+    (UNSTABLE, LEAVES, EQUAL, LESS, "undecided"),
+    (UNSTABLE, within(0.4, 0.6), EQUAL, MORE, "undecided"),
+    (UNSTABLE, STAYS, within(0.0, 0.01), EQUAL, "undecided"),
+    (UNSTABLE, STAYS, Estimate(0.1, None, None, None, Count(2, "seeds"), ""), EQUAL, "undecided"),
+    (within(0.8, 1.0), STAYS, EQUAL, EQUAL, "degenerate tie"),
 ]
 
 
-@pytest.mark.parametrize(("p", "kept", "gain", "expected"), CASES)
-def test_verdicts(p, kept, gain, expected):
-    assert verdict(p, kept, gain, tie=0.005) == expected
+@pytest.mark.parametrize(("p", "kept", "gain", "leaving", "expected"), CASES)
+def test_verdicts(p, kept, gain, leaving, expected):
+    assert verdict(p, kept, gain, leaving, tie=0.005) == expected
 
 
 def test_every_verdict_is_reached():
