@@ -21,8 +21,8 @@ CELLS: dict[str, dict[str, dict[str, object]]] = {
     "rare": {"synthetic": {"block_presence": 0.33}},  # a third of the rate, as many at once where there are any
     "K 3": {"sae": {"k": 3}},
     "K 10": {"sae": {"k": 10}},
-    "F 160": {"sae": {"n_features": 160}},
-    "F 640": {"sae": {"n_features": 640}},
+    "F 160": {"sae": {"n_features": 160, "aux_k": 80}},
+    "F 640": {"sae": {"n_features": 640, "aux_k": 320}},
     "four times the data": {"train": {"tokens": 4 * 4000 * 256}},
 }
 

@@ -1,6 +1,6 @@
 import pytest
 
-from configs import common, default, pretrain_stdlib, quickstart, synthetic, synthetic_controls, synthetic_phase
+from configs import common, default, pretrain_stdlib, quickstart, synthetic, synthetic_controls, synthetic_known_answer, synthetic_phase
 from launch import config
 from launch.stages import STAGES
 
@@ -17,6 +17,9 @@ from launch.stages import STAGES
         lambda: synthetic_controls.get_config("tiny"),
         synthetic_phase.get_config,
         lambda: synthetic_phase.get_config("tiny"),
+        synthetic_known_answer.get_config,
+        lambda: synthetic_known_answer.get_config("l1"),
+        lambda: synthetic_known_answer.get_config("topk-tiny"),
         pretrain_stdlib.get_config,
         lambda: pretrain_stdlib.get_config("tiny"),
     ],
@@ -26,7 +29,7 @@ def test_shipped_configs_are_valid(made):
     assert settings.stages and all(stage in STAGES for stage in settings.stages)
 
 
-@pytest.mark.parametrize("module", [default, quickstart, synthetic, synthetic_controls, synthetic_phase, pretrain_stdlib])
+@pytest.mark.parametrize("module", [default, quickstart, synthetic, synthetic_controls, synthetic_phase, synthetic_known_answer, pretrain_stdlib])
 def test_unknown_arguments_are_refused(module):
     with pytest.raises(ValueError, match="nonsense"):
         module.get_config("nonsense")

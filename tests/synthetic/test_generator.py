@@ -54,6 +54,14 @@ def test_codes_are_uniform_and_scaled_in_blocks():
         np.testing.assert_allclose([values.mean(), values.std()], [1.0, 1 / 12**0.5], atol=0.01)
 
 
+def test_half_normal_codes_have_their_moments():
+    drawn = codes(20_000, code_law="half-normal")
+    assert ((drawn > 0).sum(1) == 7).all()
+    values = drawn[:, :15][drawn[:, :15] > 0]
+    np.testing.assert_allclose([values.mean(), np.square(values).mean()], [(2 / np.pi) ** 0.5, 1.0], atol=0.015)
+    assert values.max() > 3.0
+
+
 def test_firing_is_uniform_or_falls_by_zipfs_law():
     n = 40_000
     flat = (codes(n) > 0).mean(0)
@@ -96,6 +104,15 @@ def test_a_place_is_an_integer_and_nothing_is_stored():
         assert (stream.rows(start, count) == whole[start : start + count]).all()
     assert (SyntheticStream(c.shape(), w, seed=2).rows(0, 5) != whole[:5]).all()
     assert (stream.rows(10**9, 3) == SyntheticStream(c.shape(), w, seed=1).rows(10**9, 3)).all()
+
+
+def test_a_world_of_few_tokens_goes_over_them_again_and_again():
+    c, _, w = world()
+    endless, few = SyntheticStream(c.shape(), w, seed=1), SyntheticStream(c.shape(), w, seed=1, tokens=700)
+    for draw in (lambda s, *place: s.rows(*place), lambda s, *place: s.codes(*place)):
+        first = draw(endless, 0, 700)
+        assert (draw(few, 0, 700) == first).all()
+        assert (draw(few, 690, 720) == np.concatenate([first[690:], first, first[:10]])).all()
 
 
 def test_worlds_of_different_size_are_padded_to_one_program_and_stay_what_they_are():
@@ -154,6 +171,7 @@ def test_moments_meet_their_closed_forms():
     [
         ("width", 1), ("free_active", 16), ("block_active", 11), ("block_rank", 11), ("block_rank", 10), ("code_low", 0.0), ("code_low", 2.0),
         ("block_magnitude", 0.0), ("block_presence", 0.0), ("block_presence", 1.1), ("coactivation", 1.1), ("noise", -0.1), ("block_rank", 0),
+        ("code_law", "normal"), ("tokens", -1),
     ],
 )  # fmt: skip
 def test_worlds_that_cannot_be_name_the_field(field, value):
