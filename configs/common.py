@@ -63,7 +63,7 @@ def synthetic_grid() -> ml_collections.ConfigDict:
     world.width, world.free_atoms, world.free_active = 64, 128, 3
     world.block_rank, world.block_atoms, world.block_active = 12, 192, 2
     c.sae.n_features, c.sae.k = 320, 5
-    c.sae.aux_units, c.sae.aux_k = "variance", 160  # dead latents are revived
+    c.sae.aux_units, c.sae.aux_k = "variance", 192  # dead latents are revived; up to so many, all at once, which is cheaper than to choose
     c.sae.dead_after_tokens = 200 * 256
     c.train.batch_size, c.train.tokens, c.train.eval_rows, c.train.snapshots = 256, 4000 * 256, 8192, 2
     c.train.warmup_fraction, c.train.decay_fraction = 0.05, 0.2  # final losses are compared: without the noise of a full step

@@ -21,14 +21,15 @@ CELLS: dict[str, dict[str, dict[str, object]]] = {
     "rare": {"synthetic": {"block_presence": 0.33}},  # a third of the rate, as many at once where there are any
     "K 3": {"sae": {"k": 3}},
     "K 10": {"sae": {"k": 10}},
-    "F 160": {"sae": {"n_features": 160, "aux_k": 80}},
-    "F 640": {"sae": {"n_features": 640, "aux_k": 320}},
+    "F 160": {"sae": {"n_features": 160, "aux_k": 96}},
+    "F 640": {"sae": {"n_features": 640, "aux_k": 480}},
     "four times the data": {"train": {"tokens": 4 * 4000 * 256}},
 }
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c = common.synthetic_grid()
+    c.seeds = (6,)
     cells = CELLS
     if arg == "tiny":
         common.tiny_grid(c)

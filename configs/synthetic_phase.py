@@ -25,7 +25,7 @@ RATES = (0.0025, 0.005, 0.01, 0.02, 0.04)
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c = common.synthetic_grid()
     c.seeds = (4,)
-    c.train.tokens, c.sae.aux_k = 3000 * 256, 128
+    c.train.tokens = 3000 * 256
     ranks: tuple[int, ...] = RANKS
     per_rank: tuple[int, ...] = PER_RANK
     rates: tuple[float, ...] = RATES
@@ -47,4 +47,9 @@ def _add(c: ml_collections.ConfigDict, name: str, at: dict[str, float], rank: in
     """A cell whose block atoms fire in a share `rate` of tokens."""
     atoms = rank * per_rank
     world = {"block_rank": rank, "block_atoms": atoms, "block_presence": rate * atoms / c.synthetic.block_active}
-    c.cells[name] = {"at": at, "synthetic": world, "sae": {"n_features": c.synthetic.free_atoms + atoms}}
+    n_features = c.synthetic.free_atoms + atoms
+    c.cells[name] = {
+        "at": at,
+        "synthetic": world,
+        "sae": {"n_features": n_features, "aux_k": min(c.sae.aux_k, 128 if n_features <= 256 else 192)},
+    }

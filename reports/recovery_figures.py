@@ -19,7 +19,9 @@ SHOWN = (
 
 
 def all_figures(results: Results) -> list[Figure]:
-    return [_levels(results.table("recovery/recovery.parquet")), _angles(results.table("recovery/angles.parquet"))]
+    figures = [_levels(results.table("recovery/recovery.parquet"))]
+    spectra, angles = (results.table(f"recovery/{name}.parquet") for name in ("spectra", "angles"))
+    return figures + ([_spectra(spectra), _angles(angles)] if angles else [])
 
 
 def _levels(rows: list[dict[str, Any]]) -> Figure:
@@ -58,3 +60,24 @@ def _angles(rows: list[dict[str, Any]]) -> Figure:
         "Between the planes that a block's live latents span, as many dimensions as were planted (bands: range over seeds, pairs, draws)."
     )
     return Figure("planted_angles", "Principal angles to the planted plane", sentence, sized(band + line))
+
+
+def _spectra(rows: list[dict[str, Any]]) -> Figure:
+    order = ["latents of a seed", "as many atoms", "as many random directions"]
+    records = [r | {"line": f"{r['block']}, {r['what']}"} for r in rows]
+    base = alt.Chart(data(records)).encode(
+        x=alt.X("index:Q", title="principal direction, in order"),
+        color=alt.Color(
+            "what:N", scale=alt.Scale(domain=order, range=["#d6604d", "#2166ac", NULL_COLOUR]), title="", legend=alt.Legend(columns=1)
+        ),
+        detail="line:N",
+    )
+    band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
+    line = base.mark_line().encode(
+        y=alt.Y("share:Q", title="share of squared norm", axis=alt.Axis(format="%")),
+        tooltip=["line:N", "index:Q", alt.Tooltip("share:Q", format=".3%")],
+    )
+    sentence = (
+        "How many dimensions a block's live latents fill: their squared norm by principal direction (bands: range over seeds, draws)."
+    )
+    return Figure("block_spectra", "Spectra of the block's latents", sentence, sized(band + line))

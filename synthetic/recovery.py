@@ -82,3 +82,9 @@ def top_plane(rows_FD: np.ndarray, rank: int) -> np.ndarray | None:
         return None
     _, size, directions = np.linalg.svd(rows_FD, full_matrices=False)
     return directions[:rank][size[:rank] > 1e-6].T
+
+
+def spectrum(rows_FD: np.ndarray) -> np.ndarray:
+    """Share of the rows' squared norm along each of their principal directions, the largest first: min(F, D) of them."""
+    energy = np.square(np.linalg.svd(rows_FD, compute_uv=False))
+    return energy / energy.sum()

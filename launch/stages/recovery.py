@@ -38,7 +38,11 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         for column, value in zip(columns, (group, level, figure, e.value, e.low, e.high, e.null, e.unit), strict=True):
             columns[column].append(value)
     angles = angles_of_planes(config, listed.dictionaries.w_dec_FD, alive_SF)
-    return [folder / "summary.json", write_table(folder / "recovery.parquet", columns), write_table(folder / "angles.parquet", angles)]
+    spectra = spectra_of_latents(config, listed.dictionaries.w_dec_FD, alive_SF)
+    outputs = [
+        write_table(folder / f"{name}.parquet", table) for name, table in (("recovery", columns), ("angles", angles), ("spectra", spectra))
+    ]
+    return [folder / "summary.json", *outputs]
 
 
 def group_names(blocks: int) -> list[str]:
@@ -95,6 +99,32 @@ def angles_of_planes(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -
                     record = (name, what, i + 1, float(of_index_N.mean()), float(of_index_N.min()), float(of_index_N.max()))
                     for column, value in zip(out, record, strict=True):
                         out[column].append(value)
+    return out
+
+
+def spectra_of_latents(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -> dict[str, list[Any]]:
+    """Share of their squared norm that every block's latents have along their own principal directions, the largest first; beside it that
+    of as many of its atoms and of as many random directions. Mean and range over seeds or draws."""
+    truth = make_truth(config.synthetic)
+    unit_SFD = np.asarray(similarity.unit_rows(w_dec_SFD))
+    group_SF = recovery.group_of_latents(truth, unit_SFD)
+    out: dict[str, list[Any]] = {n: [] for n in ("block", "what", "index", "share", "low", "high")}
+    for g, name in enumerate(group_names(config.synthetic.blocks)[1:], start=1):
+        atoms_AD = truth.atoms_AD[truth.group_A == g]
+        latents = [unit_FD[(group_F == g) & alive_F] for unit_FD, group_F, alive_F in zip(unit_SFD, group_SF, alive_SF, strict=True)]
+        draws = [np.random.default_rng((g, 11, s)) for s in range(len(latents))]
+        sets = {
+            "latents of a seed": latents,
+            "as many atoms": [rng.permutation(atoms_AD)[: len(r)] for rng, r in zip(draws, latents, strict=True)],
+            "as many random directions": [_uniform_rows(rng, len(r), atoms_AD.shape[1]) for rng, r in zip(draws, latents, strict=True)],
+        }
+        for what, rows in sets.items():
+            shares = [recovery.spectrum(r) for r in rows if len(r)]
+            for i in range(max((len(s) for s in shares), default=0)):
+                of_index = [s[i] if i < len(s) else 0.0 for s in shares]
+                record = (name, what, i + 1, float(np.mean(of_index)), float(np.min(of_index)), float(np.max(of_index)))
+                for column, value in zip(out, record, strict=True):
+                    out[column].append(value)
     return out
 
 

@@ -29,7 +29,9 @@ def test_shipped_configs_are_valid(made):
     assert settings.stages and all(stage in STAGES for stage in settings.stages)
 
 
-@pytest.mark.parametrize("module", [default, quickstart, synthetic, synthetic_controls, synthetic_phase, synthetic_known_answer, pretrain_stdlib])
+@pytest.mark.parametrize(
+    "module", [default, quickstart, synthetic, synthetic_controls, synthetic_phase, synthetic_known_answer, pretrain_stdlib]
+)
 def test_unknown_arguments_are_refused(module):
     with pytest.raises(ValueError, match="nonsense"):
         module.get_config("nonsense")

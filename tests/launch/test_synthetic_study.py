@@ -38,7 +38,15 @@ def test_angles_to_the_planted_plane_lie_below_those_of_random_planes(finished):
     assert all(a < b - 20 for a, b in zip(planted, null, strict=True))
 
 
+def test_the_spectrum_of_latents_ends_with_the_planted_rank(finished):
+    workdir, _ = finished
+    rows = read_records(workdir / "recovery" / "spectra.parquet")
+    beyond = {w: sum(r["share"] for r in rows if r["what"] == w and r["index"] > 4) for w in {r["what"] for r in rows}}
+    assert beyond["as many atoms"] < 1e-6 < beyond["latents of a seed"] < 0.5 * beyond["as many random directions"]
+
+
 def test_the_page_shows_both(finished):
     workdir, _ = finished
     page = (workdir / "report" / "index.html").read_text()
     assert "Found as latents, found as a subspace" in page and "Principal angles to the planted plane" in page
+    assert "Spectra of the block" in page

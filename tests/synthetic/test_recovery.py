@@ -40,6 +40,15 @@ def value(figures, *place):
     return figures[place].value
 
 
+def test_spectra_are_shares_of_squared_norm_and_end_with_the_rank():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(30, 4)) @ orthogonal(rng, 10)[:4]
+    share = recovery.spectrum(rows)
+    assert share.shape == (10,) and share.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(share, np.sort(np.linalg.eigvalsh(rows.T @ rows))[::-1] / np.square(rows).sum(), atol=1e-12)
+    assert share[3] > 0.01 > share[4]
+
+
 def test_the_truth_is_found_in_every_sense(settings):
     w = dictionaries(settings, turn=False)
     got = stage.measure(settings, w, np.ones(w.shape[:2], bool))
