@@ -11,33 +11,32 @@ KEPT = 0.5  # share of atoms still held by the SAEs that started there, from whi
 
 
 def verdict(p: Estimate, kept: Estimate, gain: Estimate, leaving: Estimate, tie: float) -> Verdict:
-    """Every rule asks for a whole interval.
+    """Every rule asks for a whole interval; the first that holds decides.
 
     identified: from random starts latents reappear (p̂ ≥ 0.9).
-    Else, where SAEs that start at the truth stay there:
-      optimisation: they explain more than random starts, which do not get there.
-      degenerate tie: they explain as much, though random starts end elsewhere.
-      the objective prefers another basis: they explain less.
-    Where they leave it:
-      the objective prefers another basis: they end with more explained variance than those whose decoder is held at the truth.
-      degenerate tie: they end with as much.
+    the objective prefers another basis: SAEs that start at the truth leave it and end with more explained variance than those whose
+      decoder is held there.
+    Else what the truth explains, with an encoder trained for it, decides against what random starts end with:
+      optimisation: more; random starts do not get there.
+      degenerate tie: as much, though random starts end elsewhere.
+      the objective prefers another basis: less.
 
     Args:
       p: of the block's latents between random starts, at the cosine from which an atom counts as found.
-      kept: share of the block's atoms that SAEs started at the truth still hold at the end.
-      gain: explained variance at the end, started at the truth less started at random.
-      leaving: started at the truth, less started there with the decoder held: what it pays to leave. Both train their encoders, so
-        that an encoder badly fitted at the start is no reason to leave.
+      kept: share of the block's atoms that SAEs started at the truth and free to leave still hold at the end.
+      gain: explained variance with the decoder held at the truth, less that of random starts.
+      leaving: explained variance when free to leave the truth, less that of the held.
       tie: explained variances closer than this are equal.
     """
     if _above(p, IDENTIFIED):
         return "identified"
-    stay, leave = _above(kept, KEPT), _below(kept, KEPT)
-    if stay and _above(gain, tie):
-        return "optimisation"
-    if (stay and _below(gain, -tie)) or (leave and _above(leaving, tie)):
+    if _below(kept, KEPT) and _above(leaving, tie):
         return "the objective prefers another basis"
-    if (stay and _equal(gain, tie)) or (leave and _equal(leaving, tie)):
+    if _above(gain, tie):
+        return "optimisation"
+    if _below(gain, -tie):
+        return "the objective prefers another basis"
+    if _above(gain, -tie) and _below(gain, tie):
         return "degenerate tie"
     return "undecided"
 
@@ -48,7 +47,3 @@ def _above(estimate: Estimate, threshold: float) -> bool:
 
 def _below(estimate: Estimate, threshold: float) -> bool:
     return estimate.high is not None and estimate.high <= threshold
-
-
-def _equal(estimate: Estimate, tie: float) -> bool:
-    return _above(estimate, -tie) and _below(estimate, tie)

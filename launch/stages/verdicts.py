@@ -137,8 +137,8 @@ def _deciding(config: Any, cell: Any, of: dict[str, Trained], found: dict[str, A
         held_SG = recovery.atom_recovery(truth, of[TRUTH].unit_SFD, c.found).found_SG[:, 1]
         could = min(1.0, cell.sae.n_features / len(truth.atoms_AD))  # a smaller dictionary starts at a part of the atoms
         out["kept"] = _knife(config, functools.partial(seed_mean, held_SG / could), "share of atoms started at")
-        for name, less in (("gain", RANDOM), ("leaving", HELD)):
-            difference_S = of[TRUTH].explained_variance_S - of[less].explained_variance_S
+        for name, start, less in (("gain", HELD, RANDOM), ("leaving", TRUTH, HELD)):
+            difference_S = of[start].explained_variance_S - of[less].explained_variance_S
             out[name] = _knife(config, functools.partial(seed_mean, difference_S), "explained variance", null=0.0)
     return out
 

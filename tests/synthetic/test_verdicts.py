@@ -12,19 +12,23 @@ def within(low, high):
 
 MORE, LESS = within(0.01, 0.03), within(-0.03, -0.01)
 UNSTABLE, STAYS, LEAVES, EQUAL = within(0.1, 0.2), within(0.9, 1.0), within(0.1, 0.3), within(-0.002, 0.002)
+PREFERS = "the objective prefers another basis"
 CASES = [
     (within(0.93, 1.0), STAYS, EQUAL, EQUAL, "identified"),
-    (within(0.93, 1.0), LEAVES, MORE, MORE, "identified"),
-    (UNSTABLE, STAYS, MORE, EQUAL, "optimisation"),
-    (UNSTABLE, STAYS, EQUAL, MORE, "degenerate tie"),
-    (UNSTABLE, STAYS, LESS, EQUAL, "the objective prefers another basis"),
-    (UNSTABLE, LEAVES, EQUAL, MORE, "the objective prefers another basis"),
-    (UNSTABLE, LEAVES, MORE, EQUAL, "degenerate tie"),
-    (UNSTABLE, LEAVES, EQUAL, LESS, "undecided"),
-    (UNSTABLE, within(0.4, 0.6), EQUAL, MORE, "undecided"),
-    (UNSTABLE, STAYS, within(0.0, 0.01), EQUAL, "undecided"),
-    (UNSTABLE, STAYS, Estimate(0.1, None, None, None, Count(2, "seeds"), ""), EQUAL, "undecided"),
+    (within(0.93, 1.0), LEAVES, LESS, MORE, "identified"),
     (within(0.8, 1.0), STAYS, EQUAL, EQUAL, "degenerate tie"),
+    (UNSTABLE, STAYS, MORE, EQUAL, "optimisation"),
+    (UNSTABLE, LEAVES, MORE, LESS, "optimisation"),
+    (UNSTABLE, LEAVES, MORE, MORE, PREFERS),
+    (UNSTABLE, LEAVES, EQUAL, MORE, PREFERS),
+    (UNSTABLE, LEAVES, LESS, EQUAL, PREFERS),
+    (UNSTABLE, STAYS, LESS, EQUAL, PREFERS),
+    (UNSTABLE, STAYS, EQUAL, MORE, "degenerate tie"),
+    (UNSTABLE, LEAVES, EQUAL, LESS, "degenerate tie"),
+    (UNSTABLE, within(0.4, 0.6), EQUAL, MORE, "degenerate tie"),
+    (UNSTABLE, STAYS, within(0.0, 0.01), EQUAL, "undecided"),
+    (UNSTABLE, LEAVES, within(-0.01, 0.0), within(0.0, 0.01), "undecided"),
+    (UNSTABLE, STAYS, Estimate(0.1, None, None, None, Count(2, "seeds"), ""), EQUAL, "undecided"),
 ]
 
 
