@@ -70,7 +70,7 @@ def write_grid_page(folder: epath.Path, results: Results, settings: Any, title: 
     for name, c in summary["cells"].items():
         p, found, span = c["p"], c["atoms found"], c["span overlap, planted"]
         texts = [with_interval(p), number(p["null"]), with_interval(found), with_interval(span), number(span["null"])]
-        texts += [with_interval(c[key]) if key in c else "–" for key in ("kept", "gain", "leaving")]
+        texts += [with_interval(c[key]) if key in c else "–" for key in ("kept", "gain", "worth", "leaving")]
         cells.append({"name": name, "verdict": c["verdict"], "texts": texts})
     contrasts = [c | {"text": with_interval(c)} for c in summary["contrasts"]]
     shown = grid_figures.all_figures(results)

@@ -10,35 +10,38 @@ IDENTIFIED = 0.9  # p̂ from which nothing is left to explain
 KEPT = 0.5  # share of atoms still held by the SAEs that started there, from which they have not left
 
 
-def verdict(p: Estimate, kept: Estimate, gain: Estimate, leaving: Estimate, tie: float) -> Verdict:
-    """Every rule asks for a whole interval; the first that holds decides.
+def verdict(p: Estimate, kept: Estimate, gain: Estimate, worth: Estimate, leaving: Estimate, tie: float) -> Verdict:
+    """Every rule asks for a whole interval.
 
-    identified: from random starts latents reappear (p̂ ≥ 0.9).
-    the objective prefers another basis: SAEs that start at the truth leave it and end with more explained variance than those whose
-      decoder is held there.
-    Else what the truth explains, with an encoder trained for it, decides against what random starts end with:
-      optimisation: more; random starts do not get there.
-      degenerate tie: as much, though random starts end elsewhere.
-      the objective prefers another basis: less.
+    identified: from random starts latents reappear (p̂ ≥ 0.9).  Else, where SAEs that start at the truth and are free to leave it
+      stay: what they explain against random starts decides (`gain`);
+      leave, and gain by it (`leaving`): the objective prefers another basis;
+      leave without gaining: what the truth explains against random starts decides (`worth`).
+    More than random starts is optimisation, as much a degenerate tie; with less, the objective prefers another basis.
 
     Args:
       p: of the block's latents between random starts, at the cosine from which an atom counts as found.
-      kept: share of the block's atoms that SAEs started at the truth and free to leave still hold at the end.
-      gain: explained variance with the decoder held at the truth, less that of random starts.
-      leaving: explained variance when free to leave the truth, less that of the held.
+      kept: share of the block's atoms that SAEs started at the truth still hold at the end.
+      gain: explained variance started at the truth, less started at random.
+      worth: with the decoder held at the truth and the encoder trained for it, less started at random.
+      leaving: started at the truth and free, less held there.
       tie: explained variances closer than this are equal.
     """
     if _above(p, IDENTIFIED):
         return "identified"
-    if _below(kept, KEPT) and _above(leaving, tie):
-        return "the objective prefers another basis"
-    if _above(gain, tie):
-        return "optimisation"
-    if _below(gain, -tie):
-        return "the objective prefers another basis"
-    if _above(gain, -tie) and _below(gain, tie):
-        return "degenerate tie"
+    if _above(kept, KEPT):
+        return _by_difference(gain, tie)
+    if _below(kept, KEPT):
+        return "the objective prefers another basis" if _above(leaving, tie) else _by_difference(worth, tie)
     return "undecided"
+
+
+def _by_difference(to_random: Estimate, tie: float) -> Verdict:
+    if _above(to_random, tie):
+        return "optimisation"
+    if _below(to_random, -tie):
+        return "the objective prefers another basis"
+    return "degenerate tie" if _above(to_random, -tie) and _below(to_random, tie) else "undecided"
 
 
 def _above(estimate: Estimate, threshold: float) -> bool:

@@ -72,7 +72,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         for axis in _axes(config):
             rows[axis].append(dict(cell.at).get(axis))
         rows["cell"].append(cell.name)
-        deciding = {name: figures[name] for name in ("p", "kept", "gain", "leaving") if name in figures}
+        deciding = {name: figures[name] for name in ("p", "kept", "gain", "worth", "leaving") if name in figures}
         rows["verdict"].append(verdict(**deciding, tie=config.recovery.tie) if "leaving" in deciding else "undecided")
         for name, e in figures.items():
             for part in ("value", "low", "high", "null"):
@@ -137,7 +137,7 @@ def _deciding(config: Any, cell: Any, of: dict[str, Trained], found: dict[str, A
         held_SG = recovery.atom_recovery(truth, of[TRUTH].unit_SFD, c.found).found_SG[:, 1]
         could = min(1.0, cell.sae.n_features / len(truth.atoms_AD))  # a smaller dictionary starts at a part of the atoms
         out["kept"] = _knife(config, functools.partial(seed_mean, held_SG / could), "share of atoms started at")
-        for name, start, less in (("gain", HELD, RANDOM), ("leaving", TRUTH, HELD)):
+        for name, start, less in (("gain", TRUTH, RANDOM), ("worth", HELD, RANDOM), ("leaving", TRUTH, HELD)):
             difference_S = of[start].explained_variance_S - of[less].explained_variance_S
             out[name] = _knife(config, functools.partial(seed_mean, difference_S), "explained variance", null=0.0)
     return out
@@ -218,7 +218,7 @@ def _print(summary: dict[str, Any], contrasts: list[dict[str, Any]]) -> None:
     text = lambda e: (
         "–" if e["value"] is None else f"{e['value']:.3f}" + ("" if e["low"] is None else f" [{e['low']:.3f}, {e['high']:.3f}]")
     )
-    columns = ("p", "atoms found", "span overlap, planted", "kept", "gain", "leaving")
+    columns = ("p", "atoms found", "span overlap, planted", "kept", "gain", "worth", "leaving")
     print(f"\n{'cell':24} " + " ".join(f"{c:>24}" for c in columns) + "  verdict")
     for name, s in summary.items():
         print(f"{name:24} " + " ".join(f"{text(s[c]) if c in s else '–':>24}" for c in columns) + f"  {s['verdict']}")
