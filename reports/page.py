@@ -68,10 +68,9 @@ def write_grid_page(folder: epath.Path, results: Results, settings: Any, title: 
     summary = results.json("verdicts/summary.json")
     cells = []
     for name, c in summary["cells"].items():
-        p, found, span = c["p"], c["atoms found"], c["span overlap, planted"]
-        texts = [with_interval(p), number(p["null"]), with_interval(found), with_interval(span), number(span["null"])]
-        texts += [with_interval(c[key]) if key in c else "–" for key in ("kept", "gain", "worth", "leaving")]
-        cells.append({"name": name, "verdict": c["verdict"], "texts": texts})
+        found = [text for key in ("p", "atoms found", "span overlap, planted") for text in (with_interval(c[key]), number(c[key]["null"]))]
+        starts = [with_interval(c[key]) if key in c else "–" for key in ("kept", "gain", "worth", "leaving")]
+        cells.append({"name": name, "verdict": c["verdict"], "found": found, "starts": starts})
     contrasts = [c | {"text": with_interval(c)} for c in summary["contrasts"]]
     shown = grid_figures.all_figures(results)
     return _write(folder, "grid.html.jinja", shown, settings, title=title, cells=cells, contrasts=contrasts, seeds=settings.seed_list)
