@@ -15,11 +15,26 @@ def source() -> ml_collections.ConfigDict:
     return default.get_config().source
 
 
+def comparison() -> ml_collections.ConfigDict:
+    """Measures SAEs that are there already, with the measuring fields of a study."""
+    study = default.get_config()
+    c = ml_collections.ConfigDict()
+    c.stages = ("collect", "stability", "sensitivity", "subspace", "report")
+    c.saes = ""  # folders or hub ids (owner/name/folder@revision), with commas between them
+    c.ignore_names = False  # True: compare also what metadata call different models or hooks
+    c.source = ml_collections.ConfigDict()
+    c.source.activations = ""  # a store of activations (`runs/quickstart/activations/eval`); "": none
+    for section in ("stability", "sensitivity", "subspace", "report", "claims"):
+        c[section] = study[section]
+    return c
+
+
 def synthetic_study() -> ml_collections.ConfigDict:
     """A study of the reference world instead of a language model: width 128, 256 free atoms, 384 in a block of rank 24."""
     c = default.get_config()
     del c.source
     del c.lm
+    del c.gaussian_seeds
     c.stages = ("train", "stability", "subspace", "recovery", "report")
     c.synthetic = world = ml_collections.ConfigDict()
     world.width = 128  # of the activations

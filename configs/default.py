@@ -10,10 +10,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if arg:
         raise ValueError(f"--config=configs/default.py:{arg}: takes no argument")
     c = ml_collections.ConfigDict()
-    c.stages = ("activations", "train", "stability", "subspace", "report")  # in this order
+    c.stages = ("activations", "train", "gaussian", "stability", "sensitivity", "subspace", "report")  # in this order
     c.seeds = (8,)  # one number: a count, seeds 0, 1, …; several: the seeds themselves. At least 2; 21 for a primary cell
     c.init_seed = -1  # initialisation: -1: each SAE's by its seed; else this one for all (b_dec follows the data: a first batch's median)
     c.data_seed = 0  # order of activations: this one for all, who then share the batch in memory; -1: each SAE's by its seed (S batches)
+    c.gaussian_seeds = (
+        3  # SAEs trained on Gaussian activations of the same mean and covariance, a null model; none without the stage `gaussian`
+    )
     c.sweep = sweep = ml_collections.ConfigDict()  # values along the vmapped axis, one compile; each combination on all seeds
     sweep.lr = ()  # peak learning rates; (): train.lr
     sweep.k = ()  # active features a token, at most sae.k; (): sae.k
@@ -84,8 +87,18 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     stability.block_size = 1024  # rows of one dictionary held against all of another at a time
     stability.rare_firings = 100  # rare: fires less often than this on the evaluation tokens
     stability.null_draws = 5  # independent rotations of every dictionary
+    stability.span_rank = 16  # dimensions of the unstable features' span inside which a null model rotates
+    stability.thetas = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # of the θ curve
+    stability.epsilons = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)  # of the ε sweep
     stability.top_rows = 8  # top-activating tokens kept per feature
     stability.curve_rows = 16_384  # evaluation rows for the dictionaries along training
+
+    c.sensitivity = sensitivity = ml_collections.ConfigDict()
+    sensitivity.pairs = 0  # pairs of SAEs for one-to-one matching and activations: each with the next so many; 0: all
+    sensitivity.candidates = 4  # most similar features of another SAE by decoder with which activations are correlated
+    sensitivity.rows = 16_384  # evaluation rows for correlations
+    sensitivity.neighbours = 10  # nearest in the own dictionary (crowding)
+    sensitivity.exact_features = 4096  # up to so many features one-to-one matching is exact, above by auction with its gap
 
     c.subspace = subspace = ml_collections.ConfigDict()
     subspace.ranks = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96)  # r of the subspaces compared; those ≥ width are left out

@@ -55,9 +55,11 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
     """Seconds instead of minutes, for tests; the figures mean nothing."""
     c.source.tokens, c.source.eval_tokens, c.source.context_length = 12_000, 4000, 64
     c.seeds = (3,)
+    c.stages = tuple(stage for stage in c.stages if stage != "gaussian")
     c.sae.n_features, c.sae.k, c.sae.dead_after_tokens = 64, 4, 5000
     c.train.tokens, c.train.batch_size, c.train.steps_per_dispatch, c.train.checkpoint_every = 60_000, 128, 8, 80
     c.train.snapshots = 4
-    c.stability.null_draws, c.stability.curve_rows, c.stability.rare_firings = 2, 1000, 5
+    c.gaussian_seeds, c.sensitivity.rows = 2, 1024
+    c.stability.null_draws, c.stability.curve_rows, c.stability.rare_firings, c.stability.span_rank = 2, 1000, 5, 4
     c.subspace.min_features, c.subspace.subsamples = 3, 3
     c.subspace.ranks, c.subspace.headline_rank = (1, 2, 3), 2

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import ml_collections
 
 from launch.roster import RANDOM, STARTS
-from launch.sections import Claims, LanguageModel, ModelCard, Pretrain, Report, Source, Stability, Subspace, Sweep, check
+from launch.sections import Claims, LanguageModel, ModelCard, Pretrain, Report, Sensitivity, Source, Stability, Subspace, Sweep, check
 from saes.config import SAEConfig, TrainConfig
 from saes.variants import variant
 from synthetic.config import Recovery, WorldConfig, common_shape
@@ -44,6 +44,7 @@ class _Seeds:
     sae: SAEConfig
     train: TrainConfig
     stability: Stability
+    sensitivity: Sensitivity
     subspace: Subspace
     report: Report
     claims: Claims
@@ -91,17 +92,59 @@ class _Seeds:
 class Study(_Seeds):
     """Settings of a config whose stages measure stability on a language model."""
 
-    STAGES: ClassVar[tuple[str, ...]] = ("activations", "train", "stability", "subspace", "report")
+    STAGES: ClassVar[tuple[str, ...]] = ("activations", "train", "gaussian", "stability", "sensitivity", "subspace", "report")
 
     source: Source
     lm: LanguageModel
+    gaussian_seeds: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.gaussian_seeds >= 2, "gaussian_seeds", self.gaussian_seeds, "at least 2; without the stage 'gaussian' there are none")
+        check(
+            "gaussian" not in self.stages or not self.stability.dictionaries, "stages", self.stages,
+            "SAEs from elsewhere have no null trained as they were: leave 'gaussian' out",
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Activations:
+    """Activations that are there already."""
+
+    activations: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Settings of a config that measures SAEs which are there already."""
+
+    STAGES: ClassVar[tuple[str, ...]] = ("collect", "stability", "sensitivity", "subspace", "report")
+
+    stages: tuple[str, ...]
+    saes: str
+    ignore_names: bool
+    source: Activations
+    stability: Stability
+    sensitivity: Sensitivity
+    subspace: Subspace
+    report: Report
+    claims: Claims
+
+    def __post_init__(self):
+        check(bool(self.paths), "saes", self.saes, "--config.saes=path1,path2,… names folders or hub ids of SAEs")
+        check(not self.stability.dictionaries, "stability.dictionaries", self.stability.dictionaries, "config.saes takes its place here")
+        check("collect" in self.stages, "stages", self.stages, "'collect' finds the SAEs; --stages=… runs some of the stages")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(text for part in self.saes.split(",") if (text := part.strip()))
 
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticStudy(_Seeds):
     """Settings of a config whose activations come from a world of known atoms."""
 
-    STAGES: ClassVar[tuple[str, ...]] = ("train", "stability", "subspace", "recovery", "report")
+    STAGES: ClassVar[tuple[str, ...]] = ("train", "stability", "sensitivity", "subspace", "recovery", "report")
 
     synthetic: WorldConfig
     recovery: Recovery
@@ -168,7 +211,7 @@ class GridStudy(SyntheticStudy):
         return f"{len(self.cells)} synthetic worlds of width {self.synthetic.width}"
 
 
-Settings = Study | SyntheticStudy | GridStudy | Pretraining
+Settings = Study | Comparison | SyntheticStudy | GridStudy | Pretraining
 
 
 def validated(config: ml_collections.ConfigDict) -> Any:
@@ -181,6 +224,8 @@ def validated(config: ml_collections.ConfigDict) -> Any:
     kind: Any = Pretraining if "pretrain" in config else SyntheticStudy if "synthetic" in config else Study
     if "cells" in config:
         kind = GridStudy
+    if "saes" in config:
+        kind = Comparison
     if not stages or (wrong := [name for name in stages if name not in kind.STAGES]):
         found = f"{wrong[0]!r}" if stages else "nothing"
         known = repr(kind.STAGES)

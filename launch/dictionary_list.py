@@ -6,21 +6,24 @@ import jax
 import numpy as np
 from etils import epath
 
+from saes import dictionary
 from saes.dictionary import Dictionary
 from saes.formats import dictionary_learning, gemma_scope, saelens, sparsify, stacked
 from saes.formats.checks import setting
 from storage import files
 
 FORMAT = "sae-stability dictionaries 2"
-_READERS = {"saelens": saelens, "sparsify": sparsify, "gemma_scope": gemma_scope, "dictionary_learning": dictionary_learning}
+NAME = "dictionaries.json"
+READERS = {"saelens": saelens, "sparsify": sparsify, "gemma_scope": gemma_scope, "dictionary_learning": dictionary_learning}
 
 
 class DictionaryList(NamedTuple):
     """SAEs of one hook.
 
     Attributes:
-      seeds: what tells them apart, in the order of the leading axis.
-      dictionaries: leaves (S, …).
+      seeds: what tells them apart, in order.
+      names: of the SAEs, for people; "" where the seed says it all.
+      dictionaries: one an SAE, NumPy leaves; numbers of features and kinds may differ, the width may not.
       hook: model, layer and site.
       training: what is known of it (variant, k, tokens, what the SAEs differ in); may be empty.
       frozen: seeds left out, since their training was not finite.
@@ -29,15 +32,40 @@ class DictionaryList(NamedTuple):
     """
 
     seeds: tuple[int, ...]
-    dictionaries: Dictionary
+    names: tuple[str, ...]
+    dictionaries: tuple[Dictionary, ...]
     hook: dict[str, Any]
     training: dict[str, Any]
     frozen: tuple[int, ...]
     lanes: tuple[int, ...]
     snapshots: list[tuple[int, list[epath.Path]]]
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Features of every SAE."""
+        return tuple(d.w_dec_FD.shape[0] for d in self.dictionaries)
+
+    @property
+    def exists_SF(self) -> np.ndarray:
+        """Which features there are, up to the largest number of them."""
+        return np.arange(max(self.sizes)) < np.array(self.sizes)[:, None]
+
+    @property
+    def w_dec_SFD(self) -> np.ndarray:
+        """Decoder rows, padded with rows of zeros where SAEs have fewer features."""
+        return self._padded([d.w_dec_FD for d in self.dictionaries])
+
+    @property
+    def w_enc_SFD(self) -> np.ndarray:
+        """Encoder directions as rows, likewise."""
+        return self._padded([d.w_enc_DF.T for d in self.dictionaries])
+
+    def _padded(self, rows: list[np.ndarray]) -> np.ndarray:
+        most = max(self.sizes)
+        return np.stack([np.pad(r, ((0, most - len(r)), (0, 0))) for r in rows])
+
     def snapshot(self, paths: list[epath.Path]) -> Dictionary:
-        """The dictionaries of `seeds` as they were then."""
+        """The dictionaries of `seeds` as they were then, stacked."""
         lanes = np.asarray(self.lanes)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[lanes], *(stacked.load(path) for path in paths))
 
@@ -49,9 +77,11 @@ def write(
     files.write_json(path, {"format": FORMAT, "hook": hook, "training": training, "dictionaries": entries, "snapshots": snapshots})
 
 
-def place(dictionaries: str, workdir: epath.Path) -> epath.Path:
-    """The list to read: the one named by `config.stability.dictionaries`, or what the `train` stage wrote."""
-    return epath.Path(dictionaries) if dictionaries else workdir / "train" / "dictionaries.json"
+def place(config: Any, workdir: epath.Path) -> epath.Path:
+    """The list to read: the one named by `config.stability.dictionaries`, or what the stage `collect` or `train` wrote."""
+    if config.stability.dictionaries:
+        return epath.Path(config.stability.dictionaries)
+    return workdir / ("collect" if "collect" in config.stages else "train") / NAME
 
 
 def digest(dictionaries: str) -> dict[str, str]:
@@ -59,13 +89,13 @@ def digest(dictionaries: str) -> dict[str, str]:
     if not dictionaries:
         return {}
     path = epath.Path(dictionaries)
-    entries = _read(path)["dictionaries"]
+    entries = read(path)["dictionaries"]
     contents: dict[str, str] = {}
     for folder in (path.parent / e["path"] for e in entries):
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder}, which {path} lists")
         contents |= {str(p.relative_to(path.parent)): files.sha256_file(p) for p in sorted(folder.iterdir()) if not p.is_dir()}
-    for snapshot in (path.parent / p for s in _read(path).get("snapshots", []) for p in s["paths"]):
+    for snapshot in (path.parent / p for s in read(path).get("snapshots", []) for p in s["paths"]):
         if snapshot.exists():
             contents[str(snapshot.relative_to(path.parent))] = files.sha256_file(snapshot)
     return {str(path): files.sha256_file(path), **contents}
@@ -77,38 +107,37 @@ def load(path: epath.Path) -> DictionaryList:
     Raises:
       FileNotFoundError, ValueError: a file that is missing, damaged or foreign, shapes that differ, fewer than two SAEs.
     """
-    listing = _read(path)
+    listing = read(path)
     loaded: dict[int, Dictionary] = {}
+    names: list[str] = []
     frozen, lanes = [], []
     for lane, entry in enumerate(listing["dictionaries"]):
         if entry.get("frozen_at_step") is not None:
             print(f"seed {entry['seed']} left out: not finite at step {entry['frozen_at_step']} of its training")
             frozen.append(entry["seed"])
             continue
-        loaded[entry["seed"]] = _READERS[entry["format"]].load(path.parent / entry["path"])[0]
+        loaded[entry["seed"]] = READERS[entry["format"]].load(path.parent / entry["path"])[0]
+        names.append(setting(path, entry, "name", str, ""))
         lanes.append(lane)
     if len(loaded) < 2:
         raise ValueError(f"{path} lists {len(loaded)} usable SAE: stability compares at least 2")
-    first = next(iter(loaded.values()))
-    for seed, dictionary in loaded.items():
-        if _kind(dictionary) != _kind(first):
+    widths = {seed: d.w_dec_FD.shape[1] for seed, d in loaded.items()}
+    first = next(iter(loaded))
+    for seed, width in widths.items():
+        if width != widths[first]:
             raise ValueError(
-                f"{path}: seed {seed} has another shape ({_kind(dictionary)} against {_kind(first)}); all SAEs compared must have the same"
+                f"{path}: seed {seed} is of width {width}, seed {first} of {widths[first]}: of another model or hook, so not compared"
             )
-    dictionaries = jax.tree.map(lambda *leaves: np.stack(leaves), *loaded.values())
     snapshots = [(s["tokens"], [path.parent / p for p in s["paths"]]) for s in listing.get("snapshots", [])]
-    return DictionaryList(tuple(loaded), dictionaries, listing["hook"], listing.get("training", {}), tuple(frozen), tuple(lanes), snapshots)
-
-
-def _kind(d: Dictionary) -> str:
-    """What SAEs that are stacked must have in common."""
-    of_k = f", k={d.k}" if d.architecture == "topk" else ""
-    return f"{d.w_dec_FD.shape[0]} features of width {d.w_dec_FD.shape[1]}, {d.architecture}{of_k}" + (
-        "" if d.subtract_b_dec else ", b_dec not subtracted"
+    if len({dictionary.kind(d) for d in loaded.values()}) > 1:
+        snapshots = []
+    training = listing.get("training", {})
+    return DictionaryList(
+        tuple(loaded), tuple(names), tuple(loaded.values()), listing["hook"], training, tuple(frozen), tuple(lanes), snapshots
     )
 
 
-def _read(path: epath.Path) -> dict[str, Any]:
+def read(path: epath.Path) -> dict[str, Any]:
     """The list, with what must be in it."""
     if not path.exists():
         raise FileNotFoundError(f"no list of dictionaries at {path}")
@@ -131,8 +160,8 @@ def _read(path: epath.Path) -> dict[str, Any]:
             raise ValueError(f"{path}: entry {i} of 'dictionaries' lacks {sorted(missing) if isinstance(entry, dict) else 'an object'}")
         for name, type_ in {"seed": int, "path": str, "format": str}.items():
             setting(path, entry, name, type_)
-        if entry["format"] not in _READERS:
-            raise ValueError(f"{path}: format {entry['format']!r} of seed {entry['seed']}, one of {sorted(_READERS)}")
+        if entry["format"] not in READERS:
+            raise ValueError(f"{path}: format {entry['format']!r} of seed {entry['seed']}, one of {sorted(READERS)}")
         seeds.append(entry["seed"])
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"{path}: a seed is listed twice ({seeds})")

@@ -116,6 +116,9 @@ class Stability:
     block_size: int
     rare_firings: int
     null_draws: int
+    span_rank: int
+    thetas: tuple[float, ...]
+    epsilons: tuple[float, ...]
     top_rows: int
     curve_rows: int
 
@@ -123,7 +126,31 @@ class Stability:
         check(0 < self.theta <= 1, "stability.theta", self.theta, "a cosine in (0, 1]")
         check(0 <= self.epsilon < 0.5, "stability.epsilon", self.epsilon, "must be in [0, 0.5)")
         check(0 < self.confidence < 1, "stability.confidence", self.confidence, "between 0 and 1")
-        positive(self, "stability", "block_size", "rare_firings", "null_draws", "top_rows", "curve_rows")
+        positive(self, "stability", "block_size", "rare_firings", "null_draws", "span_rank", "top_rows", "curve_rows")
+        check(
+            bool(self.thetas) and all(0 < t <= 1 for t in self.thetas), "stability.thetas", self.thetas, "cosines in (0, 1], at least one"
+        )
+        check(
+            bool(self.epsilons) and all(0 <= e < 0.5 for e in self.epsilons),
+            "stability.epsilons",
+            self.epsilons,
+            "in [0, 0.5), at least one",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+    """By what else features may count as the same, and what hangs on it."""
+
+    pairs: int
+    candidates: int
+    rows: int
+    neighbours: int
+    exact_features: int
+
+    def __post_init__(self):
+        positive(self, "sensitivity", "candidates", "rows", "neighbours", "exact_features")
+        check(self.pairs >= 0, "sensitivity.pairs", self.pairs, "must not be negative (0: all)")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,10 @@ import numpy as np
 from etils import epath
 
 from activations.order import ShuffledOrder
-from activations.store import ActivationStore
+from activations.store import MANIFEST, ActivationStore
 from activations.stream import RowRanges, StoredStream, Stream, gaussian_like, half_of_documents
 from launch.roster import Member
+from storage import files
 from synthetic.config import common_shape
 from synthetic.generator import SyntheticStream, make_truth, make_world
 
@@ -46,13 +47,29 @@ def source(config: Any, workdir: epath.Path) -> Source:
     return GaussianSource(stored) if config.train.data == "gaussian" else stored
 
 
+def evaluation_store(config: Any, workdir: epath.Path) -> epath.Path | None:
+    """The store of held-out activations for the measuring stages, None where SAEs from elsewhere come without."""
+    if hasattr(config, "saes"):
+        return epath.Path(config.source.activations) if config.source.activations else None
+    return workdir / "activations" / "eval" if "activations" in config.stages else None
+
+
 def evaluation_rows(config: Any, workdir: epath.Path) -> np.ndarray | None:
-    """Held-out activations for the measuring stages, None where SAEs from elsewhere come without."""
+    """Held-out activations (N, D) float32, None where there are none."""
     if hasattr(config, "synthetic"):
         return SyntheticSource(config).held_out()
-    if "activations" not in config.stages:
-        return None
-    return ActivationStore(workdir / "activations" / "eval").load().acts_ND
+    store = evaluation_store(config, workdir)
+    return None if store is None else ActivationStore(store).load().acts_ND
+
+
+def evaluation_digest(config: Any) -> dict[str, str]:
+    """Of activations from elsewhere: what the measuring stages depend on beside the workdir."""
+    if not hasattr(config, "saes") or not config.source.activations:
+        return {}
+    path = epath.Path(config.source.activations) / MANIFEST
+    if not path.exists():
+        raise FileNotFoundError(f"config.source.activations: no {MANIFEST} in {path.parent}: not a finished activation store")
+    return {str(path): files.sha256_file(path)}
 
 
 def for_members(of: Source, members: Sequence[Member]) -> list[Stream]:

@@ -48,6 +48,11 @@ class Dictionary:
     subtract_b_dec: bool = flax.struct.field(pytree_node=False, default=True)
 
 
+def kind(d: Dictionary) -> tuple[Any, ...]:
+    """What dictionaries that are stacked must have in common: (F, D, architecture, k, whether b_dec is subtracted)."""
+    return (*d.w_dec_FD.shape[-2:], d.architecture, d.k, d.subtract_b_dec)
+
+
 def encode(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Float[Array, "B F"]:
     """Feature activations (non-negative)."""
     d = dictionary

@@ -1,7 +1,7 @@
 """Explained variance, L0 and what each feature does, in one pass over held-out activations, for many SAEs at once."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from saes.dictionary import Dictionary, decode, encode
+from saes.dictionary import Dictionary, decode, encode, kind
 from saes.selection import largest
 
 GROUP = 8  # SAEs evaluated side by side; more would hold as many arrays over rows and features
@@ -88,6 +88,36 @@ def evaluate(dictionaries: Dictionary, batches: Iterable[np.ndarray], top_n: int
         top_values_SFN=top_values,
         rows=rows,
     )
+
+
+def evaluate_each(dictionaries: Sequence[Dictionary], batches: Callable[[], Iterable[np.ndarray]], top_n: int) -> Evaluation:
+    """`evaluate` of SAEs that may differ in features and kind; those of one kind side by side.
+
+    Args:
+      batches: makes the batches anew, for every kind.
+
+    Features that an SAE does not have come out as if they never fired.
+    """
+    kinds: dict[tuple[object, ...], list[int]] = {}
+    for place, dictionary in enumerate(dictionaries):
+        kinds.setdefault(kind(dictionary), []).append(place)
+    most = max(d.w_dec_FD.shape[0] for d in dictionaries)
+    fields: dict[str, np.ndarray] = {}
+    rows = 0
+    for places in kinds.values():
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(dictionaries[p] for p in places))
+        of_kind = evaluate(jax.device_put(stacked), batches(), top_n)
+        rows = of_kind.rows
+        for name, values in of_kind._asdict().items():
+            if name == "rows":
+                continue
+            if values.ndim > 1:
+                none = -1 if name == "top_rows_SFN" else 0
+                padding = [(0, 0), (0, most - values.shape[1]), *[(0, 0)] * (values.ndim - 2)]
+                values = np.pad(values, padding, constant_values=none)
+            whole = fields.setdefault(name, np.zeros((len(dictionaries), *values.shape[1:]), values.dtype))
+            whole[places] = values
+    return Evaluation(**fields, rows=rows)
 
 
 @functools.partial(jax.jit, donate_argnums=1)

@@ -77,6 +77,15 @@ def share_reappearing(reappears_SSF: np.ndarray, among_SF: np.ndarray) -> np.nda
     return share_SS
 
 
+def mean_among(values_SSF: np.ndarray, among_SF: np.ndarray) -> np.ndarray:
+    """(anchor, other) → mean over the anchor's features in `among` of what is defined; NaN where nothing is, and on the diagonal."""
+    there_SSF = among_SF[:, None, :] & ~np.isnan(values_SSF)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_SS = np.where(there_SSF, values_SSF, 0.0).sum(-1, dtype=np.float64) / there_SSF.sum(-1)
+    np.fill_diagonal(mean_SS, np.nan)
+    return mean_SS
+
+
 def label_masks(reappears_SSF: np.ndarray, epsilon: float, weights_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(stable, unstable), each bool (S, F), when seed k counts `weights_S[k]` times as a comparison.
 
@@ -111,6 +120,11 @@ def label_ratio(values_SF: np.ndarray, reappears_SSF: np.ndarray, among_SF: np.n
         return means[0] / means[1] if means[1] != 0 else float("nan")
 
     return statistic
+
+
+def rise_per_doubling(before_SS: np.ndarray, after_SS: np.ndarray, doublings: float) -> Statistic:
+    """By how much a table over pairs rose between two points along training, per doubling of training tokens."""
+    return lambda weights_S: (pair_mean(after_SS, weights_S) - pair_mean(before_SS, weights_S)) / doublings
 
 
 def split_half_difference(reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float) -> Statistic:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import scipy.special
 from jaxtyping import Array, Float
 
@@ -19,9 +20,42 @@ def rotate_each(key: jax.Array, w_dec_SFD: Float[AnyArray, "S F D"], seeds: tupl
 
     The rotation of a dictionary is keyed by its seed's number, so that the order of seeds does not matter.
     """
-    keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.asarray(seeds, jnp.uint32))
-    turn = jax.vmap(lambda k, w_FD: w_FD @ haar_rotations(k, 1, w_FD.shape[-1])[0])
-    return turn(keys, jnp.asarray(w_dec_SFD))
+    return jnp.stack([jnp.asarray(w_FD) @ q_DD for w_FD, q_DD in zip(w_dec_SFD, _rotations(key, seeds, w_dec_SFD.shape[-1]), strict=True)])
+
+
+def rotate_each_inside(
+    key: jax.Array, w_dec_SFD: Float[AnyArray, "S F D"], seeds: tuple[int, ...], basis_DR: Float[AnyArray, "D R"]
+) -> Float[Array, "S F D"]:
+    """Every dictionary turned inside one subspace by a rotation of its own: what agrees there alone is destroyed, what lies outside it kept.
+
+    Args:
+      basis_DR: orthonormal columns; no subspace of full rank, or this is `rotate_each`.
+    """
+    basis_DR = jnp.asarray(basis_DR, jnp.float32)
+    turned = []
+    for w_FD, q_RR in zip(w_dec_SFD, _rotations(key, seeds, basis_DR.shape[1]), strict=True):
+        inside_FR = jnp.asarray(w_FD) @ basis_DR
+        turned.append(jnp.asarray(w_FD) + (inside_FR @ q_RR - inside_FR) @ basis_DR.T)
+    return jnp.stack(turned)
+
+
+def rotate_each_whitened(
+    key: jax.Array, w_dec_SFD: Float[AnyArray, "S F D"], seeds: tuple[int, ...], covariance_DD: Float[AnyArray, "D D"]
+) -> Float[Array, "S F D"]:
+    """Every dictionary turned where activations have unit covariance C = 1: rows d ↦ C^½ Q C^−½ d, so that they go on to point where
+    activations vary. Saturates where one direction dominates: all rows then point there.
+
+    Directions with less than 1e-6 of the largest variance count as having so much.
+    """
+    variance_D, axes_DD = np.linalg.eigh(np.asarray(covariance_DD, np.float64))
+    scale_D = np.sqrt(np.maximum(variance_D, 1e-6 * variance_D[-1]))
+    root_DD, inverse_DD = (jnp.asarray((axes_DD * s) @ axes_DD.T, jnp.float32) for s in (scale_D, 1.0 / scale_D))
+    rotations = _rotations(key, seeds, w_dec_SFD.shape[-1])
+    return jnp.stack([jnp.asarray(w_FD) @ inverse_DD @ q_DD @ root_DD for w_FD, q_DD in zip(w_dec_SFD, rotations, strict=True)])
+
+
+def _rotations(key: jax.Array, seeds: tuple[int, ...], width: int) -> list[Float[Array, "D D"]]:
+    return [haar_rotations(jax.random.fold_in(key, seed), 1, width)[0] for seed in seeds]
 
 
 def chance_of_match(theta: float, rank: int, n_features: int) -> float:

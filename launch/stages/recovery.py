@@ -9,7 +9,6 @@ import functools
 import itertools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
@@ -28,17 +27,17 @@ LATENT, SUBSPACE = "latents", "subspace"
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     folder = workdir / "recovery"
-    listed = dictionary_list.load(dictionary_list.place(config.stability.dictionaries, workdir))
+    listed = dictionary_list.load(dictionary_list.place(config, workdir))
     features = read_table(workdir / "stability" / "features.parquet")
-    alive_SF = (features["stratum"] != reappearance.DEAD).reshape(listed.dictionaries.w_dec_FD.shape[:2])
-    figures = measure(config, listed.dictionaries.w_dec_FD, alive_SF)
+    alive_SF = (features["stratum"] != reappearance.DEAD).reshape(listed.w_dec_SFD.shape[:2])
+    figures = measure(config, listed.w_dec_SFD, alive_SF)
     files.write_json(folder / "summary.json", {_key(*place): estimate.as_dict() for place, estimate in figures.items()})
     columns: dict[str, list[Any]] = {"group": [], "level": [], "figure": [], "value": [], "low": [], "high": [], "null": [], "unit": []}
     for (group, level, figure), e in figures.items():
         for column, value in zip(columns, (group, level, figure, e.value, e.low, e.high, e.null, e.unit), strict=True):
             columns[column].append(value)
-    angles = angles_of_planes(config, listed.dictionaries.w_dec_FD, alive_SF)
-    spectra = spectra_of_latents(config, listed.dictionaries.w_dec_FD, alive_SF)
+    angles = angles_of_planes(config, listed.w_dec_SFD, alive_SF)
+    spectra = spectra_of_latents(config, listed.w_dec_SFD, alive_SF)
     outputs = [
         write_table(folder / f"{name}.parquet", table) for name, table in (("recovery", columns), ("angles", angles), ("spectra", spectra))
     ]
@@ -60,7 +59,7 @@ def measure(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -> dict[tu
     # Rows of zeros are similar to nothing, so that no latent is matched by a dead one either.
     alive_SFD = np.where(alive_SF[..., None], w_dec_SFD, 0.0).astype(np.float32)
     unit_SFD = np.asarray(similarity.unit_rows(alive_SFD))
-    cosine_SSF = jax.device_get(similarity.all_pairs(alive_SFD, block_size=config.stability.block_size)).cosine
+    cosine_SSF = similarity.all_pairs(alive_SFD, block_size=config.stability.block_size).cosine
     group_SF = recovery.group_of_latents(truth, unit_SFD)
     out: dict[tuple[str, str, str], Estimate] = {}
     for g, name in enumerate(group_names(world.blocks)):

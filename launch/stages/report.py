@@ -7,6 +7,7 @@ from etils import epath
 
 from activations.store import ActivationStore
 from interpret.contexts import ContextReader
+from launch import sources
 from reports import claims, page
 from reports.results import Results
 from storage import files
@@ -24,15 +25,16 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     files.write_json(
         folder / "summary.json", {"claims": {c.name: {"holds": c.holds, "because": c.because, "measured": c.measured} for c in decided}}
     )
-    examples = _examples(results, workdir, config.report) if "activations" in config.stages else []
+    store = sources.evaluation_store(config, workdir) if hasattr(config, "source") else None
+    examples = _examples(results, store, config.report) if store is not None and (store.parent / "vocabulary.json").exists() else []
     outputs = page.write_page(folder, results, decided, examples, config, "Which features reappear across seeds")
     return [*outputs, folder / "claims.md", folder / "summary.json"]
 
 
-def _examples(results: Results, workdir: epath.Path, c: Any) -> list[page.Example]:
+def _examples(results: Results, folder: epath.Path, c: Any) -> list[page.Example]:
     """Live stable and unstable features drawn at random (not chosen for looks), each with its top contexts."""
-    store = ActivationStore(workdir / "activations" / "eval")
-    reader = ContextReader(store.load(), files.read_json(workdir / "activations" / "vocabulary.json"), store.manifest["documents"])
+    store = ActivationStore(folder)
+    reader = ContextReader(store.load(), files.read_json(folder.parent / "vocabulary.json"), store.manifest["documents"])
     features = results.table("stability/features.parquet")
     rng = np.random.default_rng(0)
     examples = []

@@ -1,211 +1,194 @@
-"""Stage: p̂ of every feature of every seed, labels, strata, intervals and nulls.
+"""Stage: p̂ of every feature of every SAE, labels, strata, intervals and nulls.
 
 Reads a list of dictionaries and, where there are any, held-out activations; knows nothing of how the SAEs were trained.
+
+features.parquet          a row per (seed, feature)
+pairs.parquet             a row per (anchor, other): p̂ and MMCS of the anchor's live features in the other
+theta_curve.parquet       p̂ of live features over θ, and of every null model
+labels.parquet            shares of stable and unstable features over θ and ε, beside the strongest null's
+match_histogram.parquet   best cosines, trained and rotated
+tokens_curve.parquet      p̂ against training tokens
 """
 
-from collections.abc import Iterator
+import math
 from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 from etils import epath
 
-from launch import dictionary_list, signals, sources
+from launch import dictionary_list, null_models, progress, sources
 from launch.dictionary_list import DictionaryList
-from saes.evaluation import Evaluation, evaluate
-from stability import aggregates, nulls, reappearance, similarity
+from launch.null_models import NullModels
+from saes.evaluation import Evaluation, evaluate, evaluate_each
+from stability import aggregates, reappearance, similarity
 from stability.aggregates import pair_mean, seed_mean
 from stability.estimates import Count, Estimate
 from storage import files
 from storage.tables import write_table
 
-BATCH = 1024
 COSINE_BINS = np.linspace(-1.0, 1.0, 101)
-NULL_FIGURES = ("p", "stable", "unstable", "mmcs")
 
 
 def inputs(config: Any) -> dict[str, str]:
-    return dictionary_list.digest(config.stability.dictionaries)
+    return dictionary_list.digest(config.stability.dictionaries) | sources.evaluation_digest(config)
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     c = config.stability
     folder = workdir / "stability"
-    listed = dictionary_list.load(dictionary_list.place(c.dictionaries, workdir))
-    seeds, dictionaries = listed.seeds, listed.dictionaries
-    s, f, _ = dictionaries.w_dec_FD.shape
+    listed = dictionary_list.load(dictionary_list.place(config, workdir))
+    exists_SF, s = listed.exists_SF, len(listed.seeds)
     acts_ND, evaluation = sources.evaluation_rows(config, workdir), None
     if acts_ND is not None:
-        evaluation = evaluate(jax.device_put(dictionaries), _batches(acts_ND, "stability/evaluate"), c.top_rows)
+        evaluation = evaluate_each(listed.dictionaries, lambda: progress.batches(acts_ND, "stability/evaluate"), c.top_rows)
 
-    best = jax.device_get(similarity.all_pairs(dictionaries.w_dec_FD, block_size=c.block_size))
+    with progress.comparing("stability/pairs", s * (s - 1) // 2) as on_pair:
+        best = similarity.all_pairs(listed.w_dec_SFD, sizes=listed.sizes, block_size=c.block_size, on_pair=on_pair)
     hits_SSF = reappearance.reappears(best.cosine, c.theta)
     counts_SF = hits_SSF.sum(axis=1)
     labels_SF = reappearance.labels(counts_SF, s - 1, c.epsilon)
     # Without activations nobody can tell the dead from the living.
-    strata_SF = np.full((s, f), reappearance.LIVE)
+    strata_SF = np.full(exists_SF.shape, reappearance.LIVE)
     if evaluation is not None:
         strata_SF = reappearance.strata(evaluation.firings_SF, c.rare_firings)
+    live_SF = exists_SF & (strata_SF == reappearance.LIVE)
 
-    null_models, rotated_SSF = _null_models(listed, c)
-    curve = _curve(listed, acts_ND, c)
-    summary = _similarity_figures(c, best.cosine, hits_SSF, strata_SF, null_models)
+    gaussian = dictionary_list.load(workdir / "gaussian" / "train" / dictionary_list.NAME) if "gaussian" in config.stages else None
+    covariance_DD = None if acts_ND is None else np.cov(acts_ND, rowvar=False)
+    firings_SF = None if evaluation is None else evaluation.firings_SF
+    unstable_SF = live_SF & (labels_SF == reappearance.UNSTABLE)
+    with progress.comparing("stability/nulls") as on_pair:
+        models = null_models.measure(c, listed, gaussian, covariance_DD, firings_SF, unstable_SF, on_pair)
+    curve, rise = _curve(listed, acts_ND, c)
+    summary = _similarity_figures(c, best.cosine, exists_SF, live_SF, unstable_SF, models)
     if evaluation is not None:
-        summary |= _activation_figures(c, hits_SSF, strata_SF, evaluation)
-    summary |= _counts(labels_SF, strata_SF == reappearance.LIVE)
+        summary |= _activation_figures(c, hits_SSF, exists_SF, strata_SF, evaluation)
+    if rise is not None:
+        summary["rise_per_doubling"] = rise.as_dict()
+    summary |= _counts(labels_SF, live_SF)
     summary |= {
-        "seeds": list(seeds),
+        "seeds": list(listed.seeds),
+        "names": list(listed.names),
         "saes": _about(listed),
         "frozen_seeds": list(listed.frozen),
-        "null_models": null_models,
+        "null_models": models.figures,
         "evaluation_rows": 0 if evaluation is None else evaluation.rows,
         "theta": c.theta,
         "epsilon": c.epsilon,
         "confidence": c.confidence,
     }
     files.write_json(folder / "summary.json", summary)
-    features = _features(c, seeds, best, counts_SF, labels_SF, strata_SF, evaluation)
-    outputs = [folder / "summary.json", write_table(folder / "features.parquet", features)]
-    outputs.append(write_table(folder / "match_histogram.parquet", _histogram(best.cosine, rotated_SSF)))
-    if curve:
-        outputs.append(write_table(folder / "tokens_curve.parquet", curve))
-    return outputs
+    tables = {
+        "features": _features(c, listed, best, counts_SF, labels_SF, strata_SF, evaluation),
+        "pairs": _pairs(listed, best.cosine, hits_SSF, live_SF),
+        "theta_curve": _theta_curve(c, best.cosine, live_SF, models),
+        "labels": _labels(c, best.cosine, live_SF, models),
+        "match_histogram": _histogram(best.cosine, models.rotated_SSF),
+    } | ({"tokens_curve": curve} if curve else {})
+    return [folder / "summary.json", *(write_table(folder / f"{name}.parquet", table) for name, table in tables.items())]
 
 
 def _about(listed: DictionaryList) -> dict[str, Any]:
     """What was measured, for people: from the files, and from what their list says of their training."""
-    d, hook, training = listed.dictionaries, listed.hook, listed.training
+    hook, training = listed.hook, listed.training
     place = f" after layer {hook['layer']} ({hook['site']})" if hook.get("layer") is not None and "site" in hook else ""
+    architectures = list(dict.fromkeys(d.architecture for d in listed.dictionaries))
+    ks = sorted({d.k for d in listed.dictionaries})
+    sizes = sorted(set(listed.sizes))
     return {
-        "kind": training.get("variant", d.architecture),
-        "n_features": d.w_dec_FD.shape[1],
-        "k": training.get("k", d.k) or None,
-        "of": f"{hook.get('path', hook.get('model', 'an unnamed model'))}{place}",
+        "kind": training.get("variant", " and ".join(architectures)),
+        "n_features": sizes[-1] if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}",
+        "sizes": list(listed.sizes),
+        "k": (training.get("k", ks[0]) or None) if len(ks) == 1 else f"{ks[0]} to {ks[-1]}",
+        "of": f"{hook.get('path') or hook.get('model') or 'an unnamed model'}{place}",
         "training": f"they differ in {training['differ_in']} and saw {training['tokens']:,} tokens each"
         if {"differ_in", "tokens"} <= training.keys()
         else "",
     }
 
 
-def _batches(acts_ND: np.ndarray, name: str) -> Iterator[np.ndarray]:
-    with tqdm.tqdm(total=len(acts_ND), desc=name, unit="tok", unit_scale=True, mininterval=1.0) as bar:
-        for start in range(0, len(acts_ND), BATCH):
-            signals.raise_if_stop_requested("stability: nothing to save, it starts again")
-            yield acts_ND[start : start + BATCH]
-            bar.update(min(BATCH, len(acts_ND) - start))
-
-
-def _null_models(listed: DictionaryList, c: Any) -> tuple[dict[str, Any], np.ndarray]:
-    """Mean p̂, label shares and MMCS where nothing is shared: dictionaries each turned by a Haar rotation of its own (mean of
-    `null_draws`), and the untrained ones where they were kept. The closed form is of uniform directions in the full width.
-
-    Returns:
-      ({model: {figure: value}}, cosines of one rotated draw).
-    """
-    s, f, d = listed.dictionaries.w_dec_FD.shape
-    root = jax.random.key(0, impl="threefry2x32")
-    draws, cosine_SSF = [], np.empty(0)
-    for draw in range(c.null_draws):
-        signals.raise_if_stop_requested("stability: nothing to save, it starts again")
-        turned = nulls.rotate_each(jax.random.fold_in(root, draw), listed.dictionaries.w_dec_FD, listed.seeds)
-        cosine_SSF = jax.device_get(similarity.all_pairs(turned, block_size=c.block_size)).cosine
-        draws.append(_null_figures(cosine_SSF, c))
-    models = {"haar rotation": {name: float(np.mean([d_[name] for d_ in draws])) for name in NULL_FIGURES}}
-    untrained = listed.snapshot(listed.snapshots[0][1]) if listed.snapshots and listed.snapshots[0][0] == 0 else None
-    # With one initialisation for all the untrained ones are equal by construction, which is no null.
-    if untrained is not None and (untrained.w_dec_FD[0] != untrained.w_dec_FD[1]).any():
-        cosine = jax.device_get(similarity.all_pairs(untrained.w_dec_FD, block_size=c.block_size)).cosine
-        models["untrained"] = _null_figures(cosine, c)
-    models["uniform directions (closed form)"] = {"p": nulls.chance_of_match(c.theta, d, f)}
-    return models, cosine_SSF
-
-
-def _null_figures(cosine_SSF: np.ndarray, c: Any) -> dict[str, float]:
-    hits_SSF = reappearance.reappears(cosine_SSF, c.theta)
-    everyone = np.ones(len(hits_SSF))
-    stable, unstable = aggregates.label_masks(hits_SSF, c.epsilon, everyone)
-    share = aggregates.share_reappearing(hits_SSF, np.ones(hits_SSF.shape[1:], bool))
-    return {
-        "p": pair_mean(share, everyone),
-        "stable": float(stable.mean()),
-        "unstable": float(unstable.mean()),
-        "mmcs": float(np.nanmean(cosine_SSF)),
-    }
-
-
-def _strongest(null_models: dict[str, Any], figure: str) -> float:
-    """Of the null models' values the one nearest to "shared": the largest, but the smallest share of unstable features."""
-    values = [model[figure] for model in null_models.values() if figure in model]
-    return min(values) if figure == "unstable" else max(values)
-
-
-def _curve(listed: DictionaryList, acts_ND: np.ndarray | None, c: Any) -> dict[str, Any]:
-    """p̂ against training tokens, with explained variance, L0 and dead share beside it (means over seeds)."""
+def _curve(listed: DictionaryList, acts_ND: np.ndarray | None, c: Any) -> tuple[dict[str, Any], Estimate | None]:
+    """p̂ against training tokens, with explained variance, L0 and dead share beside it (means over seeds); and by how much p̂ rose per
+    doubling between the last two, with its interval over seeds."""
     rows: list[dict[str, Any]] = []
+    tables: list[np.ndarray] = []
     for tokens, paths in listed.snapshots:
         dictionaries = listed.snapshot(paths)
-        cosine = jax.device_get(similarity.all_pairs(dictionaries.w_dec_FD, block_size=c.block_size)).cosine
-        hits = reappearance.reappears(cosine, c.theta)
-        p = _mean_p(hits, np.ones(hits.shape[1:], bool), c, null=None)
+        cosine = similarity.all_pairs(dictionaries.w_dec_FD, block_size=c.block_size).cosine
+        every = np.ones(dictionaries.w_dec_FD.shape[:2], bool)
+        tables.append(aggregates.share_reappearing(reappearance.reappears(cosine, c.theta), every))
+        p = _mean_p(tables[-1], c, null=None)
         row = {"tokens": tokens, "p": p.value, "p_low": p.low, "p_high": p.high, "mmcs": float(np.nanmean(cosine))}
         if acts_ND is not None:
             some_ND = acts_ND[:: max(1, len(acts_ND) // c.curve_rows)][: c.curve_rows]
-            evaluation = evaluate(jax.device_put(dictionaries), _batches(some_ND, f"stability/at {tokens} tokens"), 1)
+            evaluation = evaluate(jax.device_put(dictionaries), progress.batches(some_ND, f"stability/at {tokens} tokens"), 1)
             row["explained_variance"] = float(evaluation.explained_variance_S.mean())
             row["l0"] = float(evaluation.l0_S.mean())
             row["dead_share"] = float(evaluation.share_firing_less_than(1).mean())
         rows.append(row)
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    begun = [i for i, row in enumerate(rows) if row["tokens"] > 0]
+    rise = None
+    if len(begun) >= 2:
+        before, after = begun[-2:]
+        doublings = math.log2(rows[after]["tokens"] / rows[before]["tokens"])
+        statistic = aggregates.rise_per_doubling(tables[before], tables[after], doublings)
+        rise = aggregates.jackknifed(statistic, len(listed.seeds), c.confidence, null=0.0, unit="probability per doubling")
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}, rise
 
 
-def _mean_p(hits_SSF: np.ndarray, among_SF: np.ndarray, c: Any, null: float | None) -> Estimate:
-    share_SS = aggregates.share_reappearing(hits_SSF, among_SF)
+def _mean_p(share_SS: np.ndarray, c: Any, null: float | None) -> Estimate:
     statistic = lambda w: pair_mean(share_SS, w)
     return aggregates.jackknifed(statistic, len(share_SS), c.confidence, null=null, unit="probability", bounds=(0.0, 1.0))
 
 
 def _similarity_figures(
-    c: Any, cosine_SSF: np.ndarray, hits_SSF: np.ndarray, strata_SF: np.ndarray, null_models: dict[str, Any]
+    c: Any, cosine_SSF: np.ndarray, exists_SF: np.ndarray, live_SF: np.ndarray, unstable_SF: np.ndarray, models: NullModels
 ) -> dict[str, Any]:
-    s = len(strata_SF)
-    live_SF, every_SF = strata_SF == reappearance.LIVE, np.ones_like(strata_SF, bool)
-    mmcs_SS = cosine_SSF.mean(axis=-1)  # NaN on the diagonal
-    null = {name: _strongest(null_models, name) for name in NULL_FIGURES}
-    live = _mean_p(hits_SSF, live_SF, c, null["p"])
+    s = len(live_SF)
+    hits_SSF = reappearance.reappears(cosine_SSF, c.theta)
+    null = {name: models.strongest(name) for name in null_models.FIGURES}
+    in_span = models.figures.get(null_models.SPAN, {})
+    mean_p = lambda among_SF, null: _mean_p(aggregates.share_reappearing(hits_SSF, among_SF), c, null)
+    bounded: dict[str, Any] = {"bounds": (-1.0, 1.0)}
+
+    def mmcs(among_SF: np.ndarray, null: float | None) -> Estimate:
+        mean_SS = aggregates.mean_among(cosine_SSF, among_SF)
+        return aggregates.jackknifed(lambda w: pair_mean(mean_SS, w), s, c.confidence, null=null, unit="cosine", **bounded)
+
+    live = mean_p(live_SF, null["p"])
+    split_half = aggregates.split_half_difference(hits_SSF, live_SF, c.epsilon)
     figures = {
         "mean_p_live": live,
-        "mean_p_all": _mean_p(hits_SSF, every_SF, c, null["p"]),
+        "mean_p_all": mean_p(exists_SF, null["p"]),
         "mean_p_live_chance_corrected": _corrected(live, null["p"]),
-        "mmcs": aggregates.jackknifed(
-            lambda w: pair_mean(mmcs_SS, w), s, c.confidence, null=null["mmcs"], unit="cosine", bounds=(-1.0, 1.0)
-        ),
-        "split_half_difference": aggregates.jackknifed(
-            aggregates.split_half_difference(hits_SSF, live_SF, c.epsilon),
-            s,
-            c.confidence,
-            null=0.0,
-            unit="probability",
-            bounds=(-1.0, 1.0),
-        ),
+        "mean_p_unstable": mean_p(unstable_SF, in_span.get("p")),
+        "mmcs": mmcs(exists_SF, null["mmcs"]),
+        "mmcs_unstable": mmcs(unstable_SF, in_span.get("mmcs")),
+        "split_half_difference": aggregates.jackknifed(split_half, s, c.confidence, null=0.0, unit="probability", **bounded),
     }
     for label in (reappearance.STABLE, reappearance.UNSTABLE):
-        for name, among_SF in (("live", live_SF), ("all", every_SF)):
-            statistic = aggregates.label_share(hits_SSF, among_SF, c.epsilon, label == reappearance.STABLE)
-            figures[f"{label}_share_{name}"] = aggregates.jackknifed(
-                statistic, s, c.confidence, null=null[label], unit="share", bounds=(0.0, 1.0)
-            )
+        for name, among_SF in (("live", live_SF), ("all", exists_SF)):
+            figures[f"{label}_share_{name}"] = _label_share(c, hits_SSF, among_SF, c.epsilon, label, null[label])
     return {name: e.as_dict() for name, e in figures.items()}
 
 
-def _activation_figures(c: Any, hits_SSF: np.ndarray, strata_SF: np.ndarray, evaluation: Evaluation) -> dict[str, Any]:
+def _label_share(c: Any, hits_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float, label: str, null: float | None) -> Estimate:
+    statistic = aggregates.label_share(hits_SSF, among_SF, epsilon, label == reappearance.STABLE)
+    return aggregates.jackknifed(statistic, len(among_SF), c.confidence, null=null, unit="share", bounds=(0.0, 1.0))
+
+
+def _activation_figures(
+    c: Any, hits_SSF: np.ndarray, exists_SF: np.ndarray, strata_SF: np.ndarray, evaluation: Evaluation
+) -> dict[str, Any]:
     knife: dict[str, Any] = {"seeds": len(strata_SF), "confidence": c.confidence}
     mean = lambda values: lambda w: seed_mean(values, w)
-    live_SF, firing_SF = strata_SF == reappearance.LIVE, strata_SF != reappearance.DEAD
+    live_SF, firing_SF = (exists_SF & m for m in (strata_SF == reappearance.LIVE, strata_SF != reappearance.DEAD))
     rate_SF = evaluation.firings_SF / evaluation.rows
     ratio = lambda values, among: aggregates.jackknifed(
         aggregates.label_ratio(values, hits_SSF, among, c.epsilon), **knife, null=1.0, unit="ratio", log=True
     )
+    dead_S = (exists_SF & ~firing_SF).sum(axis=1) / exists_SF.sum(axis=1)
     figures = {
         "firing_rate_stable_over_unstable": ratio(rate_SF, live_SF),
         # Rare features are cut from the live ones, so a ratio of rates among the live alone would favour equality.
@@ -213,28 +196,26 @@ def _activation_figures(c: Any, hits_SSF: np.ndarray, strata_SF: np.ndarray, eva
         "energy_stable_over_unstable": ratio(evaluation.energy_SF, live_SF),
         "explained_variance": aggregates.jackknifed(mean(evaluation.explained_variance_S), **knife, null=0.0, unit="share"),
         "l0": aggregates.jackknifed(mean(evaluation.l0_S), **knife, null=None, unit="features per token"),
-        "dead_share": aggregates.jackknifed(
-            mean(evaluation.share_firing_less_than(1)), **knife, null=None, unit="share", bounds=(0.0, 1.0)
-        ),
+        "dead_share": aggregates.jackknifed(mean(dead_S), **knife, null=None, unit="share", bounds=(0.0, 1.0)),
     }
     return {name: e.as_dict() for name, e in figures.items()}
 
 
 def _features(
     c: Any,
-    seeds: tuple[int, ...],
-    best: Any,
+    listed: DictionaryList,
+    best: similarity.BestMatch,
     counts_SF: np.ndarray,
     labels_SF: np.ndarray,
     strata_SF: np.ndarray,
     evaluation: Evaluation | None,
 ) -> dict[str, Any]:
-    """One row per (seed, feature)."""
+    """One row per (seed, feature) that there is."""
     s, f = counts_SF.shape
     interval = reappearance.clopper_pearson(counts_SF, s - 1, c.confidence)
     grid = np.indices((s, f))
     table = {
-        "seed": np.asarray(seeds)[grid[0]],
+        "seed": np.asarray(listed.seeds)[grid[0]],
         "feature": grid[1],
         "reappearances": counts_SF,
         "comparisons": np.full((s, f), s - 1),
@@ -251,19 +232,56 @@ def _features(
             "max_activation": evaluation.max_activation_SF,
             "energy": evaluation.energy_SF,
         }
-    columns = {name: values.reshape(-1) for name, values in table.items()}
     # One entry per seed, the feature's own included (cosine NaN, partner -1).
-    columns["best_cosine"] = best.cosine.transpose(0, 2, 1).reshape(s * f, s)
-    columns["best_partner"] = best.partner.transpose(0, 2, 1).reshape(s * f, s)
+    table["best_cosine"] = best.cosine.transpose(0, 2, 1)
+    table["best_partner"] = best.partner.transpose(0, 2, 1)
     if evaluation is not None:
-        columns["top_rows"] = evaluation.top_rows_SFN.reshape(s * f, -1)
-        columns["top_values"] = evaluation.top_values_SFN.reshape(s * f, -1)
+        table["top_rows"], table["top_values"] = evaluation.top_rows_SFN, evaluation.top_values_SFN
+    return {name: values[listed.exists_SF] for name, values in table.items()}
+
+
+def _pairs(listed: DictionaryList, cosine_SSF: np.ndarray, hits_SSF: np.ndarray, live_SF: np.ndarray) -> dict[str, Any]:
+    """Of SAEs of different size p̂ has a direction: the anchor's features, looked for in the other."""
+    p_SS, mmcs_SS = aggregates.share_reappearing(hits_SSF, live_SF), aggregates.mean_among(cosine_SSF, live_SF)
+    anchor, other = np.nonzero(~np.eye(len(listed.seeds), dtype=bool))
+    seeds, sizes = np.asarray(listed.seeds), np.asarray(listed.sizes)
+    columns = {"anchor": seeds[anchor], "other": seeds[other], "features": sizes[anchor], "features_other": sizes[other]}
+    return columns | {"p": p_SS[anchor, other], "mmcs": mmcs_SS[anchor, other]}
+
+
+def _theta_curve(c: Any, cosine_SSF: np.ndarray, live_SF: np.ndarray, models: NullModels) -> dict[str, Any]:
+    """p̂ of live features at every θ with its interval, and that of every null model."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("what", "theta", "value", "low", "high", "null")}
+
+    def add(*row: Any) -> None:
+        for column, value in zip(columns.values(), row, strict=True):
+            column.append(value)
+
+    for theta, null in zip(c.thetas, models.strongest_p_of_theta(), strict=True):
+        e = _mean_p(aggregates.share_reappearing(reappearance.reappears(cosine_SSF, theta), live_SF), c, null)
+        add("measured", theta, e.value, e.low, e.high, e.null)
+    for model, values in models.p_of_theta.items():
+        for theta, value in zip(c.thetas, values, strict=True):
+            add(model, theta, value, None, None, None)
+    return columns
+
+
+def _labels(c: Any, cosine_SSF: np.ndarray, live_SF: np.ndarray, models: NullModels) -> dict[str, Any]:
+    """Shares of live features that are stable and unstable, over θ at the study's ε and over ε at its θ, and those of one Haar rotation."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("theta", "epsilon", "label", "value", "low", "high", "null")}
+    for theta, epsilon in [(theta, c.epsilon) for theta in c.thetas] + [(c.theta, epsilon) for epsilon in c.epsilons]:
+        hits_SSF, rotated_SSF = (reappearance.reappears(of, theta) for of in (cosine_SSF, models.rotated_SSF))
+        for label in (reappearance.STABLE, reappearance.UNSTABLE):
+            by_chance = aggregates.label_share(rotated_SSF, live_SF, epsilon, label == reappearance.STABLE)(np.ones(len(live_SF)))
+            e = _label_share(c, hits_SSF, live_SF, epsilon, label, by_chance)
+            for column, value in zip(columns.values(), (theta, epsilon, label, e.value, e.low, e.high, e.null), strict=True):
+                column.append(value)
     return columns
 
 
 def _corrected(p: Estimate, chance: float) -> Estimate:
-    if p.value is None or p.low is None or p.high is None:
-        return p
+    if p.value is None or p.low is None or p.high is None or chance >= 1:
+        return p._replace(value=None, low=None, high=None)
     value, low, high = (float(reappearance.chance_corrected(x, chance)) for x in (p.value, p.low, p.high))
     return Estimate(value, low, high, 0.0, p.n, "share of the way from chance to certainty")
 

@@ -28,11 +28,11 @@ FIGURES = ("overlap", "captured_energy")
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     c = config.subspace
     folder = workdir / "subspace"
-    listed = dictionary_list.load(dictionary_list.place(config.stability.dictionaries, workdir))
+    listed = dictionary_list.load(dictionary_list.place(config, workdir))
     members = _sets(read_table(workdir / "stability" / "features.parquet"), listed.seeds)
     sizes = {name: min(len(features) for features in per_seed) for name, per_seed in members.items()}
     small, large = min(sizes.values()), min(sizes["unstable"], sizes["random"])
-    unit_SFD = np.asarray(similarity.unit_rows(listed.dictionaries.w_dec_FD))
+    unit_SFD = np.asarray(similarity.unit_rows(listed.w_dec_SFD))
     d = unit_SFD.shape[-1]
     ranks = tuple(r for r in c.ranks if r < d and r <= large)
     if small < max(c.min_features, 2) or c.headline_rank not in ranks:
@@ -50,7 +50,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     share_SK = np.tile(np.asarray(ranks) / d, (len(listed.seeds), 1))
     predictors.append(Predictor("random plane", large, ranks, _as_pairs(share_SK), _as_pairs(share_SK)))
 
-    summary = _summary(config, at_small, predictors, d, small, large, listed.dictionaries.w_dec_FD.shape[1])
+    summary = _summary(config, at_small, predictors, d, small, large, max(listed.sizes))
     files.write_json(folder / "summary.json", summary)
     return [
         folder / "summary.json",

@@ -30,8 +30,11 @@ from storage import files
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
-    folder = workdir / "train"
-    source = sources.source(config, workdir)
+    return train_everyone(config, workdir / "train", sources.source(config, workdir), "train")
+
+
+def train_everyone(config: Any, folder: epath.Path, source: sources.Source, what: str) -> list[epath.Path]:
+    """Every SAE of the config's roster on one source, into `folder`; `what` names it on the progress bar."""
     everyone = roster.members(config)
     _warn_of_copies(everyone)
     sources.for_members(source, everyone)  # what cannot be trained on is refused before anything is written
@@ -39,9 +42,9 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     of_rounds = [export.Round(folder / f"round-{i}", everyone[a:b], plan["scale"]) for i, (a, b) in enumerate(plan["rounds"])]
     for index, of_round in enumerate(of_rounds):
         if not of_round.finished():
-            signals.raise_if_stop_requested("train: finished rounds are kept")
-            name = f"train {index + 1}/{len(plan['rounds'])}" if len(plan["rounds"]) > 1 else "train"
-            state = _train(config, of_round, name, source, plan["width"], WallTimes(workdir / "wall_times.jsonl"))
+            signals.raise_if_stop_requested(f"{what}: finished rounds are kept")
+            name = f"{what} {index + 1}/{len(plan['rounds'])}" if len(plan["rounds"]) > 1 else what
+            state = _train(config, of_round, name, source, plan["width"], WallTimes(folder.parent / "wall_times.jsonl"))
             export.finish_round(config, of_round, state, source)
             del state
         for name in ("checkpoints", "checkpoints_sha256"):  # exported: nobody goes on from them, and they are four times as large

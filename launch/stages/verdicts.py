@@ -12,7 +12,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -21,7 +20,7 @@ from launch.roster import HELD, RANDOM, TRUTH, cell_name
 from launch.sources import SyntheticSource
 from launch.stages import recovery as of_cell
 from launch.stages.recovery import LATENT, SUBSPACE
-from saes.evaluation import evaluate
+from saes.evaluation import evaluate_each
 from stability import aggregates, reappearance, similarity
 from stability.aggregates import pair_mean, seed_mean
 from stability.estimates import Estimate
@@ -107,12 +106,16 @@ def _load(config: Any, workdir: epath.Path) -> tuple[dict[tuple[str, str], Train
             x_ND = source.held_out(world)
             for start in config.starts:
                 home = workdir / "grid" / f"group-{i}" / "train" / "cells" / cell_name(cell.name, start)
-                of = dictionary_list.load(home / "dictionaries.json").dictionaries
-                seen = evaluate(jax.device_put(of), (x_ND[n : n + BATCH] for n in range(0, len(x_ND), BATCH)), 1)
+                of = dictionary_list.load(home / dictionary_list.NAME)
+                seen = evaluate_each(of.dictionaries, functools.partial(_batches, x_ND), 1)
                 alive_SF = seen.firings_SF > 0
-                unit_SFD = np.where(alive_SF[..., None], similarity.unit_rows(of.w_dec_FD), 0.0).astype(np.float32)
+                unit_SFD = np.where(alive_SF[..., None], similarity.unit_rows(of.w_dec_SFD), 0.0).astype(np.float32)
                 trained[cell.name, start] = Trained(unit_SFD, alive_SF, seen.explained_variance_S)
     return trained, truths
+
+
+def _batches(x_ND: np.ndarray) -> list[np.ndarray]:
+    return [x_ND[n : n + BATCH] for n in range(0, len(x_ND), BATCH)]
 
 
 def _knife(config: Any, statistic: Callable[..., float], unit: str, null: float | None = None) -> Estimate:
@@ -145,7 +148,7 @@ def _deciding(config: Any, cell: Any, of: dict[str, Trained], found: dict[str, A
 
 def _statistics(config: Any, one: Trained, truth: Truth) -> dict[str, Callable[[np.ndarray], float]]:
     """Figures of the first block as functions of seeds' weights."""
-    cosine_SSF = jax.device_get(similarity.all_pairs(one.unit_SFD, block_size=config.stability.block_size)).cosine
+    cosine_SSF = similarity.all_pairs(one.unit_SFD, block_size=config.stability.block_size).cosine
     among_SF = (recovery.group_of_latents(truth, one.unit_SFD) == 1) & one.alive_SF
     out: dict[str, Callable[[np.ndarray], float]] = {}
     for theta in (config.recovery.found, config.recovery.theta):

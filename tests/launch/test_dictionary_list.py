@@ -26,7 +26,7 @@ def write(folder, frozen=()):
 def test_all_come_back_in_order(tmp_path):
     listed = dictionary_list.load(write(tmp_path))
     assert listed.seeds == (4, 7, 9) and listed.frozen == () and listed.hook == HOOK and listed.training["variant"] == "topk"
-    assert (listed.dictionaries.w_dec_FD == DICTIONARIES.w_dec_FD).all()
+    assert (listed.w_dec_SFD == DICTIONARIES.w_dec_FD).all()
 
 
 def test_a_frozen_seed_is_left_out_also_of_the_snapshots(tmp_path, capsys):
@@ -49,14 +49,14 @@ def test_snapshots_of_several_rounds_lie_one_behind_the_other(tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ["standard", "gated"])
-def test_other_architectures_come_back_and_do_not_mix(tmp_path, architecture):
+def test_other_architectures_come_back_and_stand_side_by_side(tmp_path, architecture):
     path = write(tmp_path)
     for i, seed in enumerate((4, 7, 9)):
         saelens.save(tmp_path / f"seed-{seed}", jax.tree.map(lambda a, i=i: a[i], make(architecture)), {})
-    assert dictionary_list.load(path).dictionaries.architecture == architecture
+    assert [d.architecture for d in dictionary_list.load(path).dictionaries] == [architecture] * 3
     saelens.save(tmp_path / "seed-9", jax.tree.map(lambda a: a[0], DICTIONARIES), {})
-    with pytest.raises(ValueError, match=f"topk, k=4 against 20 features of width 7, {architecture}"):
-        dictionary_list.load(path)
+    listed = dictionary_list.load(path)
+    assert listed.dictionaries[2].architecture == "topk" and listed.snapshots == []  # a stack of what differs is no stack
 
 
 def test_sparsify_is_read_beside_saelens(tmp_path):
@@ -65,7 +65,7 @@ def test_sparsify_is_read_beside_saelens(tmp_path):
     listing = files.read_json(path)
     listing["dictionaries"][2]["format"] = "sparsify"
     files.write_json(path, listing)
-    assert (dictionary_list.load(path).dictionaries.w_enc_DF == DICTIONARIES.w_enc_DF).all()
+    assert (dictionary_list.load(path).dictionaries[2].w_enc_DF == DICTIONARIES.w_enc_DF[2]).all()
     assert any("sae.safetensors" in name for name in dictionary_list.digest(str(path)))
 
 
@@ -99,12 +99,29 @@ def test_lists_that_do_not_hold_are_refused(tmp_path, change, says):
         dictionary_list.load(path)
 
 
-def test_other_shapes_are_refused(tmp_path):
+def smaller(features=20, width=7):
+    one = jax.tree.map(lambda a: a[0], DICTIONARIES)
+    return one.replace(
+        w_enc_DF=one.w_enc_DF[:width, :features], b_enc_F=one.b_enc_F[:features],
+        w_dec_FD=one.w_dec_FD[:features, :width], b_dec_D=one.b_dec_D[:width],
+    )  # fmt: skip
+
+
+def test_fewer_features_are_padded_and_known_as_such(tmp_path):
     path = write(tmp_path)
-    smaller = jax.tree.map(lambda a: a[0], DICTIONARIES)
-    smaller = smaller.replace(w_enc_DF=smaller.w_enc_DF[:, :5], b_enc_F=smaller.b_enc_F[:5], w_dec_FD=smaller.w_dec_FD[:5])
-    saelens.save(tmp_path / "seed-9", smaller, {})
-    with pytest.raises(ValueError, match="seed 9 has another shape"):
+    saelens.save(tmp_path / "seed-9", smaller(features=5), {})
+    listed = dictionary_list.load(path)
+    assert listed.sizes == (20, 20, 5) and listed.exists_SF.sum(axis=1).tolist() == [20, 20, 5]
+    for rows, name in ((listed.w_dec_SFD, "w_dec_FD"), (listed.w_enc_SFD, "w_enc_DF")):
+        assert rows.shape == (3, 20, 7) and (rows[2, 5:] == 0).all()
+        own = getattr(listed.dictionaries[2], name)
+        assert (rows[2, :5] == (own if name == "w_dec_FD" else own.T)).all()
+
+
+def test_another_width_is_refused(tmp_path):
+    path = write(tmp_path)
+    saelens.save(tmp_path / "seed-9", smaller(width=6), {})
+    with pytest.raises(ValueError, match="seed 9 is of width 6, seed 4 of 7"):
         dictionary_list.load(path)
 
 

@@ -65,8 +65,8 @@ def test_dictionaries_have_their_own_size_and_padding_leaves_no_trace(finished):
         for start in roster.STARTS:
             home = workdir / "grid" / "group-0" / "train" / "cells" / roster.cell_name(name, start)
             listed = dictionary_list.load(home / "dictionaries.json")
-            assert listed.dictionaries.w_dec_FD.shape == (3, features, 24) and listed.dictionaries.k == k
-            assert np.abs(listed.dictionaries.b_enc_F).max() < 100
+            assert listed.w_dec_SFD.shape == (3, features, 24) and [d.k for d in listed.dictionaries] == [k] * 3
+            assert max(np.abs(d.b_enc_F).max() for d in listed.dictionaries) < 100
     summary = json.loads((workdir / "grid" / "group-0" / "train" / "summary.json").read_text())
     assert [c["l0"]["value"] for c in summary["cells"]] == pytest.approx([4, 4, 4, 3, 3, 3], abs=0.05)
 
@@ -76,12 +76,10 @@ def test_a_cell_alone_is_the_cell_among_others(finished, tmp_path):
     settings, workdir = finished
     alone = config.validated(small(crowded={}))
     stage.run(alone, epath.Path(tmp_path))
-    of = lambda where: (
-        dictionary_list.load(
-            where / "grid" / "group-0" / "train" / "cells" / roster.cell_name("crowded", "random") / "dictionaries.json"
-        ).dictionaries
+    of = lambda where: dictionary_list.load(
+        where / "grid" / "group-0" / "train" / "cells" / roster.cell_name("crowded", "random") / "dictionaries.json"
     )
-    cosine = np.sum(of(workdir).w_dec_FD * of(epath.Path(tmp_path)).w_dec_FD, axis=-1)
+    cosine = np.sum(of(workdir).w_dec_SFD * of(epath.Path(tmp_path)).w_dec_SFD, axis=-1)
     assert np.median(cosine) > 0.98  # one scale for all worlds of a grid, so not the same to the last digit
 
 
@@ -109,11 +107,11 @@ def test_a_held_decoder_stays_at_the_truth_while_the_encoder_learns(finished):
     settings, workdir = finished
     (group,) = grid.groups(settings)
     atoms = SyntheticSource(group).truths[0].atoms_AD
-    of = lambda start: dictionary_list.load(workdir / "grid" / "group-0" / "train" / "cells" / roster.cell_name("crowded", start) / "dictionaries.json").dictionaries  # fmt: skip
+    of = lambda start: dictionary_list.load(workdir / "grid" / "group-0" / "train" / "cells" / roster.cell_name("crowded", start) / "dictionaries.json")  # fmt: skip
     held, free = (of(start) for start in (roster.HELD, roster.TRUTH))
-    np.testing.assert_allclose(np.einsum("sfd,ad->sfa", held.w_dec_FD, atoms).max(axis=2), 1.0, atol=1e-5)
-    assert np.einsum("sfd,ad->sfa", free.w_dec_FD, atoms).max(axis=2).min() < 0.999
-    assert np.abs(held.w_enc_DF - free.w_enc_DF).max() > 0.01
+    np.testing.assert_allclose(np.einsum("sfd,ad->sfa", held.w_dec_SFD, atoms).max(axis=2), 1.0, atol=1e-5)
+    assert np.einsum("sfd,ad->sfa", free.w_dec_SFD, atoms).max(axis=2).min() < 0.999
+    assert np.abs(held.w_enc_SFD - free.w_enc_SFD).max() > 0.01
 
 
 def test_figures_verdicts_and_page_are_there(finished):

@@ -95,8 +95,8 @@ def test_a_sweep_is_one_round_and_each_cell_a_study_of_its_own(study, capsys):
     _, alone = study("alone", train__lr=6e-3)
     assert [weights(swept, s, "lr=0.006,k=3") for s in range(5)] == [weights(alone, s) for s in range(5)]
     two = dictionary_list.load(swept / "cells" / "lr=0.006,k=2" / "dictionaries.json")
-    assert two.dictionaries.k == 2 and len(two.seeds) == 5
-    assert (two.snapshot(two.snapshots[-1][1]).w_dec_FD == two.dictionaries.w_dec_FD).all()
+    assert two.dictionaries[0].k == 2 and len(two.seeds) == 5
+    assert (two.snapshot(two.snapshots[-1][1]).w_dec_FD == two.w_dec_SFD).all()
     summary = files.read_json(swept / "summary.json")["cells"]
     assert [c["cell"] for c in summary] == cells and summary[1]["l0"]["value"] <= 2 < summary[0]["l0"]["value"] <= 3
     assert "lr=0.006,k=2" in capsys.readouterr().out

@@ -1,0 +1,147 @@
+"""What stability figures come out as where nothing is shared: every null model that the SAEs and the activations at hand allow.
+
+Models differ in what they keep.  A Haar rotation of each dictionary keeps all that is inside it; untrained SAEs what initialisation gives;
+SAEs trained on Gaussian activations what mean and covariance give; the whitened rotation the covariance (it saturates where one direction
+dominates, so it is shown and never the strongest); pairs of matched frequency what firing rates give.  The rotation inside the span of the
+unstable features speaks of these alone.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from launch.dictionary_list import DictionaryList
+from stability import aggregates, nulls, reappearance, similarity
+from stability.aggregates import pair_mean
+
+HAAR, UNTRAINED, GAUSSIAN = "haar rotation", "untrained", "trained on Gaussian activations"
+WHITENED, FREQUENCY, CLOSED = "rotation in the whitened metric", "random features of matched frequency", "uniform directions (closed form)"
+SPAN = "rotation inside the unstable span"
+SHOWN_ONLY = (WHITENED,)
+FIGURES = ("p", "stable", "unstable", "mmcs")
+
+
+class NullModels(NamedTuple):
+    """All that were measured.
+
+    Attributes:
+      figures: {model: {figure of `FIGURES`: value}}; of `SPAN` the figures of the unstable features.
+      p_of_theta: {model: mean p̂ at every θ of the grid}.
+      rotated_SSF: best cosines of one Haar draw.
+    """
+
+    figures: dict[str, dict[str, float]]
+    p_of_theta: dict[str, list[float]]
+    rotated_SSF: np.ndarray
+
+    def strongest(self, figure: str) -> float:
+        """Of the models' values the one nearest to "shared": the largest, but the smallest share of unstable features."""
+        values = [of[figure] for model, of in self.figures.items() if figure in of and model not in (*SHOWN_ONLY, SPAN)]
+        return min(values) if figure == "unstable" else max(values)
+
+    def strongest_p_of_theta(self) -> list[float]:
+        rows = [p for model, p in self.p_of_theta.items() if model not in SHOWN_ONLY]
+        return [max(at_theta) for at_theta in zip(*rows, strict=True)]
+
+
+def measure(
+    c: Any,
+    listed: DictionaryList,
+    gaussian: DictionaryList | None,
+    covariance_DD: np.ndarray | None,
+    firings_SF: np.ndarray | None,
+    unstable_SF: np.ndarray,
+    on_pair: Callable[[], None],
+) -> NullModels:
+    """All the models that can be had.
+
+    Args:
+      c: `config.stability`.
+      gaussian: SAEs trained on Gaussian activations.
+      covariance_DD, firings_SF: of the activations at hand, and how often features fire on them.
+      unstable_SF: live unstable features.
+      on_pair: called after every pair compared.
+    """
+    root = jax.random.key(0, impl="threefry2x32")
+    rows_SFD, d = listed.w_dec_SFD, listed.w_dec_SFD.shape[-1]
+    figures: dict[str, dict[str, float]] = {}
+    curves: dict[str, list[float]] = {}
+    compared = lambda w_SFD, sizes: similarity.all_pairs(w_SFD, sizes=sizes, block_size=c.block_size, on_pair=on_pair).cosine
+
+    def add(model: str, draws: list[np.ndarray], exists_SF: np.ndarray) -> None:
+        each = [_figures(cosine_SSF, exists_SF, c) for cosine_SSF in draws]
+        figures[model] = {name: float(np.mean([of[name] for of in each])) for name in FIGURES}
+        curves[model] = list(np.mean([[_mean_p(cosine_SSF, theta, exists_SF) for theta in c.thetas] for cosine_SSF in draws], axis=0))
+
+    keys = [jax.random.fold_in(root, draw) for draw in range(c.null_draws)]
+    turned = [compared(nulls.rotate_each(key, rows_SFD, listed.seeds), listed.sizes) for key in keys]
+    add(HAAR, turned, listed.exists_SF)
+    untrained = listed.snapshot(listed.snapshots[0][1]) if listed.snapshots and listed.snapshots[0][0] == 0 else None
+    # With one initialisation for all the untrained ones are equal by construction, which is no null.
+    if untrained is not None and (untrained.w_dec_FD[0] != untrained.w_dec_FD[1]).any():
+        add(UNTRAINED, [compared(untrained.w_dec_FD, None)], np.ones(untrained.w_dec_FD.shape[:2], bool))
+    if gaussian is not None:
+        add(GAUSSIAN, [compared(gaussian.w_dec_SFD, gaussian.sizes)], gaussian.exists_SF)
+    if covariance_DD is not None:
+        add(WHITENED, [compared(nulls.rotate_each_whitened(root, rows_SFD, listed.seeds, covariance_DD), listed.sizes)], listed.exists_SF)
+    if firings_SF is not None:
+        curves[FREQUENCY] = [float(p) for p in _of_matched_frequency(rows_SFD, firings_SF, listed.seeds, c.thetas)]
+        figures[FREQUENCY] = {"p": float(_of_matched_frequency(rows_SFD, firings_SF, listed.seeds, (c.theta,))[0])}
+    most = max(listed.sizes)
+    figures[CLOSED] = {"p": nulls.chance_of_match(c.theta, d, most)}
+    curves[CLOSED] = [nulls.chance_of_match(theta, d, most) for theta in c.thetas]
+    rank = min(c.span_rank, d - 1)
+    if (unstable_SF.sum(axis=1) > 0).all() and unstable_SF.sum() >= rank:
+        turned_SFD = nulls.rotate_each_inside(
+            jax.random.fold_in(root, 2**20), rows_SFD, listed.seeds, _top_directions(rows_SFD, unstable_SF, rank)
+        )
+        cosine_SSF = compared(turned_SFD, listed.sizes)
+        figures[SPAN] = {"p": _mean_p(cosine_SSF, c.theta, unstable_SF), "mmcs": _mmcs(cosine_SSF, unstable_SF)}
+    return NullModels(figures, curves, turned[0])
+
+
+def _figures(cosine_SSF: np.ndarray, exists_SF: np.ndarray, c: Any) -> dict[str, float]:
+    hits_SSF = reappearance.reappears(cosine_SSF, c.theta)
+    stable, unstable = aggregates.label_masks(hits_SSF, c.epsilon, np.ones(len(hits_SSF)))
+    return {
+        "p": _mean_p(cosine_SSF, c.theta, exists_SF),
+        "stable": float(stable[exists_SF].mean()),
+        "unstable": float(unstable[exists_SF].mean()),
+        "mmcs": _mmcs(cosine_SSF, exists_SF),
+    }
+
+
+def _mean_p(cosine_SSF: np.ndarray, theta: float, among_SF: np.ndarray) -> float:
+    share_SS = aggregates.share_reappearing(reappearance.reappears(cosine_SSF, theta), among_SF)
+    return pair_mean(share_SS, np.ones(len(share_SS)))
+
+
+def _mmcs(cosine_SSF: np.ndarray, among_SF: np.ndarray) -> float:
+    return pair_mean(aggregates.mean_among(cosine_SSF, among_SF), np.ones(len(among_SF)))
+
+
+def _of_matched_frequency(rows_SFD: np.ndarray, firings_SF: np.ndarray, seeds: tuple[int, ...], thetas: tuple[float, ...]) -> np.ndarray:
+    """Share of features whose cosine with the feature of another seed that fires about as often (the same place in the order of firing
+    rates) is ≥ θ, for every θ; each feature is held against one, so this is what firing rates alone give."""
+    unit_SFD = np.asarray(similarity.unit_rows(rows_SFD))
+    orders = []
+    for firings_F, seed in zip(firings_SF, seeds, strict=True):
+        fires = np.flatnonzero(firings_F)
+        jitter = np.random.default_rng((seed, 5)).uniform(size=len(fires))
+        orders.append(fires[np.lexsort((jitter, firings_F[fires]))])
+    hits: list[np.ndarray] = []
+    for i, a in enumerate(orders):
+        for j, b in enumerate(orders):
+            if i != j and len(a) and len(b):
+                partner = b[np.arange(len(a)) * len(b) // len(a)]
+                cosine = np.einsum("fd,fd->f", unit_SFD[i, a], unit_SFD[j, partner])
+                hits.append(np.mean(cosine[:, None] >= np.asarray(thetas), axis=0))
+    return np.mean(hits, axis=0) if hits else np.zeros(len(thetas))
+
+
+def _top_directions(rows_SFD: np.ndarray, among_SF: np.ndarray, rank: int) -> np.ndarray:
+    """(D, rank): leading right singular vectors of the features of all seeds together."""
+    unit_ND = np.asarray(similarity.unit_rows(rows_SFD))[among_SF].astype(np.float64)
+    return np.linalg.eigh(unit_ND.T @ unit_ND)[1][:, ::-1][:, :rank]

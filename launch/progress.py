@@ -1,0 +1,33 @@
+"""Progress of what is measured, and the look for signals that every long loop owes."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tqdm
+
+from launch import signals
+
+BATCH = 1024
+STOPPED = "measuring: nothing to save, the stage starts again"
+
+
+def batches(acts_ND: np.ndarray, name: str) -> Iterator[np.ndarray]:
+    """Activations in batches, counted as they are taken."""
+    with tqdm.tqdm(total=len(acts_ND), desc=name, unit="tok", unit_scale=True, mininterval=1.0) as bar:
+        for start in range(0, len(acts_ND), BATCH):
+            signals.raise_if_stop_requested(STOPPED)
+            yield acts_ND[start : start + BATCH]
+            bar.update(min(BATCH, len(acts_ND) - start))
+
+
+@contextlib.contextmanager
+def comparing(name: str, total: int | None = None) -> Iterator[Callable[[], None]]:
+    """To be called after every pair of SAEs; shown only where it takes more than two seconds."""
+    with tqdm.tqdm(desc=name, total=total, unit="pair", mininterval=1.0, delay=2.0) as bar:
+
+        def step() -> None:
+            signals.raise_if_stop_requested(STOPPED)
+            bar.update()
+
+        yield step

@@ -1,0 +1,163 @@
+"""SAEs named by path or hub id: what format they are in, of what model and layer, and whether they belong together."""
+
+import re
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from launch import dictionary_list
+from saes.formats import dictionary_learning, gemma_scope, saelens, sparsify
+from storage import files
+
+# Files by which a folder is known, the first that are all there.
+_KNOWN_BY = (
+    ("saelens", (saelens.CONFIG, saelens.WEIGHTS)),
+    ("sparsify", (sparsify.CONFIG, sparsify.WEIGHTS)),
+    ("gemma_scope", (gemma_scope.NPZ,)),
+    ("gemma_scope", ("config.json", gemma_scope.SAFETENSORS)),
+    ("dictionary_learning", (dictionary_learning.WEIGHTS,)),
+)
+_HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?P<below>(/[\w.=-]+)*)(@(?P<revision>[\w./-]+))?")
+
+
+class Found(NamedTuple):
+    """One SAE.
+
+    Attributes:
+      path: its folder, absolute.
+      format: a key of `dictionary_list.READERS`.
+      name: for people: what the user wrote, and the folder below it.
+      seed: that its metadata or its folder's name tell; None: neither.
+      model, hook: as its metadata call them; "" where they do not.
+    """
+
+    path: epath.Path
+    format: str
+    name: str
+    seed: int | None
+    model: str
+    hook: str
+
+    @property
+    def layer(self) -> int | None:
+        """The first number in the hook's name."""
+        number = re.search(r"\d+", self.hook)
+        return int(number.group()) if number else None
+
+    def weights(self) -> list[epath.Path]:
+        """The files that hold it."""
+        return sorted(self.path / name for name in dict(_KNOWN_BY[i] for i in _matching(self.path))[self.format])
+
+
+def find(text: str) -> list[Found]:
+    """The SAEs at one path or hub id: a folder that holds one, or folders that do, or a `dictionaries.json`.
+
+    Raises:
+      FileNotFoundError, ValueError: nothing there that is an SAE, or a hub that cannot be reached; names the path.
+    """
+    place = _local(text)
+    if not place.is_dir() and place.name.endswith(".json"):
+        return _of_list(place, text)
+    if _matching(place):
+        return [_found(place, text)]
+    if (place / dictionary_list.NAME).exists():
+        return _of_list(place / dictionary_list.NAME, text)
+    below = [p for p in sorted(place.iterdir(), key=_natural) if p.is_dir() and _matching(p)]
+    if not below:
+        raise ValueError(
+            f"{text}: no SAE there nor in the folders in it (looked for {', '.join(' with '.join(names) for _, names in _KNOWN_BY)} "
+            f"and {dictionary_list.NAME})"
+        )
+    return [_found(p, f"{text}/{p.name}") for p in below]
+
+
+def refuse_strangers(saes: list[Found], ignore_names: bool) -> None:
+    """Raises ValueError naming two SAEs that are the same, or whose metadata name another model, layer or hook."""
+    if len(saes) < 2:
+        names = ", ".join(f.name for f in saes) or "none"
+        raise ValueError(f"config.saes holds {len(saes)} SAE ({names}): stability compares at least 2")
+    by_path: dict[str, Found] = {}
+    for sae in saes:
+        if str(sae.path) in by_path:
+            raise ValueError(f"config.saes: {sae.name} is given twice")
+        by_path[str(sae.path)] = sae
+    if ignore_names:
+        return
+    for what in ("model", "layer", "hook"):
+        told = [sae for sae in saes if getattr(sae, what) not in ("", None)]
+        for sae in told[1:]:
+            first = told[0]
+            # Formats have their own names for one hook; between them only layers are compared.
+            if getattr(sae, what) != getattr(first, what) and (what != "hook" or sae.format == first.format):
+                raise ValueError(
+                    f"config.saes: {first.name} is of {what} {getattr(first, what)!r}, {sae.name} of {getattr(sae, what)!r}: SAEs of "
+                    f"different activations are not compared (--config.ignore_names=True if only their names differ)"
+                )
+
+
+def seeds(saes: list[Found]) -> list[int]:
+    """What tells them apart: their own seeds if each has one of its own, else their places."""
+    own = [sae.seed for sae in saes if sae.seed is not None]
+    return own if len(set(own)) == len(saes) else list(range(len(saes)))
+
+
+def _local(text: str) -> epath.Path:
+    """The folder or file itself, or that of a hub id once it is fetched."""
+    place = epath.Path(text)
+    if place.exists():
+        return place.resolve()
+    named = _HUB_ID.fullmatch(text)
+    if not named:
+        raise FileNotFoundError(f"config.saes: nothing at {text}, and it is no hub id (owner/name, with /folder and @revision)")
+    from huggingface_hub import snapshot_download
+
+    below = named["below"].strip("/")
+    try:
+        pattern = f"{below}/*" if below else None
+        fetched = snapshot_download(named["repo"], revision=named["revision"], allow_patterns=pattern)
+    except Exception as error:  # what its HTTP client raises is not ours to list
+        raise ValueError(
+            f"config.saes: nothing at {text} on this machine, and the hub did not give it ({type(error).__name__}): "
+            "pass the path of a folder that holds it"
+        ) from error
+    return epath.Path(fetched) / below
+
+
+def _matching(folder: epath.Path) -> list[int]:
+    return [i for i, (_, names) in enumerate(_KNOWN_BY) if all((folder / name).exists() for name in names)]
+
+
+def _found(folder: epath.Path, name: str) -> Found:
+    kind = _KNOWN_BY[_matching(folder)[0]][0]
+    named_seed = re.search(r"seed[-_]?(\d+)$", folder.name)
+    above = folder.parent if named_seed else folder
+    seed = int(named_seed[1]) if named_seed else None
+    model, hook = "", ""
+    if kind == "saelens":
+        config = files.read_json(folder / saelens.CONFIG)
+        metadata = config.get("metadata", {}) if isinstance(config, dict) else {}
+        told = metadata if isinstance(metadata, dict) else {}
+        model, hook = (str(told.get(key) or "") for key in ("model_name", "hook_name"))
+        seed = told["seed"] if isinstance(told.get("seed"), int) else seed
+    elif kind == "sparsify":
+        hook = above.name
+    elif layer := re.search(r"layer[_.-]?(\d+)", str(folder)):
+        hook = f"layer {layer[1]}"
+    return Found(folder, kind, name, seed, model, hook)
+
+
+def _of_list(path: epath.Path, text: str) -> list[Found]:
+    listing = dictionary_list.read(path)
+    hook = listing["hook"]
+    name = "" if hook.get("layer") is None else f"layer {hook['layer']}"
+    out = []
+    for entry in listing["dictionaries"]:
+        if entry.get("frozen_at_step") is None:
+            folder = (path.parent / entry["path"]).resolve()
+            out.append(Found(folder, entry["format"], f"{text}: seed {entry['seed']}", entry["seed"], str(hook.get("path", "")), name))
+    return out
+
+
+def _natural(path: epath.Path) -> list[Any]:
+    """seed-10 behind seed-9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]

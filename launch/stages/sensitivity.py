@@ -1,0 +1,270 @@
+"""Stage: how much of p̂ hangs on what counts as the same: by encoder, by both, by |cosine|, by activations; one-to-one; splitting; duplicates.
+
+curves.parquet     p̂ of live features over θ for every notion of "same", each beside the null made for it
+pairs.parquet      a row per pair of SAEs: one-to-one matching, its agreement with the best match
+features.parquet   a row per (seed, feature): p̂ by every notion, rows of another SAE above θ, neighbours in its own dictionary
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from launch import dictionary_list, progress, sources
+from launch.dictionary_list import DictionaryList
+from saes.dictionary import encode
+from stability import aggregates, correlation, matching, nulls, reappearance, similarity
+from stability.aggregates import pair_mean, seed_mean
+from stability.estimates import Estimate
+from stability.similarity import BestMatch
+from storage import files
+from storage.tables import read_table, write_table
+
+NULL_KEY = 2**21  # of the rotation that the nulls of this stage come from
+
+
+class Notion(NamedTuple):
+    """A way for a feature to count as found again.
+
+    Attributes:
+      strength_SSF: its strongest match in every other SAE, from which it counts if ≥ θ; NaN where there is none.
+      null_SSF: the same where nothing is shared.
+    """
+
+    strength_SSF: np.ndarray
+    null_SSF: np.ndarray
+
+
+def inputs(config: Any) -> dict[str, str]:
+    return dictionary_list.digest(config.stability.dictionaries) | sources.evaluation_digest(config)
+
+
+def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
+    folder = workdir / "sensitivity"
+    listed = dictionary_list.load(dictionary_list.place(config, workdir))
+    exists_SF = listed.exists_SF
+    live_SF = exists_SF.copy()
+    live_SF[exists_SF] = read_table(workdir / "stability" / "features.parquet")["stratum"] == reappearance.LIVE
+    key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), NULL_KEY)
+    turned = tuple(np.asarray(nulls.rotate_each(key, rows, listed.seeds)) for rows in (listed.w_dec_SFD, listed.w_enc_SFD))
+    compared = functools.partial(_compared, config, listed)
+    decoder, encoder = compared(listed.w_dec_SFD, "decoder"), compared(listed.w_enc_SFD, "encoder")
+    absolute = compared(listed.w_dec_SFD, "decoder, absolute", absolute=True)
+    rotated = [compared(rows, "rotated") for rows in turned]
+    notions = {
+        "decoder": Notion(decoder.cosine, rotated[0].cosine),
+        "encoder": Notion(encoder.cosine, rotated[1].cosine),
+        "decoder and encoder, same partner": Notion(_both(decoder, encoder), _both(*rotated)),
+        "decoder, either sign": Notion(absolute.cosine, compared(turned[0], "rotated, absolute", absolute=True).cosine),
+    }
+    chosen = _chosen_pairs(len(listed.seeds), config.sensitivity.pairs)
+    acts_ND = sources.evaluation_rows(config, workdir)
+    if acts_ND is not None:
+        notions["activations"] = _by_activations(config, listed, acts_ND, chosen)
+    pairs = _one_to_one(config, listed, turned[0], decoder.cosine, live_SF, chosen)
+    inside = _inside(config, listed)
+    counts_SSF = (decoder.count[..., 0], rotated[0].count[..., 0])
+    summary = _summary(config, listed, notions, counts_SSF, pairs, inside, live_SF)
+    files.write_json(folder / "summary.json", summary)
+    return [
+        folder / "summary.json",
+        write_table(folder / "curves.parquet", _curves(config, notions, live_SF)),
+        write_table(folder / "pairs.parquet", pairs),
+        write_table(folder / "features.parquet", _features(config, listed, notions, counts_SSF[0], inside)),
+    ]
+
+
+def _compared(config: Any, listed: DictionaryList, rows_SFD: np.ndarray, what: str, absolute: bool = False) -> BestMatch:
+    s, c = len(listed.seeds), config.stability
+    with progress.comparing(f"sensitivity/{what}", s * (s - 1) // 2) as on_pair:
+        return similarity.all_pairs(
+            rows_SFD, sizes=listed.sizes, thresholds=(c.theta,), absolute=absolute, block_size=c.block_size, on_pair=on_pair
+        )
+
+
+def _both(decoder: BestMatch, encoder: BestMatch) -> np.ndarray:
+    """The weaker of the two where both point to the same feature, else −1: a latent shared as a whole."""
+    weaker = np.minimum(decoder.cosine, encoder.cosine)
+    return np.where(np.asarray(decoder.partner) == np.asarray(encoder.partner), weaker, np.where(np.isnan(weaker), np.nan, -1.0))
+
+
+def _chosen_pairs(seeds: int, each: int) -> list[tuple[int, int]]:
+    """Unordered pairs: all, or every SAE with the `each` next, in a ring."""
+    if not each or 2 * each >= seeds - 1:
+        return [(i, j) for i in range(seeds) for j in range(i + 1, seeds)]
+    return sorted({(min(i, j), max(i, j)) for i in range(seeds) for j in ((i + step) % seeds for step in range(1, each + 1))})
+
+
+def _by_activations(config: Any, listed: DictionaryList, acts_ND: np.ndarray, chosen: list[tuple[int, int]]) -> Notion:
+    """The strongest correlation on held-out tokens with any of the candidates by decoder, and with tokens shifted."""
+    c = config.sensitivity
+    some_ND = acts_ND[:: max(1, len(acts_ND) // c.rows)][: c.rows]
+    units = [similarity.unit_rows(d.w_dec_FD) for d in listed.dictionaries]
+    candidates = []
+    for i, j in chosen + [(j, i) for i, j in chosen]:
+        m = min(c.candidates, len(units[j]))
+        index_FM = similarity.top_matches(units[i], units[j], m, block_size=config.stability.block_size)[1]
+        candidates.append(correlation.Candidates(i, j, index_FM))
+    on_device = jax.device_put(listed.dictionaries)
+    both = correlation.candidate_correlations(
+        progress.batches(some_ND, "sensitivity/activations"), lambda x_BD: [encode(d, x_BD) for d in on_device], candidates
+    )
+    s, f = listed.exists_SF.shape
+    out = []
+    for values in both:
+        best_SSF = np.full((s, s, f), np.nan)
+        for of, r_FM in zip(candidates, values, strict=True):
+            # A feature that never fires here correlates with nothing.
+            best_SSF[of.anchor, of.other, : len(r_FM)] = np.where(np.isnan(r_FM), -1.0, r_FM).max(axis=1)
+        out.append(best_SSF)
+    return Notion(*out)
+
+
+def _one_to_one(
+    config: Any, listed: DictionaryList, turned_SFD: np.ndarray, cosine_SSF: np.ndarray, live_SF: np.ndarray, chosen: list[tuple[int, int]]
+) -> dict[str, Any]:
+    """Of every chosen pair: PW-MCC, the share of live features matched at θ, how far the set agrees with that of the best match, and the
+    same of rotated dictionaries."""
+    theta = config.stability.theta
+    units = [np.asarray(similarity.unit_rows(d.w_dec_FD)) for d in listed.dictionaries]
+    turned = [np.asarray(similarity.unit_rows(rows[:size])) for rows, size in zip(turned_SFD, listed.sizes, strict=True)]
+    names = ("first", "second", "pw_mcc", "pw_mcc_null", "shared", "shared_null", "agreement", "gap")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    matched = functools.partial(matching.one_to_one, exact=config.sensitivity.exact_features, block_size=config.stability.block_size)
+    with progress.comparing("sensitivity/one to one", len(chosen)) as on_pair:
+        for i, j in chosen:
+            own, null = matched(units[i], units[j]), matched(turned[i], turned[j])
+            live_F = live_SF[i, : len(units[i])]
+            with np.errstate(invalid="ignore"):
+                at_theta, by_chance = own.cosine_F >= theta, null.cosine_F >= theta
+            best_F = cosine_SSF[i, j, : len(units[i])] >= theta
+            shared = [float(x[live_F].mean()) if live_F.any() else float("nan") for x in (at_theta, by_chance)]
+            agreement = matching.agreement(at_theta & live_F, best_F & live_F)
+            row = (listed.seeds[i], listed.seeds[j], own.mean(), null.mean(), *shared, agreement, own.gap)
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
+            on_pair()
+    return columns
+
+
+class Inside(NamedTuple):
+    """Neighbours of every feature in its own dictionary, NaN where there are none.
+
+    Attributes:
+      nearest_SF: largest cosine.
+      crowding_SF: mean cosine of the nearest few.
+      random_crowding: the same of as many uniform directions.
+      chance_of_duplicate: that one of as many uniform directions has another at cosine ≥ θ.
+    """
+
+    nearest_SF: np.ndarray
+    crowding_SF: np.ndarray
+    random_crowding: float
+    chance_of_duplicate: float
+
+
+def _inside(config: Any, listed: DictionaryList) -> Inside:
+    c, (most, d) = config.sensitivity, listed.w_dec_SFD.shape[1:]
+    nearest = lambda w_FD: np.asarray(
+        similarity.top_matches(
+            u := similarity.unit_rows(w_FD), u, min(c.neighbours, len(w_FD) - 1), same=True, block_size=config.stability.block_size
+        )[0]
+    )
+    nearest_SF, crowding_SF = (np.full((len(listed.seeds), most), np.nan) for _ in range(2))
+    for s, dictionary in enumerate(listed.dictionaries):
+        f = dictionary.w_dec_FD.shape[0]
+        if f > 1:
+            cosine_FM = nearest(dictionary.w_dec_FD)
+            nearest_SF[s, :f], crowding_SF[s, :f] = cosine_FM[:, 0], cosine_FM.mean(axis=1)
+    if most < 2:
+        return Inside(nearest_SF, crowding_SF, float("nan"), float("nan"))
+    uniform = nearest(np.random.default_rng(0).normal(size=(most, d)).astype(np.float32))
+    return Inside(nearest_SF, crowding_SF, float(uniform.mean()), nulls.chance_of_match(config.stability.theta, d, most - 1))
+
+
+def _summary(
+    config: Any,
+    listed: DictionaryList,
+    notions: dict[str, Notion],
+    counts_SSF: tuple[np.ndarray, np.ndarray],
+    pairs: dict[str, Any],
+    inside: Inside,
+    live_SF: np.ndarray,
+) -> dict[str, Any]:
+    """Figures of the live features at the study's θ; `counts_SSF`: rows of the other SAE above it, and with dictionaries rotated."""
+    c, s = config.stability, len(live_SF)
+    knife = functools.partial(aggregates.jackknifed, seeds=s, confidence=c.confidence)
+    place = {seed: i for i, seed in enumerate(listed.seeds)}
+
+    def over_pairs(column: str) -> Any:
+        table_SS = np.full((s, s), np.nan)
+        for i, j, value in zip(pairs["first"], pairs["second"], pairs[column], strict=True):
+            table_SS[place[i], place[j]] = table_SS[place[j], place[i]] = value
+        return functools.partial(pair_mean, table_SS)
+
+    def over_seeds(values_SF: np.ndarray) -> Any:
+        there_SF = live_SF & ~np.isnan(values_SF)
+        with np.errstate(invalid="ignore"):
+            return functools.partial(seed_mean, np.where(there_SF, values_SF, 0.0).sum(axis=1) / there_SF.sum(axis=1))
+
+    everyone = np.ones(s)
+    share: dict[str, Any] = {"unit": "share", "bounds": (0.0, 1.0)}
+    cosine: dict[str, Any] = {"unit": "cosine", "bounds": (-1.0, 1.0)}
+    several, by_chance = (functools.partial(pair_mean, _share_of_several(counts, live_SF)) for counts in counts_SSF)
+    twice_SF = np.where(np.isnan(inside.nearest_SF), np.nan, inside.nearest_SF >= c.theta)
+    figures = {f"p by {name}": _p(config, notion, c.theta, live_SF) for name, notion in notions.items()}
+    figures |= {
+        "pw_mcc": knife(over_pairs("pw_mcc"), null=over_pairs("pw_mcc_null")(everyone), **cosine),
+        "shared_one_to_one": knife(over_pairs("shared"), null=over_pairs("shared_null")(everyone), **share),
+        "agreement_of_matchings": knife(over_pairs("agreement"), null=None, **share),
+        "split_share": knife(several, null=by_chance(everyone), **share),
+        "duplicate_share": knife(over_seeds(twice_SF), null=inside.chance_of_duplicate, **share),
+        "crowding": knife(over_seeds(inside.crowding_SF), null=inside.random_crowding, **cosine),
+    }
+    return {name: e.as_dict() for name, e in figures.items()} | {"largest_gap": float(max(pairs["gap"])), "pairs": len(pairs["gap"])}
+
+
+def _share_of_several(count_SSF: np.ndarray, live_SF: np.ndarray) -> np.ndarray:
+    """(anchor, other) → of the anchor's live features, those that have two or more rows of the other at cosine ≥ θ (split, or duplicated)."""
+    return aggregates.share_reappearing(count_SSF >= 2, live_SF)
+
+
+def _p(config: Any, notion: Notion, theta: float, live_SF: np.ndarray) -> Estimate:
+    own, null = (aggregates.share_reappearing(reappearance.reappears(of, theta), live_SF) for of in (notion.strength_SSF, notion.null_SSF))
+    # Pairs that were not compared are left out.
+    for table_SS, of in ((own, notion.strength_SSF), (null, notion.null_SSF)):
+        table_SS[np.isnan(of).all(axis=-1)] = np.nan
+    return aggregates.jackknifed(
+        functools.partial(pair_mean, own),
+        len(live_SF),
+        config.stability.confidence,
+        null=pair_mean(null, np.ones(len(live_SF))),
+        unit="probability",
+        bounds=(0.0, 1.0),
+    )
+
+
+def _curves(config: Any, notions: dict[str, Notion], live_SF: np.ndarray) -> dict[str, Any]:
+    columns: dict[str, list[Any]] = {name: [] for name in ("what", "theta", "value", "low", "high", "null")}
+    for name, notion in notions.items():
+        for theta in config.stability.thetas:
+            e = _p(config, notion, theta, live_SF)
+            for column, value in zip(columns.values(), (name, theta, e.value, e.low, e.high, e.null), strict=True):
+                column.append(value)
+    return columns
+
+
+def _features(config: Any, listed: DictionaryList, notions: dict[str, Notion], count_SSF: np.ndarray, inside: Inside) -> dict[str, Any]:
+    """One row per (seed, feature) that there is; p̂ over the SAEs that it was compared with."""
+    s, f = listed.exists_SF.shape
+    grid = np.indices((s, f))
+    table = {"seed": np.asarray(listed.seeds)[grid[0]], "feature": grid[1]}
+    for name, notion in notions.items():
+        compared_SS = ~np.isnan(notion.strength_SSF).all(axis=-1)
+        hits_SF = reappearance.reappears(notion.strength_SSF, config.stability.theta).sum(axis=1)
+        table[f"p by {name}"] = hits_SF / compared_SS.sum(axis=1)[:, None]
+    table["rows_above_theta"] = count_SSF.sum(axis=1) / (s - 1)
+    table["nearest_inside"], table["crowding"] = inside.nearest_SF, inside.crowding_SF
+    return {name: values[listed.exists_SF] for name, values in table.items()}
