@@ -5,7 +5,6 @@ python -m benchmarks.step [--seeds=8 --features=512 --batch=512]
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks.timing import in_turn
 from configs import common
 from launch.config import validated
 from launch.mesh import make_mesh
@@ -29,19 +29,6 @@ _FEATURES = flags.DEFINE_integer("features", 512, "Dictionary size.")
 _BATCH = flags.DEFINE_integer("batch", 512, "Activations a step.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Measurements of each, in turn.")
 WIDTH, STEPS = 128, 16
-
-
-def in_turn(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, after one warm-up, measured a, b, c, a, b, c, …"""
-    for run in contestants.values():
-        jax.block_until_ready(run())
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(s)) for name, s in seconds.items()}
 
 
 def report(title: str, seconds: dict[str, float], per: int) -> None:

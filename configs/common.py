@@ -29,6 +29,12 @@ def comparison() -> ml_collections.ConfigDict:
     return c
 
 
+def factorial(c: ml_collections.ConfigDict) -> None:
+    """Turns a study into the seed factorial on its activations."""
+    c.stages = ("activations", "factorial", "arms", "report")
+    c.arms = ("initialisation", "order", "initialisation and order", "order and documents", "nothing")  # what differs in each
+
+
 def synthetic_study() -> ml_collections.ConfigDict:
     """A study of the reference world instead of a language model: width 128, 256 free atoms, 384 in a block of rank 24."""
     c = default.get_config()

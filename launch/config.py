@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import ml_collections
 
+from launch.arms import ARMS
 from launch.roster import RANDOM, STARTS
 from launch.sections import Claims, LanguageModel, ModelCard, Pretrain, Report, Sensitivity, Source, Stability, Subspace, Sweep, check
 from saes.config import SAEConfig, TrainConfig
@@ -105,6 +106,24 @@ class Study(_Seeds):
             "gaussian" not in self.stages or not self.stability.dictionaries, "stages", self.stages,
             "SAEs from elsewhere have no null trained as they were: leave 'gaussian' out",
         )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorialStudy(Study):
+    """Settings of a config that trains the arms of the seed factorial."""
+
+    STAGES: ClassVar[tuple[str, ...]] = ("activations", "factorial", "arms", "report")
+
+    arms: tuple[str, ...]
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(
+            bool(self.arms) and set(self.arms) <= set(ARMS) and len(set(self.arms)) == len(self.arms),
+            "arms",
+            self.arms,
+            f"distinct ones of {ARMS}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +230,7 @@ class GridStudy(SyntheticStudy):
         return f"{len(self.cells)} synthetic worlds of width {self.synthetic.width}"
 
 
-Settings = Study | Comparison | SyntheticStudy | GridStudy | Pretraining
+Settings = Study | FactorialStudy | Comparison | SyntheticStudy | GridStudy | Pretraining
 
 
 def validated(config: ml_collections.ConfigDict) -> Any:
@@ -226,6 +245,8 @@ def validated(config: ml_collections.ConfigDict) -> Any:
         kind = GridStudy
     if "saes" in config:
         kind = Comparison
+    if "arms" in config:
+        kind = FactorialStudy
     if not stages or (wrong := [name for name in stages if name not in kind.STAGES]):
         found = f"{wrong[0]!r}" if stages else "nothing"
         known = repr(kind.STAGES)

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
 
         settings = config.validated(_CONFIG.value)
         runner.run_stages(_CONFIG.value, settings, workdir, _STAGES.value, _OVERWRITE.value)
-        if "verdicts" in settings.stages:
+        if {"verdicts", "arms"} & set(settings.stages):
             print(f"report: {workdir / 'report' / 'index.html'}")
         elif "report" in settings.stages:
             from reports import headline

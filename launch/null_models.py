@@ -46,6 +46,11 @@ class NullModels(NamedTuple):
         return [max(at_theta) for at_theta in zip(*rows, strict=True)]
 
 
+def root_key() -> jax.Array:
+    """Of all rotations: folded with a draw's number, then with a seed's."""
+    return jax.random.key(0, impl="threefry2x32")
+
+
 def measure(
     c: Any,
     listed: DictionaryList,
@@ -64,7 +69,7 @@ def measure(
       unstable_SF: live unstable features.
       on_pair: called after every pair compared.
     """
-    root = jax.random.key(0, impl="threefry2x32")
+    root = root_key()
     rows_SFD, d = listed.w_dec_SFD, listed.w_dec_SFD.shape[-1]
     figures: dict[str, dict[str, float]] = {}
     curves: dict[str, list[float]] = {}

@@ -71,9 +71,14 @@ def _under_trained(results: Results, rules: Any) -> str | None:
     rise = results.rise_per_doubling()
     if rise is None:
         return "fewer than two dictionaries along training with p̂ above chance, so no plateau can be shown"
-    if abs(rise) > rules.plateau_rise:
-        return f"p̂ still changes by {number(rise)} per doubling of training tokens (config.claims.plateau_rise={rules.plateau_rise})"
+    if not on_plateau(rise, rules):
+        return f"p̂ still changes by {with_interval(rise)} per doubling of training tokens (a plateau is an interval within ± config.claims.plateau_rise={rules.plateau_rise})"
     return None
+
+
+def on_plateau(rise: dict[str, Any], rules: Any) -> bool:
+    """Whether the whole interval of the change of p̂ per doubling of training tokens is too small to matter (an equivalence test)."""
+    return rise["low"] is not None and -rules.plateau_rise <= rise["low"] and rise["high"] <= rules.plateau_rise
 
 
 def _side(estimate: dict[str, Any], threshold: float) -> str:
@@ -95,8 +100,19 @@ def _c1(results: Results, rules: Any) -> tuple[str, str, str]:
     null = s["mean_p_live"]["null"]
     if null >= rules.c1_chance:
         return measured, UNDECIDED, f"chance is {number(null)}, not below {rules.c1_chance}: θ is too low for this width"
+    in_span = s["mean_p_unstable"]["null"]
+    if in_span is not None and in_span >= rules.c1_chance:
+        return (
+            measured,
+            UNDECIDED,
+            f"unstable features match by chance with {number(in_span)} inside their span, not below {rules.c1_chance}: raise θ",
+        )
     holds = _side(difference, rules.c1_difference)
-    return measured, holds, f"rule: the interval of the difference above {rules.c1_difference}, chance below {rules.c1_chance}"
+    return (
+        measured,
+        holds,
+        f"rule: the interval of the difference above {rules.c1_difference}, chance below {rules.c1_chance}, also inside the unstable span",
+    )
 
 
 def _c3(results: Results, rules: Any) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from reports import recovery_figures
+from reports import recovery_figures, stability_figures
 from reports.chart import NULL_COLOUR, WIDTH, Figure, data, sized, styled
 from reports.results import Results
 from reports.text import number, with_interval
@@ -33,6 +33,7 @@ def all_figures(results: Results, train_seeds: tuple[int, ...]) -> list[Figure]:
     ]
     if "firing_rate" in features[0]:
         figures.insert(1, _p_against_rate(results, features))
+    figures += stability_figures.all_figures(results)
     if results.has("stability/tokens_curve.parquet"):
         figures.append(_tokens_curve(results))
     if results.has("subspace/overlap.parquet"):
@@ -165,8 +166,10 @@ def _tokens_curve(results: Results) -> Figure:
         )
     )
     sentence = "Where p̂ still rises, instability may be under-training; it counts as such only on a plateau."
-    if len(trained) >= 2:
-        sentence = f"Between the last two dictionaries p̂ moved by {trained[-1]['p'] - trained[-2]['p']:+.3f}. " + sentence
+    if "rise_per_doubling" in results.summary["stability"]:
+        sentence = (
+            f"At the end p̂ moved by {with_interval(results.figure('stability.rise_per_doubling'))} per doubling of tokens. " + sentence
+        )
     return Figure("tokens_curve", "Reappearance against training tokens", sentence, sized(band + lines))
 
 

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from reports.claims import on_plateau
 from reports.results import Results
 from reports.text import number, with_interval
 
@@ -20,10 +21,21 @@ FIGURES = (
     Figure("stability.mean_p_live", "mean p̂, live features", "probability that a live feature of one seed has a match (cosine ≥ θ) in another seed"),
     Figure("stability.mean_p_all", "mean p̂, all features", "the same with dead and rare features, which count against stability for nothing"),
     Figure("stability.mean_p_live_chance_corrected", "mean p̂, chance-corrected", "(p̂ − c)/(1 − c) with c the strongest null's rate"),
+    Figure("stability.mean_p_unstable", "mean p̂, unstable features", "p̂ of those labelled unstable, which is low by definition; null: after turning every dictionary inside their span"),
     Figure("stability.stable_share_live", "stable share", "live features that reappear in at least 1−ε of the other seeds"),
     Figure("stability.unstable_share_live", "unstable share", "live features that reappear in at most ε of the other seeds"),
     Figure("stability.split_half_difference", "split-half difference", "labelled on half of the other seeds, how much higher stable features' p̂ is than unstable ones' in the other half"),
     Figure("stability.mmcs", "MMCS", "mean over features of the best signed cosine in another seed"),
+    Figure("stability.mmcs_unstable", "MMCS, unstable features", "the same of unstable features; null: after turning every dictionary inside their span"),
+    Figure("sensitivity.p by encoder", "p̂ by encoder", "a feature counts as found again if encoder directions are at cosine ≥ θ"),
+    Figure("sensitivity.p by decoder and encoder, same partner", "p̂ by decoder and encoder", "if both are, with the same partner: the latent is shared as a whole"),
+    Figure("sensitivity.p by activations", "p̂ by activations", "if activations correlate by ≥ θ on held-out tokens with one of the nearest features by decoder; null: tokens shifted"),
+    Figure("sensitivity.pw_mcc", "PW-MCC", "mean cosine under the one-to-one matching with the largest sum, all features"),
+    Figure("sensitivity.shared_one_to_one", "shared one to one", "live features whose partner under that matching is at cosine ≥ θ"),
+    Figure("sensitivity.agreement_of_matchings", "agreement of matchings", "intersection over union of the live features found one to one and many to one"),
+    Figure("sensitivity.split_share", "split share", "live features with two or more rows of another SAE at cosine ≥ θ"),
+    Figure("sensitivity.duplicate_share", "duplicate share", "live features with another of their own dictionary at cosine ≥ θ; null: uniform directions"),
+    Figure("sensitivity.crowding", "crowding", "mean cosine with the ten nearest in the own dictionary; null: uniform directions"),
     Figure("stability.firing_rate_stable_over_unstable", "firing rate, stable / unstable", "how many times as often stable live features fire as unstable ones"),
     Figure("stability.energy_stable_over_unstable", "energy, stable / unstable", "the same for Σ f²‖d‖², the energy that a feature's reconstructions hold (features overlap, so these do not add up)"),
     Figure("subspace.overlap_unstable", "subspace overlap, unstable", "overlap between seeds of the top-r planes of their unstable features, 1 if equal"),
@@ -40,6 +52,7 @@ FIGURES = (
     Figure("stability.explained_variance", "explained variance", "share of the held-out activations' variance that the SAEs reconstruct; null: their mean"),
     Figure("stability.l0", "L0", "active features a token"),
     Figure("stability.dead_share", "dead share", "features that never fire on the held-out tokens"),
+    Figure("stability.rise_per_doubling", "rise of p̂ per doubling", "change of p̂ (all features) per doubling of training tokens at the end; on a plateau its interval is near 0"),
     Figure("stability.live_stable_features", "live stable features", "in all seeds together"),
     Figure("stability.live_unstable_features", "live unstable features", "in all seeds together"),
 )  # fmt: skip
@@ -79,14 +92,18 @@ def remarks(results: Results, rules: Any) -> list[str]:
         out.append(f"Subspaces were not measured: {results.summary['subspace']['not_measured']}.")
     if s["frozen_seeds"]:
         out.append(f"Left out, since their training was not finite: seeds {', '.join(map(str, s['frozen_seeds']))}.")
+    if len(set(s["saes"]["sizes"])) > 1:
+        out.append(
+            "Dictionaries differ in size: p̂ has a direction, of a feature of one SAE found in the others (stability/pairs.parquet has every pair)."
+        )
     if s["evaluation_rows"] == 0:
         out.append("No activations were given: dead features cannot be told and count as live.")
     rise = results.rise_per_doubling()
     if rise is None:
         out.append("Whether p̂ has reached a plateau cannot be told: fewer than two dictionaries along training lie above chance.")
     else:
-        reached = "close to a plateau" if abs(rise) <= rules.plateau_rise else "no plateau yet, unstable features may be under-trained"
+        reached = "a plateau" if on_plateau(rise, rules) else "no plateau is shown, unstable features may be under-trained"
         out.append(
-            f"Over the last doubling of training tokens (the learning rate's decay included) p̂ of all features changed by {rise:+.3f}: {reached}."
+            f"Over the last doubling of training tokens (the learning rate's decay included) p̂ of all features changed by {with_interval(rise)}: {reached}."
         )
     return out

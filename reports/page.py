@@ -9,7 +9,7 @@ import vl_convert
 from etils import epath
 
 from interpret.contexts import Context
-from reports import figures, grid_figures, headline
+from reports import arms_figures, figures, grid_figures, headline
 from reports.chart import Figure
 from reports.claims import Claim
 from reports.results import Results
@@ -74,6 +74,24 @@ def write_grid_page(folder: epath.Path, results: Results, settings: Any, title: 
     contrasts = [c | {"text": with_interval(c)} for c in summary["contrasts"]]
     shown = grid_figures.all_figures(results)
     return _write(folder, "grid.html.jinja", shown, settings, title=title, cells=cells, contrasts=contrasts, seeds=settings.seed_list)
+
+
+def write_arms_page(folder: epath.Path, results: Results, settings: Any, title: str) -> list[epath.Path]:
+    """The page of a seed factorial, likewise."""
+    rows = [
+        {
+            "arm": r["arm"],
+            "text": with_interval(r),
+            "null": number(r["null"]),
+            "mmcs": number(r["mmcs"]),
+            "ev": number(r["explained_variance"]),
+            "note": r["note"],
+        }
+        for r in results.table("arms/arms.parquet")
+    ]
+    parts = [{"part": r["part"], "text": with_interval(r)} for r in results.table("arms/parts.parquet")]
+    shown = arms_figures.all_figures(results)
+    return _write(folder, "arms.html.jinja", shown, settings, title=title, rows=rows, parts=parts, seeds=settings.seed_list)
 
 
 def _write(folder: epath.Path, template_name: str, shown: list[Figure], settings: Any, **values: Any) -> list[epath.Path]:

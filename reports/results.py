@@ -1,6 +1,5 @@
 """The result files of a finished run."""
 
-import math
 from typing import Any
 
 from etils import epath
@@ -19,7 +18,7 @@ class Results:
         self.workdir = workdir
         found = {
             stage: self.json(f"{stage}/summary.json")
-            for stage in ("stability", "subspace", "recovery")
+            for stage in ("stability", "sensitivity", "subspace", "recovery")
             if self.has(f"{stage}/summary.json")
         }
         self.summary: dict[str, Any] = found
@@ -34,19 +33,17 @@ class Results:
         """A Parquet table as records. Raises ValueError naming a damaged file."""
         return tables.read_records(self.workdir / name)
 
-    def rise_per_doubling(self) -> float | None:
-        """By how much p̂ (all features) changed per doubling of training tokens between the last two dictionaries.
+    def rise_per_doubling(self) -> dict[str, Any] | None:
+        """By how much p̂ (all features) changed per doubling of training tokens between the last two dictionaries: an estimate.
 
         None without two of them whose p̂ lies above the strongest null: where nothing has begun there is no plateau.
         """
-        if not self.has("stability/tokens_curve.parquet"):
+        if not self.has("stability/tokens_curve.parquet") or "rise_per_doubling" not in self.summary["stability"]:
             return None
         chance = self.figure("stability.mean_p_all")["null"]
-        begun = [r for r in self.table("stability/tokens_curve.parquet") if r["tokens"] > 0 and (r["p_low"] or 0.0) > chance]
-        if len(begun) < 2:
-            return None
-        a, b = begun[-2:]
-        return (b["p"] - a["p"]) / math.log2(b["tokens"] / a["tokens"])
+        last_two = [r for r in self.table("stability/tokens_curve.parquet") if r["tokens"] > 0][-2:]
+        begun = len(last_two) == 2 and all((r["p_low"] or 0.0) > chance for r in last_two)
+        return self.figure("stability.rise_per_doubling") if begun else None
 
     def metrics(self, stage: str) -> list[dict[str, Any]]:
         return files.read_json_lines(self.workdir / stage / "metrics.jsonl")

@@ -37,7 +37,7 @@ class Matching(NamedTuple):
         return float(np.nanmean(self.cosine_F))
 
 
-def one_to_one(a_FD: Float[AnyArray, "F D"], b_GD: Float[AnyArray, "G D"], *, exact: int = EXACT, block_size: int = 1024) -> Matching:
+def one_to_one(a_FD: Float[AnyArray, "F D"], b_GD: Float[AnyArray, "G D"], *, exact: int = EXACT, block_size: int = 512) -> Matching:
     """The matching of min(F, G) pairs with the largest sum of signed cosines, or one close to it.
 
     Args:

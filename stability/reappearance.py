@@ -1,10 +1,13 @@
 """How probable it is that a feature reappears in an independently trained SAE (the paper's eq. 3–4), and its label."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
+
+from stability import nulls, similarity
 
 STABLE, INTERMEDIATE, UNSTABLE = "stable", "intermediate", "unstable"
 DEAD, RARE, LIVE = "dead", "rare", "live"
@@ -15,6 +18,65 @@ class Interval(NamedTuple):
 
     low: np.ndarray
     high: np.ndarray
+
+
+def table(
+    dictionaries: Sequence[np.ndarray] | np.ndarray,
+    *,
+    theta: float = 0.7,
+    epsilon: float = 0.05,
+    confidence: float = 0.95,
+    seeds: Sequence[int] | None = None,
+) -> dict[str, np.ndarray]:
+    """p̂ of every feature of every dictionary: columns of equal length, a row per (dictionary, feature), as `pandas.DataFrame` takes them.
+
+    Args:
+      dictionaries: (S, F, D), or S arrays (F_s, D): decoder rows of any length. Where sizes differ p̂ has a direction: how often a feature
+        of one is found in the others.
+      theta: cosine from which a feature counts as the same.
+      epsilon: stable is p̂ ≥ 1−ε, unstable p̂ ≤ ε.
+      confidence: of the intervals, which are Clopper–Pearson's over the other dictionaries.
+      seeds: names of the dictionaries; None: 0, 1, …
+
+    Returns:
+      seed, feature; reappearances, comparisons, p, p_low, p_high; label; best_cosine (mean over the others), and chance: p̂ of uniform
+      directions against as many as the largest of the others has.
+
+    Raises:
+      ValueError: fewer than two dictionaries, of different width, not finite, or θ, ε or the confidence out of bounds.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence}: between 0 and 1")
+    arrays = [np.asarray(w, np.float32) for w in dictionaries]
+    shapes = [w.shape for w in arrays]
+    if any(len(shape) != 2 or 0 in shape for shape in shapes) or len({shape[1:] for shape in shapes}) > 1:
+        raise ValueError(f"dictionaries of shapes {shapes}: each must be (features, width), of one width")
+    sizes, s = [len(w) for w in arrays], len(arrays)
+    if seeds is not None and len(seeds) != s:
+        raise ValueError(f"{len(seeds)} seeds for {s} dictionaries")
+    most = max(sizes, default=0)
+    padded_SFD = np.stack([np.pad(w, ((0, most - len(w)), (0, 0))) for w in arrays]) if arrays else np.empty((0, 1, 1))
+    cosine_SSF = similarity.all_pairs(padded_SFD, sizes=sizes).cosine
+    counts_SF = reappears(cosine_SSF, theta).sum(axis=1)
+    interval = clopper_pearson(counts_SF, s - 1, confidence)
+    exists_SF = np.arange(most) < np.array(sizes)[:, None]
+    place_SF, feature_SF = np.indices(counts_SF.shape)
+    others = [max(size for k, size in enumerate(sizes) if k != i) for i in range(s)]
+    width = shapes[0][1]
+    chance_S = np.array([nulls.chance_of_match(theta, width, size) if width > 1 else np.nan for size in others])
+    columns = {
+        "seed": np.asarray(range(s) if seeds is None else seeds)[place_SF],
+        "feature": feature_SF,
+        "reappearances": counts_SF,
+        "comparisons": np.full_like(counts_SF, s - 1),
+        "p": counts_SF / (s - 1),
+        "p_low": interval.low,
+        "p_high": interval.high,
+        "label": labels(counts_SF, s - 1, epsilon),
+        "best_cosine": np.where(np.isnan(cosine_SSF), 0.0, cosine_SSF).sum(axis=1) / (s - 1),
+        "chance": chance_S[place_SF],
+    }
+    return {name: values[exists_SF] for name, values in columns.items()}
 
 
 def reappears(best_cosine_SSF: np.ndarray, theta: float) -> np.ndarray:

@@ -49,7 +49,7 @@ def best_match(
     *,
     thresholds: tuple[float, ...] = (),
     absolute: bool = False,
-    block_size: int = 1024,
+    block_size: int = 512,
 ) -> tuple[BestMatch, BestMatch]:
     """Best matches of `a`'s rows in `b` and of `b`'s rows in `a`, and how many lie above each threshold, from one product computed a
     block of `a` at a time.
@@ -103,7 +103,7 @@ def _best_along(cosine_BG: Array, axis: int, thresholds: tuple[float, ...]) -> B
 
 @functools.partial(jax.jit, static_argnames=("m", "same", "block_size"))
 def top_matches(
-    a_FD: Float[AnyArray, "F D"], b_GD: Float[AnyArray, "G D"], m: int, *, same: bool = False, block_size: int = 1024
+    a_FD: Float[AnyArray, "F D"], b_GD: Float[AnyArray, "G D"], m: int, *, same: bool = False, block_size: int = 512
 ) -> tuple[Float[Array, "F M"], Array]:
     """The `m` most similar rows of `b` for every row of `a`, the most similar first: (cosines, indices int32).
 
@@ -146,7 +146,7 @@ def all_pairs(
     sizes: Sequence[int] | None = None,
     thresholds: tuple[float, ...] = (),
     absolute: bool = False,
-    block_size: int = 1024,
+    block_size: int = 512,
     on_pair: Callable[[], None] = lambda: None,
 ) -> BestMatch:
     """Best matches for every ordered pair (anchor, other): NumPy, shapes (S, S, F) and (S, S, F, T).

@@ -58,6 +58,8 @@ _ALL = (
         guarded=True,
         training=True,
     ),
+    Stage("factorial", ("arms", "seeds", "sae", "train"), after=("activations",), guarded=True, training=True),
+    Stage("arms", ("stability",), after=("activations", "factorial")),
     Stage("collect", ("saes", "ignore_names")),
     Stage("stability", ("stability",), after=("activations", "train", "gaussian", "collect")),
     Stage("sensitivity", ("sensitivity", "stability"), after=("activations", "train", "collect", "stability")),
@@ -65,7 +67,11 @@ _ALL = (
     Stage("recovery", ("recovery", "stability.confidence"), after=("train", "stability")),
     Stage("grid", ("synthetic", "cells", "starts", "seeds", "init_seed", "data_seed", "sae", "train"), guarded=True, training=True),
     Stage("verdicts", ("recovery", "contrasts", "reference", "stability.confidence", "stability.block_size"), after=("grid",)),
-    Stage("report", ("report", "claims"), after=("activations", "train", "stability", "sensitivity", "subspace", "recovery", "verdicts")),
+    Stage(
+        "report",
+        ("report", "claims"),
+        after=("activations", "train", "stability", "sensitivity", "subspace", "recovery", "verdicts", "arms"),
+    ),
     # The embedded language model.
     Stage("tokenizer", ("source.root", "pretrain.vocab_size"), guarded=True),
     Stage("pretrain", ("source.root", "pretrain"), after=("tokenizer",), guarded=True, training=True),

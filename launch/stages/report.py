@@ -18,6 +18,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     results = Results(workdir)
     if "verdicts" in config.stages:
         return page.write_grid_page(folder, results, config, "Latents and subspaces in worlds of known atoms")
+    if "arms" in config.stages:
+        return page.write_arms_page(folder, results, config, "Where instability comes from")
     decided = claims.decide(results, config.claims)
     s = results.summary["stability"]
     on = f"{s['saes']['of']}, {len(s['seeds'])} {s['saes']['kind']} SAEs, F={s['saes']['n_features']}"

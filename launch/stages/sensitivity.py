@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from launch import dictionary_list, progress, sources
+from launch import dictionary_list, null_models, progress, sources
 from launch.dictionary_list import DictionaryList
 from saes.dictionary import encode
 from stability import aggregates, correlation, matching, nulls, reappearance, similarity
@@ -47,7 +47,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     exists_SF = listed.exists_SF
     live_SF = exists_SF.copy()
     live_SF[exists_SF] = read_table(workdir / "stability" / "features.parquet")["stratum"] == reappearance.LIVE
-    key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), NULL_KEY)
+    key = jax.random.fold_in(null_models.root_key(), NULL_KEY)
     turned = tuple(np.asarray(nulls.rotate_each(key, rows, listed.seeds)) for rows in (listed.w_dec_SFD, listed.w_enc_SFD))
     compared = functools.partial(_compared, config, listed)
     decoder, encoder = compared(listed.w_dec_SFD, "decoder"), compared(listed.w_enc_SFD, "encoder")

@@ -30,13 +30,13 @@ from storage import files
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
+    _warn_of_copies(roster.members(config))
     return train_everyone(config, workdir / "train", sources.source(config, workdir), "train")
 
 
 def train_everyone(config: Any, folder: epath.Path, source: sources.Source, what: str) -> list[epath.Path]:
     """Every SAE of the config's roster on one source, into `folder`; `what` names it on the progress bar."""
     everyone = roster.members(config)
-    _warn_of_copies(everyone)
     sources.for_members(source, everyone)  # what cannot be trained on is refused before anything is written
     plan = _plan(config, folder, source, everyone)
     of_rounds = [export.Round(folder / f"round-{i}", everyone[a:b], plan["scale"]) for i, (a, b) in enumerate(plan["rounds"])]

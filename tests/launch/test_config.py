@@ -1,6 +1,17 @@
 import pytest
 
-from configs import common, default, pretrain_stdlib, quickstart, synthetic, synthetic_controls, synthetic_known_answer, synthetic_phase
+from configs import (
+    common,
+    compare,
+    default,
+    pretrain_stdlib,
+    quickstart,
+    seed_factorial,
+    synthetic,
+    synthetic_controls,
+    synthetic_known_answer,
+    synthetic_phase,
+)
 from launch import config
 from launch.stages import STAGES
 
@@ -20,6 +31,8 @@ from launch.stages import STAGES
         synthetic_known_answer.get_config,
         lambda: synthetic_known_answer.get_config("l1"),
         lambda: synthetic_known_answer.get_config("topk-tiny"),
+        seed_factorial.get_config,
+        lambda: seed_factorial.get_config("tiny"),
         pretrain_stdlib.get_config,
         lambda: pretrain_stdlib.get_config("tiny"),
     ],
@@ -30,7 +43,8 @@ def test_shipped_configs_are_valid(made):
 
 
 @pytest.mark.parametrize(
-    "module", [default, quickstart, synthetic, synthetic_controls, synthetic_phase, synthetic_known_answer, pretrain_stdlib]
+    "module",
+    [default, quickstart, synthetic, synthetic_controls, synthetic_phase, synthetic_known_answer, compare, seed_factorial, pretrain_stdlib],
 )
 def test_unknown_arguments_are_refused(module):
     with pytest.raises(ValueError, match="nonsense"):
@@ -52,6 +66,12 @@ CASES = [
     ("stability.theta", 1.5, "stability.theta"),
     ("stability.epsilon", 0.7, "stability.epsilon"),
     ("stability.confidence", 1.0, "stability.confidence"),
+    ("stability.thetas", (), "stability.thetas"),
+    ("stability.thetas", (0.7, 1.2), "stability.thetas"),
+    ("stability.epsilons", (0.5,), "stability.epsilons"),
+    ("sensitivity.pairs", -1, "sensitivity.pairs"),
+    ("sensitivity.candidates", 0, "sensitivity.candidates"),
+    ("gaussian_seeds", 1, "gaussian_seeds=1: at least 2"),
     ("subspace.headline_rank", 17, "subspace.headline_rank"),
     ("subspace.ranks", (0, 16), "subspace.ranks"),
     ("seeds", (1,), "at least 2 seeds"),
@@ -127,3 +147,14 @@ def test_seeds_as_count_or_list():
     assert config.validated(c).seed_list == (0, 1, 2)
     c.seeds = (5, 2)
     assert config.validated(c).seed_list == (5, 2)
+
+
+def test_a_comparison_wants_saes_and_takes_no_list():
+    c = compare.get_config()
+    with pytest.raises(ValueError, match="config.saes='': --config.saes=path1,path2"):
+        config.validated(c)
+    c.saes = "a, b,"
+    assert config.validated(c).paths == ("a", "b")
+    c.stability.dictionaries = "list.json"
+    with pytest.raises(ValueError, match="config.saes takes its place"):
+        config.validated(c)

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from reports.results import Results
+from saes.dictionary import first_features
+from saes.formats import saelens, sparsify
 
 ROOT = pathlib.Path(__file__).parents[2]
 STAGES = ("activations", "train", "stability", "sensitivity", "subspace", "report")
@@ -136,7 +138,17 @@ def test_the_page_needs_nothing_from_elsewhere(finished):
     page = (workdir / "report" / "index.html").read_text()
     markup = page.split("<script>")[0]
     assert "http" not in markup and "<link" not in markup and " src=" not in markup
-    for name in ("p_histogram", "p_against_rate", "match_distribution", "tokens_curve", "training"):
+    for name in (
+        "p_histogram",
+        "p_against_rate",
+        "match_distribution",
+        "theta_curve",
+        "labels",
+        "notions",
+        "pairs",
+        "tokens_curve",
+        "training",
+    ):
         assert f'id="{name}"' in page
         assert (workdir / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -197,6 +209,43 @@ def test_saes_from_elsewhere_are_measured_without_activations(finished, tmp_path
         "error: no list of dictionaries at"
     )
     assert "is a folder: name the list" in launch(tmp_path / "none", *flags[:1], f"--config.stability.dictionaries={tmp_path}").stderr
+
+
+COMPARE = "configs/compare.py"
+
+
+def test_saes_read_back_from_another_format_have_the_same_p_to_the_last_digit(finished, tmp_path):
+    workdir, _ = finished
+    for seed in range(3):
+        one, _ = saelens.load(workdir / "train" / "sae" / f"seed-{seed}")
+        sparsify.save(tmp_path / "layers.1" / f"seed{seed}", one)
+    flags = [f"--config.saes={tmp_path / 'layers.1'}", f"--config.source.activations={workdir / 'activations' / 'eval'}"]
+    small = ["--config.stability.rare_firings=5", "--config.stability.null_draws=1", "--config.sensitivity.rows=1024"]
+    done = launch(tmp_path / "w", *flags, *small, config=COMPARE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(sparsify)") == 3
+    here, there = (pq.read_table(w / "stability" / "features.parquet") for w in (tmp_path / "w", workdir))
+    for column in ("seed", "feature", "reappearances", "p", "p_low", "p_high", "label", "stratum", "best_partner", "firing_rate"):
+        assert here[column].equals(there[column]), column
+    assert 'class="context"' in (tmp_path / "w" / "report" / "index.html").read_text()  # the text beside the store is found
+    again = launch(tmp_path / "w", *flags, *small, config=COMPARE)
+    assert again.stdout.count("done already, skipped") == 5
+
+
+def test_saes_of_different_size_are_compared_with_a_direction(finished, tmp_path):
+    workdir, _ = finished
+    one, about = saelens.load(workdir / "train" / "sae" / "seed-0")
+    saelens.save(tmp_path / "part", first_features(one, 20), about)
+    folders = [workdir / "train" / "sae" / "seed-0", tmp_path / "part", workdir / "train" / "sae" / "seed-2"]
+    done = launch(tmp_path / "w", f"--config.saes={','.join(map(str, folders))}", config=COMPARE)
+    assert done.returncode == 0, done.stderr
+    assert "Dictionaries differ in size: p̂ has a direction" in done.stdout and "No activations were given" in done.stdout
+    pairs = {(r["anchor"], r["other"]): r for r in Results(tmp_path / "w").table("stability/pairs.parquet")}
+    assert pairs[1, 0]["p"] == 1.0 and pairs[0, 1]["p"] < 0.5 and pairs[1, 0]["features"] == 20 and pairs[1, 0]["features_other"] == 64
+    assert pq.read_table(tmp_path / "w" / "stability" / "features.parquet").num_rows == 64 + 20 + 64
+    assert "F = 20 to 64" in (tmp_path / "w" / "report" / "index.html").read_text()
+    stranger = launch(tmp_path / "x", f"--config.saes={folders[0]},{workdir / 'activations'}", config=COMPARE)
+    assert stranger.returncode == 1 and "no SAE there nor in the folders in it" in stranger.stderr and "Traceback" not in stranger.stderr
 
 
 def test_a_cell_of_a_sweep_is_measured_in_the_workdir_that_trained_it(tmp_path):

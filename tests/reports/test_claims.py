@@ -25,6 +25,7 @@ def results(rise=0.01, **changes):
         "stable_share_live": estimate(0.5, 0.4, 0.6),
         "unstable_share_live": estimate(0.3, 0.2, 0.4),
         "mean_p_live": estimate(0.6, 0.5, 0.7, null=0.001),
+        "mean_p_unstable": estimate(0.0, 0.0, 0.0, null=0.002),
         "firing_rate_stable_over_unstable": estimate(2.0, 1.5, 2.5, null=1.0),
         "firing_rate_stable_over_unstable_with_rare": estimate(2.0, 1.5, 2.5, null=1.0),
     }
@@ -43,7 +44,7 @@ def results(rise=0.01, **changes):
     for name, value in changes.items():
         (stability if name in stability else subspace)[name] = value
     found = types.SimpleNamespace(summary={"stability": stability, "subspace": subspace})
-    found.rise_per_doubling = lambda: rise
+    found.rise_per_doubling = lambda: rise if rise is None or isinstance(rise, dict) else estimate(rise, rise - 0.002, rise + 0.002)
     found.figure = lambda name: found.summary[name.split(".")[0]][name.split(".")[1]]
     return found
 
@@ -58,6 +59,9 @@ def holds(name, **changes):
         ("C1", {}, "yes"),
         ("C1", {"split_half_difference": estimate(0.6, 0.4, 0.8)}, "undecided"),
         ("C1", {"split_half_difference": estimate(0.1, 0.0, 0.2)}, "no"),
+        ("C1", {"mean_p_unstable": estimate(0.0, 0.0, 0.0, null=0.3)}, "undecided"),
+        ("C4", {"rise": estimate(0.0, -0.03, 0.03)}, "undecided"),  # not shown to be small
+        ("C4", {"rise": estimate(0.01, None, None)}, "undecided"),
         ("C1", {"split_half_difference": estimate(0.8, None, None)}, "undecided"),
         ("C1", {"live_unstable_features": estimate(49, None, None)}, "undecided"),
         ("C1", {"seeds": [0, 1, 2]}, "undecided"),

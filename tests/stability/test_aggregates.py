@@ -119,3 +119,20 @@ def test_split_half_difference_knows_luck_from_signal():
     order = RNG.permutation(8)
     np.testing.assert_allclose(difference(two_kinds[order][:, order]), difference(two_kinds))
     assert np.isnan(aggregates.split_half_difference(two_kinds[:2, :2], live[:2], 0.05)(np.ones(2)))
+
+
+def test_means_among_features_leave_out_what_is_undefined():
+    values = np.arange(12.0).reshape(2, 2, 3)
+    values[0, 1, 2] = np.nan
+    among = np.array([[True, False, True], [True, True, True]])
+    np.testing.assert_allclose(aggregates.mean_among(values, among), [[np.nan, 3.0], [7.0, np.nan]])
+    assert np.isnan(aggregates.mean_among(values, np.zeros((2, 3), bool))).all()
+
+
+def test_the_rise_per_doubling_has_the_interval_of_its_difference():
+    before, after = (RNG.uniform(size=(6, 6)) for _ in range(2))
+    rise = aggregates.rise_per_doubling(before, after, 2.0)
+    off = ~np.eye(6, dtype=bool)
+    assert rise(np.ones(6)) == pytest.approx((after[off].mean() - before[off].mean()) / 2)
+    flat = aggregates.jackknifed(aggregates.rise_per_doubling(before, before, 1.0), 6, 0.95, null=0.0, unit="")
+    assert (flat.value, flat.low, flat.high) == (0, 0, 0)

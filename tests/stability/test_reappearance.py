@@ -59,3 +59,55 @@ def test_wrong_theta(theta):
 def test_wrong_epsilon(epsilon):
     with pytest.raises(ValueError, match="epsilon"):
         labels(np.array([1]), 3, epsilon)
+
+
+def unit(*shape):
+    w = np.random.default_rng(0).normal(size=shape)
+    return w / np.linalg.norm(w, axis=-1, keepdims=True)
+
+
+def test_the_table_is_what_numpy_counts():
+    w = unit(6, 20, 5)
+    w[3:] = w[:3][:, ::-1]  # every dictionary twice
+    got = reappearance.table(w, theta=0.8, epsilon=0.3, seeds=(4, 5, 6, 7, 8, 9))
+    cosine = np.einsum("sfd,kgd->skfg", w, w).max(-1)
+    cosine[np.arange(6), np.arange(6)] = -1
+    counts = (cosine >= 0.8).sum(1)
+    assert got["reappearances"].tolist() == counts.ravel().tolist() and set(got["comparisons"]) == {5}
+    assert got["seed"].tolist() == np.repeat([4, 5, 6, 7, 8, 9], 20).tolist() and got["feature"].tolist() == [*range(20)] * 6
+    assert got["label"].tolist() == labels(counts.ravel(), 5, 0.3).tolist()
+    assert (got["p_low"] <= got["p"]).all() and (got["p"] <= got["p_high"]).all()
+    assert 0 < got["chance"][0] < 1 and len({len(column) for column in got.values()}) == 1
+
+
+def test_the_table_of_dictionaries_of_different_size_has_a_direction():
+    w = unit(30, 6)
+    got = reappearance.table([w, w[:10]], theta=0.999)
+    assert got["p"][:30].mean() == pytest.approx(1 / 3) and (got["p"][30:] == 1).all() and len(got["p"]) == 40
+    assert got["chance"][0] < got["chance"][-1]
+
+
+@pytest.mark.parametrize("features", [1, 2])
+def test_the_smallest_table(features):
+    got = reappearance.table(unit(2, features, 3), theta=1e-6)
+    assert len(got["p"]) == 2 * features and set(got["comparisons"]) == {1} and set(got["label"]) <= {"stable", "unstable"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((unit(1, 3, 4),), "at least 2"),
+        (([unit(3, 4), unit(3, 5)],), "of one width"),
+        ((unit(3, 4),), "features, width"),
+        ((np.full((2, 3, 4), np.nan),), "NaN"),
+    ],
+)
+def test_tables_that_cannot_be(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        reappearance.table(*arguments)
+
+
+@pytest.mark.parametrize("keywords", [{"theta": 1.5}, {"epsilon": 0.7}, {"confidence": 1.0}, {"seeds": (1,)}])
+def test_tables_asked_for_wrongly(keywords):
+    with pytest.raises(ValueError, match=next(iter(keywords))):
+        reappearance.table(unit(2, 3, 4), **keywords)

@@ -40,6 +40,79 @@ def test_ties_go_to_the_lowest_index_in_both_directions():
     assert there.partner.tolist() == back.partner.tolist() == [0, 0, 0, 3, 3, 3]
 
 
+def test_rows_above_thresholds_are_counted_in_the_same_pass():
+    a, b = unit(30, 4), unit(17, 4)
+    cosine, thresholds = a @ b.T, (0.2, 0.5, 0.9)
+    there, back = similarity.best_match(a, b, thresholds=thresholds, block_size=7)
+    for match, matrix in ((there, cosine), (back, cosine.T)):
+        expected = np.stack([(matrix >= t).sum(1) for t in thresholds], axis=1)
+        assert np.asarray(match.count).tolist() == expected.tolist()
+
+
+def test_absolute_takes_opposites_for_the_same():
+    a, b = unit(9, 3), unit(5, 3)
+    there, back = similarity.best_match(a, b, absolute=True, block_size=4)
+    np.testing.assert_allclose(there.cosine, np.abs(a @ b.T).max(1), atol=1e-6)
+    np.testing.assert_allclose(back.cosine, np.abs(a @ b.T).max(0), atol=1e-6)
+    assert (np.asarray(similarity.best_match(a, -a, absolute=True)[0].partner) == np.arange(9)).all()
+
+
+@pytest.mark.parametrize("block_size", [3, 100])
+@pytest.mark.parametrize("same", [False, True])
+def test_top_matches_agree_with_numpy(same, block_size):
+    a = unit(20, 5)
+    b = a if same else unit(11, 5)
+    cosine = (a @ b.T).astype(np.float64)
+    if same:
+        np.fill_diagonal(cosine, -np.inf)
+    order = np.argsort(-cosine, axis=1, kind="stable")[:, :4]
+    value, index = similarity.top_matches(a, b, 4, same=same, block_size=block_size)
+    assert np.asarray(index).tolist() == order.tolist()
+    np.testing.assert_allclose(value, np.take_along_axis(cosine, order, 1), atol=1e-6)
+    with pytest.raises(ValueError, match="cannot be told"):
+        similarity.top_matches(a, b, len(b) + 1 - same, same=same)
+
+
+def test_the_first_of_equal_neighbours_counts():
+    a = np.repeat(unit(2, 5), 3, axis=0)
+    assert similarity.top_matches(a, a, 2, same=True)[1].tolist() == [[1, 2], [0, 2], [0, 1], [4, 5], [3, 5], [3, 4]]
+
+
+def test_dictionaries_of_different_size_stand_side_by_side():
+    w = unit(3, 12, 5)
+    sizes = (12, 5, 1)
+    w[1, 5:] = w[2, 1:] = 0
+    best = similarity.all_pairs(w, sizes=sizes, thresholds=(0.3,), block_size=4)
+    for i, size in enumerate(sizes):
+        for j, other in enumerate(sizes):
+            if i != j:
+                cosine = w[i, :size] @ w[j, :other].T
+                np.testing.assert_allclose(best.cosine[i, j, :size], cosine.max(1), atol=1e-6)  # also where all are below 0
+                assert best.partner[i, j, :size].tolist() == cosine.argmax(1).tolist()
+                assert best.count[i, j, :size, 0].tolist() == (cosine >= 0.3).sum(1).tolist()
+        assert np.isnan(best.cosine[i, :, size:]).all() and (best.partner[i, :, size:] == -1).all()
+
+
+def test_lengths_of_rows_may_be_anything():
+    w = unit(2, 6, 4)
+    expected = similarity.all_pairs(w).cosine
+    w[0] *= 1e30
+    w[1] *= 1e-30
+    np.testing.assert_allclose(similarity.all_pairs(w).cosine, expected, atol=1e-6)
+
+
+def test_every_pair_is_told_and_may_stop():
+    seen = []
+    similarity.all_pairs(unit(5, 3, 4), on_pair=lambda: seen.append(1))
+    assert len(seen) == 10
+
+    def stop():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        similarity.all_pairs(unit(5, 3, 4), on_pair=stop)
+
+
 def test_zero_rows_match_nothing_and_nan_is_refused():
     w = unit(2, 5, 4)
     w[0, 3] = 0

@@ -1,0 +1,60 @@
+"""The seed factorial: what differs between the SAEs of an arm, and which part of instability comes from which of it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from stability import aggregates
+from stability.aggregates import pair_mean
+from stability.estimates import Estimate
+
+INITIALISATION, ORDER, BOTH, DATA, NOTHING = "initialisation", "order", "initialisation and order", "order and documents", "nothing"
+# (init_seed, data_seed, halves); −1: each SAE's own.
+DIFFER = {INITIALISATION: (-1, 0, False), ORDER: (0, -1, False), BOTH: (-1, -1, False), DATA: (0, -1, True), NOTHING: (0, 0, False)}
+ARMS = tuple(DIFFER)
+
+
+def of_arm(config: Any, arm: str) -> Any:
+    """The study that trains one arm: all from one store of activations. Of `NOTHING` two SAEs, equal by construction."""
+    init_seed, data_seed, halves = DIFFER[arm]
+    train = dataclasses.replace(config.train, halves=halves)
+    seeds = (2,) if arm == NOTHING else config.seeds
+    return dataclasses.replace(config, init_seed=init_seed, data_seed=data_seed, seeds=seeds, train=train)
+
+
+def same_half(seeds: int) -> np.ndarray:
+    """(S, S): pairs of SAEs of the arm `DATA` that saw the same documents; the others saw none in common."""
+    place = np.arange(seeds) % 2
+    return place[:, None] == place
+
+
+def decomposed(p_of_arm: dict[str, np.ndarray], confidence: float) -> dict[str, Estimate]:
+    """Parts of instability 1 − p̂, from tables over pairs (S, S) of the same seeds in every arm.
+
+    Initialisation and order are the factors of a 2 × 2 design (nothing differs: 0): what each adds, on average over the other being equal
+    or not, sums to the instability of both (Shapley).  Documents: what it adds that two SAEs share none, in the arm of halves, where
+    they share initialisation and never order.
+    """
+    s = len(next(iter(p_of_arm.values())))
+    knife: Callable[..., Estimate] = functools.partial(aggregates.jackknifed, seeds=s, confidence=confidence, null=0.0, unit="probability")
+    out: dict[str, Estimate] = {}
+    if {INITIALISATION, ORDER, BOTH} <= p_of_arm.keys():
+        lost = {arm: lambda w, t=p_of_arm[arm]: 1.0 - pair_mean(t, w) for arm in (INITIALISATION, ORDER, BOTH)}
+        init, order, both = lost[INITIALISATION], lost[ORDER], lost[BOTH]
+        out["instability, both"] = knife(both)
+        out["of it initialisation"] = knife(lambda w: (init(w) + both(w) - order(w)) / 2)
+        out["of it order"] = knife(lambda w: (order(w) + both(w) - init(w)) / 2)
+        out["initialisation and order together less than apart by"] = knife(lambda w: init(w) + order(w) - both(w))
+    if DATA in p_of_arm:
+        within, across = split_by_half(p_of_arm[DATA])
+        out["added by other documents"] = knife(lambda w: pair_mean(within, w) - pair_mean(across, w))
+    return out
+
+
+def split_by_half(p_SS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The table with pairs of one half alone, and with pairs of different halves alone; NaN elsewhere."""
+    same_SS = same_half(len(p_SS))
+    return np.where(same_SS, p_SS, np.nan), np.where(same_SS, np.nan, p_SS)

@@ -1,0 +1,103 @@
+"""Stage: p̂ in every arm of the seed factorial, and which part of instability comes from what.
+
+arms.parquet    a row per arm: mean p̂ of live features with interval and null, explained variance, plateau
+parts.parquet   a row per part of instability
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from launch import arms, dictionary_list, null_models, progress, sources
+from launch.dictionary_list import DictionaryList
+from saes.evaluation import Evaluation, evaluate_each
+from stability import aggregates, nulls, reappearance, similarity
+from stability.aggregates import pair_mean, seed_mean
+from stability.estimates import Count, Estimate
+from storage import files
+from storage.tables import write_table
+
+
+def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
+    folder, c = workdir / "arms", config.stability
+    acts_ND = sources.evaluation_rows(config, workdir)
+    if acts_ND is None:
+        raise ValueError("config.stages: the arms are measured on held-out activations, the stage 'activations' makes them")
+    rows: dict[str, list[Any]] = {name: [] for name in ("arm", "value", "low", "high", "null", "explained_variance", "mmcs", "note")}
+    tables: dict[str, np.ndarray] = {}
+    figures: dict[str, Estimate] = {}
+
+    def add(arm: str, p: Estimate, explained_variance: float, mmcs: float, note: str = "") -> None:
+        figures[f"p, {arm}"] = p
+        for column, value in zip(rows.values(), (arm, p.value, p.low, p.high, p.null, explained_variance, mmcs, note), strict=True):
+            column.append(value)
+
+    for arm in config.arms:
+        home = workdir / "factorial" / arm
+        if arm == arms.NOTHING:
+            first, second = (dictionary_list.load(home / name / "train" / dictionary_list.NAME) for name in ("first", "second"))
+            add(arm, *_of_two_processes(config, first, second, acts_ND))
+            continue
+        listed = dictionary_list.load(home / "train" / dictionary_list.NAME)
+        evaluation = evaluate_each(listed.dictionaries, functools.partial(progress.batches, acts_ND, f"arms/{arm}"), 1)
+        p_SS, null, mmcs = _p(c, listed, evaluation)
+        tables[arm] = p_SS
+        knife = functools.partial(
+            aggregates.jackknifed, seeds=len(p_SS), confidence=c.confidence, null=null, unit="probability", bounds=(0.0, 1.0)
+        )
+        ev = seed_mean(evaluation.explained_variance_S, np.ones(len(p_SS)))
+        if arm == arms.DATA:
+            for name, table_SS in zip(("order alone, on half of the documents", arms.DATA), arms.split_by_half(p_SS), strict=True):
+                add(name, knife(functools.partial(pair_mean, table_SS)), ev, mmcs)
+        else:
+            add(arm, knife(functools.partial(pair_mean, p_SS)), ev, mmcs)
+    parts = arms.decomposed(tables, c.confidence)
+    columns = {"part": list(parts)} | {name: [getattr(e, name) for e in parts.values()] for name in ("value", "low", "high", "null")}
+    for name, e in {**figures, **parts}.items():
+        print(f"  {name:60} {_shown(e)}")
+    files.write_json(folder / "summary.json", {name: e.as_dict() for name, e in {**figures, **parts}.items()})
+    return [folder / "summary.json", write_table(folder / "arms.parquet", rows), write_table(folder / "parts.parquet", columns)]
+
+
+def _p(c: Any, listed: DictionaryList, evaluation: Evaluation) -> tuple[np.ndarray, float, float]:
+    """(p̂ of live features by pair (S, S), the null's p̂, MMCS). The null: a Haar rotation of each; untrained SAEs are no null where they begin alike."""
+    live_SF = reappearance.strata(evaluation.firings_SF, c.rare_firings) == reappearance.LIVE
+    with progress.comparing("arms/pairs") as on_pair:
+        compared = functools.partial(similarity.all_pairs, sizes=listed.sizes, block_size=c.block_size, on_pair=on_pair)
+        cosine_SSF = compared(listed.w_dec_SFD).cosine
+        turned_SSF = compared(nulls.rotate_each(null_models.root_key(), listed.w_dec_SFD, listed.seeds)).cosine
+    of = lambda cosine: aggregates.share_reappearing(reappearance.reappears(cosine, c.theta), live_SF)
+    everyone = np.ones(len(live_SF))
+    by_chance = nulls.chance_of_match(c.theta, listed.w_dec_SFD.shape[-1], max(listed.sizes))
+    mmcs = pair_mean(aggregates.mean_among(cosine_SSF, live_SF), everyone)
+    return of(cosine_SSF), max(by_chance, pair_mean(of(turned_SSF), everyone)), mmcs
+
+
+def _of_two_processes(
+    config: Any, first: DictionaryList, second: DictionaryList, acts_ND: np.ndarray
+) -> tuple[Estimate, float, float, str]:
+    """p̂ of the one's live features in the other, and whether their numbers are equal."""
+    c = config.stability
+    evaluation = evaluate_each(first.dictionaries[:1], lambda: progress.batches(acts_ND, "arms/nothing"), 1)
+    live_F = reappearance.strata(evaluation.firings_SF[0], c.rare_firings) == reappearance.LIVE
+    a, b = (listed.dictionaries[0].w_dec_FD for listed in (first, second))
+    match, _ = similarity.best_match(similarity.unit_rows(a), similarity.unit_rows(b), block_size=c.block_size)
+    # Equal rows have cosine 1 up to rounding of the norm.
+    p = float((np.asarray(match.cosine) >= c.theta)[live_F].mean())
+    equal = all(
+        (x.w_dec_FD == y.w_dec_FD).all() and (x.w_enc_DF == y.w_enc_DF).all()
+        for x, y in zip(first.dictionaries, second.dictionaries, strict=True)
+    )
+    by_chance = nulls.chance_of_match(c.theta, a.shape[1], len(a))
+    note = "equal to the last bit" if equal else f"not equal: weights differ by up to {np.abs(a - b).max():.2g}"
+    estimate = Estimate(p, None, None, by_chance, Count(2, "processes"), "probability")
+    return estimate, float(evaluation.explained_variance_S[0]), float(np.asarray(match.cosine)[live_F].mean()), note
+
+
+def _shown(e: Estimate) -> str:
+    if e.value is None:
+        return "not measured"
+    interval = "" if e.low is None or e.high is None else f" [{e.low:.3f}, {e.high:.3f}]"
+    return f"{e.value:.3f}{interval}"

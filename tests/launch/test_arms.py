@@ -1,0 +1,84 @@
+"""The seed factorial: parts of instability from tables, and its two stages on a small store."""
+
+import numpy as np
+import pytest
+from etils import epath
+
+from configs import seed_factorial
+from launch import arms, config
+from launch.stages import arms as measuring
+from launch.stages import factorial
+from storage import files, tables
+from tests.launch.test_train_stage import stores as stores  # a fixture
+
+
+def table(p, s=6, across=None):
+    p_SS = np.full((s, s), p)
+    if across is not None:
+        p_SS[~arms.same_half(s)] = across
+    np.fill_diagonal(p_SS, np.nan)
+    return p_SS
+
+
+def test_parts_sum_to_the_instability_of_both():
+    found = arms.decomposed({arms.INITIALISATION: table(0.5), arms.ORDER: table(0.9), arms.BOTH: table(0.4)}, 0.95)
+    values = {name: e.value for name, e in found.items()}
+    assert values["instability, both"] == pytest.approx(0.6)
+    assert values["of it initialisation"] == pytest.approx((0.5 + 0.6 - 0.1) / 2)
+    assert values["of it order"] == pytest.approx((0.1 + 0.6 - 0.5) / 2)
+    assert values["of it initialisation"] + values["of it order"] == pytest.approx(values["instability, both"])
+    assert values["initialisation and order together less than apart by"] == pytest.approx(0.0)
+
+
+def test_other_documents_are_held_against_the_same_half():
+    found = arms.decomposed({arms.DATA: table(0.8, across=0.5)}, 0.95)
+    assert list(found) == ["added by other documents"] and found["added by other documents"].value == pytest.approx(0.3)
+    within, across = arms.split_by_half(table(0.8, s=4, across=0.5))
+    assert np.nansum(within == 0.8) == 4 and np.nansum(across == 0.5) == 8 and np.isnan(within[0, 1]) and np.isnan(across[0, 2])
+
+
+def small(**changes):
+    c = seed_factorial.get_config("tiny")
+    c.sae.n_features, c.sae.k = 32, 3
+    c.train.tokens, c.train.batch_size, c.train.steps_per_dispatch, c.train.checkpoint_every = 6400, 64, 10, 50
+    c.train.shuffle_block, c.train.shuffle_window, c.train.snapshots, c.train.eval_rows = 16, 512, 2, 600
+    with c.unlocked():
+        c.update_from_flattened_dict({field.replace("__", "."): value for field, value in changes.items()})
+    return config.validated(c)
+
+
+def test_where_nothing_differs_two_processes_give_exactly_one(stores, tmp_path, capfd):
+    settings = small(arms=(arms.DATA, arms.NOTHING))
+    (tmp_path / "activations").symlink_to(stores)
+    workdir = epath.Path(tmp_path)
+    outputs = factorial.run(settings, workdir)
+    assert all(p.exists() for p in outputs) and len({str(p) for p in outputs}) == len(outputs)
+    before = {p: p.read_bytes() for p in outputs}
+    factorial.run(settings, workdir)  # nothing is trained again
+    assert {p: p.read_bytes() for p in outputs} == before
+    measuring.run(settings, workdir)
+    summary = files.read_json(workdir / "arms" / "summary.json")
+    assert summary["p, nothing"]["value"] == 1.0 and summary["p, nothing"]["n"] == {"number": 2, "of": "processes"}
+    rows = {r["arm"]: r for r in tables.read_records(workdir / "arms" / "arms.parquet")}
+    assert rows["nothing"]["note"] == "equal to the last bit" and rows["nothing"]["mmcs"] == pytest.approx(1.0)
+    assert rows["order alone, on half of the documents"]["value"] > rows[arms.DATA]["null"]
+    assert "warning" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seeds": (3,)}, "config.seeds.*at least 4"),
+        ({"init_seed": 0}, "config.init_seed=0.*leave -1"),
+        ({"train__halves": True}, "config.train.halves=True.*leave False"),
+        ({"sweep__k": (2, 3), "stages": ("activations", "factorial")}, "config.sweep|config.stages"),
+    ],
+)
+def test_studies_that_say_themselves_what_differs_are_refused(changes, says):
+    with pytest.raises(ValueError, match=says):
+        factorial.inputs(small(**changes))
+
+
+def test_unknown_arms_are_refused():
+    with pytest.raises(ValueError, match="config.arms.*distinct ones of"):
+        small(arms=("nonsense",))

@@ -1,0 +1,89 @@
+"""Every null model on dictionaries of which it is known what is shared."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from configs import common
+from launch import null_models
+from launch.config import validated
+from stability import nulls
+from tests.launch.dictionaries import listed, unit
+
+C = dataclasses.replace(validated(common.study()).stability, null_draws=2, span_rank=4)
+S, F, D = 4, 60, 24
+
+
+def planted(seed=0):
+    """Half of the rows shared; the other half lies in one plane of rank 4, with a basis of its own in every seed."""
+    rng = np.random.default_rng(seed)
+    common_rows, plane = unit(F // 2, D, rng=rng), np.linalg.qr(rng.normal(size=(D, 4)))[0].T
+    return [np.concatenate([common_rows, unit(F // 2, 4, rng=rng) @ plane]) for _ in range(S)]
+
+
+@pytest.fixture(scope="module")
+def models():
+    firings = np.tile(np.arange(F), (S, 1))
+    unstable = np.zeros((S, F), bool)
+    unstable[:, F // 2 :] = True
+    gaussian = listed([unit(F, D, rng=np.random.default_rng(9 + s)) for s in range(2)])
+    covariance = np.diag(np.linspace(4.0, 0.5, D))
+    return null_models.measure(C, listed(planted()), gaussian, covariance, firings, unstable, lambda: None)
+
+
+def test_all_that_can_be_had_are_there(models):
+    assert set(models.figures) == {
+        null_models.HAAR, null_models.GAUSSIAN, null_models.WHITENED, null_models.FREQUENCY, null_models.CLOSED, null_models.SPAN
+    }  # fmt: skip
+    assert all(len(curve) == len(C.thetas) for curve in models.p_of_theta.values())
+    assert all(a >= b for curve in models.p_of_theta.values() for a, b in zip(curve, curve[1:], strict=False))  # falls with θ
+
+
+def test_unrelated_dictionaries_match_at_the_closed_form_rate(models):
+    expected = nulls.chance_of_match(C.theta, D, F)
+    for model in (null_models.GAUSSIAN, null_models.CLOSED):
+        assert abs(models.figures[model]["p"] - expected) < 0.02
+    half_in_a_plane = models.figures[null_models.HAAR]["p"]  # rotated planes are no more alike
+    assert half_in_a_plane < 0.1
+
+
+def test_inside_their_span_unstable_features_match_by_chance(models):
+    """The plane is shared, so turning inside it leaves the closed form of its rank."""
+    assert abs(models.figures[null_models.SPAN]["p"] - nulls.chance_of_match(C.theta, 4, F // 2)) < 0.08
+
+
+def test_the_strongest_null_is_no_model_that_is_only_shown_or_speaks_of_some_features():
+    figures = {
+        null_models.HAAR: {"p": 0.1, "unstable": 0.8},
+        null_models.GAUSSIAN: {"p": 0.2, "unstable": 0.6},
+        null_models.WHITENED: {"p": 0.9, "unstable": 0.0},
+        null_models.SPAN: {"p": 0.8},
+    }
+    curves = {null_models.HAAR: [0.3, 0.1], null_models.GAUSSIAN: [0.2, 0.2], null_models.WHITENED: [1.0, 1.0]}
+    found = null_models.NullModels(figures, curves, np.empty(0))
+    assert found.strongest("p") == 0.2 and found.strongest("unstable") == 0.6 and found.strongest_p_of_theta() == [0.3, 0.2]
+
+
+def test_without_activations_and_without_unstable_features_fewer_are_left():
+    found = null_models.measure(C, listed(planted()), None, None, None, np.zeros((S, F), bool), lambda: None)
+    assert set(found.figures) == {null_models.HAAR, null_models.CLOSED}
+
+
+def test_the_order_of_seeds_changes_no_null():
+    """Rotations are keyed by seed, so a list turned around gives the same."""
+    w = planted()
+    a, b = (
+        null_models.measure(C, of, None, None, None, np.zeros((S, F), bool), lambda: None).figures[null_models.HAAR]
+        for of in (listed(w, seeds=(4, 5, 6, 7)), listed(w[::-1], seeds=(7, 6, 5, 4)))
+    )
+    assert a == pytest.approx(b, abs=1e-9)
+
+
+def test_rates_alone_match_what_is_in_the_same_place_of_their_order():
+    w = unit(1, F, D, rng=np.random.default_rng(0))[0]
+    firings = np.stack([np.arange(1, F + 1), np.arange(1, F + 1)[::-1]])
+    of = lambda decoders, firings: null_models.measure(
+        C, listed(decoders), None, None, firings, np.zeros((2, F), bool), lambda: None
+    ).figures[null_models.FREQUENCY]["p"]
+    assert of([w, w], firings[[0, 0]]) == 1 and of([w, w[::-1]], firings) == 1 and of([w, w], firings) < 0.1

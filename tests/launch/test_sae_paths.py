@@ -1,0 +1,106 @@
+"""SAEs named by path: found, told apart, refused."""
+
+import jax
+import pytest
+from etils import epath
+
+from launch import sae_paths
+from saes.formats import saelens, sparsify
+from tests.saes.dictionaries import make
+
+STACKED = make("topk")
+
+
+def one(i=0):
+    return jax.tree.map(lambda a: a[i], STACKED)
+
+
+def of_saelens(folder, i=0, **metadata):
+    saelens.save(folder, one(i), metadata)
+    return str(folder)
+
+
+def test_formats_are_known_by_their_files(tmp_path):
+    of_saelens(tmp_path / "a", seed=7, model_name="m", hook_name="blocks.3.hook_resid_post")
+    sparsify.save(tmp_path / "layers.3" / "seed2", one())
+    (tmp_path / "gemma" / "layer_20" / "width_16k").mkdir(parents=True)
+    (tmp_path / "gemma" / "layer_20" / "width_16k" / "params.npz").write_bytes(b"")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "ae.pt").write_bytes(b"")
+    found = [sae_paths.find(str(tmp_path / p))[0] for p in ("a", "layers.3", "gemma/layer_20", "d")]
+    assert [f.format for f in found] == ["saelens", "sparsify", "gemma_scope", "dictionary_learning"]
+    assert [(f.seed, f.model, f.hook, f.layer) for f in found] == [
+        (7, "m", "blocks.3.hook_resid_post", 3), (2, "", "layers.3", 3), (None, "", "layer 20", 20), (None, "", "", None)
+    ]  # fmt: skip
+
+
+def test_a_folder_of_saes_is_all_of_them_in_the_order_of_their_numbers(tmp_path):
+    for seed in (10, 9, 1):
+        of_saelens(tmp_path / f"seed-{seed}", seed=seed)
+    (tmp_path / "other").mkdir()
+    assert [f.seed for f in sae_paths.find(str(tmp_path))] == [1, 9, 10]
+
+
+def test_seeds_are_their_own_or_places(tmp_path):
+    same = [sae_paths.find(of_saelens(tmp_path / n, i, seed=3))[0] for i, n in enumerate("ab")]
+    assert sae_paths.seeds(same) == [0, 1]
+    own = [sae_paths.find(of_saelens(tmp_path / n, i, seed=5 - i))[0] for i, n in enumerate("cd")]
+    assert sae_paths.seeds(own) == [5, 4]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        ({"model_name": "other"}, "model 'm'.*of 'other'"),
+        ({"hook_name": "blocks.4.hook_resid_post"}, "layer 3.*of 4"),
+        ({"hook_name": "blocks.3.hook_mlp_out"}, "hook 'blocks.3.hook_resid_post'"),
+    ],
+)
+def test_strangers_are_refused_with_the_reason(tmp_path, metadata, says):
+    usual = {"model_name": "m", "hook_name": "blocks.3.hook_resid_post"}
+    saes = [sae_paths.find(of_saelens(tmp_path / n, i, **m))[0] for i, (n, m) in enumerate((("a", usual), ("b", usual | metadata)))]
+    with pytest.raises(ValueError, match=says):
+        sae_paths.refuse_strangers(saes, ignore_names=False)
+    sae_paths.refuse_strangers(saes, ignore_names=True)
+
+
+def test_names_that_metadata_do_not_tell_or_tell_in_their_own_way_are_no_reason(tmp_path):
+    a = sae_paths.find(of_saelens(tmp_path / "a", model_name="m", hook_name="blocks.3.hook_resid_post"))
+    sparsify.save(tmp_path / "layers.3", one(1))
+    b = sae_paths.find(of_saelens(tmp_path / "c", 2))
+    sae_paths.refuse_strangers(a + sae_paths.find(str(tmp_path / "layers.3")) + b, ignore_names=False)
+
+
+def test_too_few_and_twice_the_same(tmp_path):
+    a = sae_paths.find(of_saelens(tmp_path / "a"))
+    with pytest.raises(ValueError, match="holds 1 SAE"):
+        sae_paths.refuse_strangers(a, ignore_names=True)
+    with pytest.raises(ValueError, match="given twice"):
+        sae_paths.refuse_strangers(a + sae_paths.find(f"{tmp_path}/../{tmp_path.name}/a"), ignore_names=True)
+
+
+def test_nothing_there(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no SAE there nor in the folders in it"):
+        sae_paths.find(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no hub id"):
+        sae_paths.find("/nowhere/at/all")
+
+
+def test_hub_ids_are_fetched_with_their_folder_and_revision(tmp_path, monkeypatch):
+    of_saelens(tmp_path / "below" / "deep", seed=4)
+    asked = []
+
+    def fetch(repo, revision, allow_patterns):
+        asked.append((repo, revision, allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    (found,) = sae_paths.find("owner/name/below/deep@v1")
+    assert asked == [("owner/name", "v1", "below/deep/*")] and found.path == epath.Path(tmp_path / "below" / "deep")
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(ValueError, match=r"the hub did not give it \(ConnectionError\): pass the path of a folder"):
+        sae_paths.find("owner/name")

@@ -1,0 +1,40 @@
+"""Streamed correlations against NumPy's on all tokens at once."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stability.correlation import Candidates, candidate_correlations
+
+RNG = np.random.default_rng(0)
+W = [RNG.normal(size=(6, f)).astype(np.float32) for f in (9, 5)]
+
+
+def encode(x_BD):
+    return [jnp.maximum(x_BD @ w - 0.5, 0.0) for w in W]
+
+
+def test_they_are_pearsons():
+    x = RNG.normal(size=(700, 6)).astype(np.float32)
+    index = np.array([[0, 3], [4, 1], [2, 2], *[[1, 0]] * 6], np.int32)
+    batches = [x[:256], x[256:512], x[512:]]  # the last one shorter
+    (got, back), (shifted, _) = candidate_correlations(
+        batches, encode, [Candidates(0, 1, jnp.asarray(index)), Candidates(1, 0, jnp.zeros((5, 1), jnp.int32))]
+    )
+    a, b = (np.asarray(z) for z in encode(jnp.asarray(x)))
+    expected = np.array([[np.corrcoef(a[:, f], b[:, g])[0, 1] for g in row] for f, row in enumerate(index)])
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    np.testing.assert_allclose(back[:, 0], [np.corrcoef(b[:, f], a[:, 0])[0, 1] for f in range(5)], atol=1e-4)
+    assert np.abs(shifted).max() < 0.25 < np.abs(expected).max()  # tokens that do not belong together
+
+
+def test_an_equal_feature_correlates_fully_and_a_silent_one_with_nothing():
+    x = RNG.normal(size=(400, 3)).astype(np.float32)
+    two = lambda x_BD: [jnp.stack([x_BD[:, 0], 0 * x_BD[:, 1]], 1), jnp.stack([5 * x_BD[:, 0] + 1, x_BD[:, 2]], 1)]
+    (got,), _ = candidate_correlations([x], two, [Candidates(0, 1, jnp.array([[0, 1], [0, 1]], jnp.int32))])
+    assert got[0, 0] == pytest.approx(1, abs=1e-5) and abs(got[0, 1]) < 0.2 and np.isnan(got[1]).all()
+
+
+def test_no_tokens():
+    with pytest.raises(ValueError, match="no activations"):
+        candidate_correlations([], encode, [])
