@@ -16,7 +16,7 @@ from launch.dictionary_list import DictionaryList
 from stability import aggregates, nulls, reappearance, similarity
 from stability.aggregates import pair_mean
 
-HAAR, UNTRAINED, GAUSSIAN = "haar rotation", "untrained", "trained on Gaussian activations"
+HAAR, UNTRAINED, GAUSSIAN = "Haar rotation", "untrained", "trained on Gaussian activations"
 WHITENED, FREQUENCY, CLOSED = "rotation in the whitened metric", "random features of matched frequency", "uniform directions (closed form)"
 SPAN = "rotation inside the unstable span"
 SHOWN_ONLY = (WHITENED,)
@@ -54,6 +54,7 @@ def root_key() -> jax.Array:
 def measure(
     c: Any,
     listed: DictionaryList,
+    partner_SSF: np.ndarray,
     gaussian: DictionaryList | None,
     covariance_DD: np.ndarray | None,
     firings_SF: np.ndarray | None,
@@ -64,6 +65,7 @@ def measure(
 
     Args:
       c: `config.stability`.
+      partner_SSF: best matches, as `similarity.all_pairs` gives them.
       gaussian: SAEs trained on Gaussian activations.
       covariance_DD, firings_SF: of the activations at hand, and how often features fire on them.
       unstable_SF: live unstable features.
@@ -92,8 +94,8 @@ def measure(
     if covariance_DD is not None:
         add(WHITENED, [compared(nulls.rotate_each_whitened(root, rows_SFD, listed.seeds, covariance_DD), listed.sizes)], listed.exists_SF)
     if firings_SF is not None:
-        curves[FREQUENCY] = [float(p) for p in _of_matched_frequency(rows_SFD, firings_SF, listed.seeds, c.thetas)]
-        figures[FREQUENCY] = {"p": float(_of_matched_frequency(rows_SFD, firings_SF, listed.seeds, (c.theta,))[0])}
+        of_matched = _of_matched_frequency(rows_SFD, partner_SSF, firings_SF, listed.seeds, (*c.thetas, c.theta)).tolist()
+        curves[FREQUENCY], figures[FREQUENCY] = of_matched[:-1], {"p": of_matched[-1]}
     most = max(listed.sizes)
     figures[CLOSED] = {"p": nulls.chance_of_match(c.theta, d, most)}
     curves[CLOSED] = [nulls.chance_of_match(theta, d, most) for theta in c.thetas]
@@ -127,22 +129,31 @@ def _mmcs(cosine_SSF: np.ndarray, among_SF: np.ndarray) -> float:
     return pair_mean(aggregates.mean_among(cosine_SSF, among_SF), np.ones(len(among_SF)))
 
 
-def _of_matched_frequency(rows_SFD: np.ndarray, firings_SF: np.ndarray, seeds: tuple[int, ...], thetas: tuple[float, ...]) -> np.ndarray:
-    """Share of features whose cosine with the feature of another seed that fires about as often (the same place in the order of firing
-    rates) is ≥ θ, for every θ; each feature is held against one, so this is what firing rates alone give."""
+def _of_matched_frequency(
+    rows_SFD: np.ndarray, partner_SSF: np.ndarray, firings_SF: np.ndarray, seeds: tuple[int, ...], thetas: tuple[float, ...]
+) -> np.ndarray:
+    """Share of features whose cosine with a random feature of another seed that fires about as often is ≥ θ, for every θ.
+
+    Drawn among the twentieth of the other's features that is nearest in firing rate; a feature's own best match is not drawn, which
+    would be what the null is held against.
+    """
     unit_SFD = np.asarray(similarity.unit_rows(rows_SFD))
-    orders = []
-    for firings_F, seed in zip(firings_SF, seeds, strict=True):
-        fires = np.flatnonzero(firings_F)
-        jitter = np.random.default_rng((seed, 5)).uniform(size=len(fires))
-        orders.append(fires[np.lexsort((jitter, firings_F[fires]))])
     hits: list[np.ndarray] = []
-    for i, a in enumerate(orders):
-        for j, b in enumerate(orders):
-            if i != j and len(a) and len(b):
-                partner = b[np.arange(len(a)) * len(b) // len(a)]
-                cosine = np.einsum("fd,fd->f", unit_SFD[i, a], unit_SFD[j, partner])
-                hits.append(np.mean(cosine[:, None] >= np.asarray(thetas), axis=0))
+    for i, firings_F in enumerate(firings_SF):
+        a = np.flatnonzero(firings_F)
+        for j, firings_G in enumerate(firings_SF):
+            b = np.flatnonzero(firings_G)
+            if i == j or not len(a) or len(b) < 2:
+                continue
+            b = b[np.argsort(firings_G[b], kind="stable")]
+            rng = np.random.default_rng((seeds[i], seeds[j], 5))
+            reach = max(2, len(b) // 40)
+            place = np.searchsorted(firings_G[b], firings_F[a]) + rng.integers(-reach, reach + 1, len(a))
+            place = np.clip(place, 0, len(b) - 1)
+            own = b[place] == partner_SSF[i, j, a]
+            place[own] += np.where(place[own] > 0, -1, 1)
+            cosine = np.einsum("fd,fd->f", unit_SFD[i, a], unit_SFD[j, b[place]])
+            hits.append(np.mean(cosine[:, None] >= np.asarray(thetas), axis=0))
     return np.mean(hits, axis=0) if hits else np.zeros(len(thetas))
 
 

@@ -59,7 +59,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     firings_SF = None if evaluation is None else evaluation.firings_SF
     unstable_SF = live_SF & (labels_SF == reappearance.UNSTABLE)
     with progress.comparing("stability/nulls") as on_pair:
-        models = null_models.measure(c, listed, gaussian, covariance_DD, firings_SF, unstable_SF, on_pair)
+        models = null_models.measure(c, listed, best.partner, gaussian, covariance_DD, firings_SF, unstable_SF, on_pair)
     curve, rise = _curve(listed, acts_ND, c)
     summary = _similarity_figures(c, best.cosine, exists_SF, live_SF, unstable_SF, models)
     if evaluation is not None:

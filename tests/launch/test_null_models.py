@@ -13,6 +13,7 @@ from tests.launch.dictionaries import listed, unit
 
 C = dataclasses.replace(validated(common.study()).stability, null_draws=2, span_rank=4)
 S, F, D = 4, 60, 24
+NOBODY = np.full((S, S, F), -1)
 
 
 def planted(seed=0):
@@ -29,7 +30,7 @@ def models():
     unstable[:, F // 2 :] = True
     gaussian = listed([unit(F, D, rng=np.random.default_rng(9 + s)) for s in range(2)])
     covariance = np.diag(np.linspace(4.0, 0.5, D))
-    return null_models.measure(C, listed(planted()), gaussian, covariance, firings, unstable, lambda: None)
+    return null_models.measure(C, listed(planted()), NOBODY, gaussian, covariance, firings, unstable, lambda: None)
 
 
 def test_all_that_can_be_had_are_there(models):
@@ -66,7 +67,7 @@ def test_the_strongest_null_is_no_model_that_is_only_shown_or_speaks_of_some_fea
 
 
 def test_without_activations_and_without_unstable_features_fewer_are_left():
-    found = null_models.measure(C, listed(planted()), None, None, None, np.zeros((S, F), bool), lambda: None)
+    found = null_models.measure(C, listed(planted()), NOBODY, None, None, None, np.zeros((S, F), bool), lambda: None)
     assert set(found.figures) == {null_models.HAAR, null_models.CLOSED}
 
 
@@ -74,16 +75,21 @@ def test_the_order_of_seeds_changes_no_null():
     """Rotations are keyed by seed, so a list turned around gives the same."""
     w = planted()
     a, b = (
-        null_models.measure(C, of, None, None, None, np.zeros((S, F), bool), lambda: None).figures[null_models.HAAR]
+        null_models.measure(C, of, NOBODY, None, None, None, np.zeros((S, F), bool), lambda: None).figures[null_models.HAAR]
         for of in (listed(w, seeds=(4, 5, 6, 7)), listed(w[::-1], seeds=(7, 6, 5, 4)))
     )
     assert a == pytest.approx(b, abs=1e-9)
 
 
-def test_rates_alone_match_what_is_in_the_same_place_of_their_order():
-    w = unit(1, F, D, rng=np.random.default_rng(0))[0]
-    firings = np.stack([np.arange(1, F + 1), np.arange(1, F + 1)[::-1]])
-    of = lambda decoders, firings: null_models.measure(
-        C, listed(decoders), None, None, firings, np.zeros((2, F), bool), lambda: None
+def test_matched_frequency_draws_neighbours_in_rate_and_never_the_best_match():
+    """Rows in pairs of one direction, a pair next to each other in rate: neighbours are alike, others are not."""
+    rng = np.random.default_rng(0)
+    w = np.repeat(unit(F // 2, 64, rng=rng), 2, axis=0)
+    firings = np.tile(np.arange(1, F + 1), (2, 1))
+    partner = np.tile(np.arange(F), (2, 2, 1))
+    of = lambda rows, rates: null_models.measure(
+        C, listed([w, rows]), partner, None, None, rates, np.zeros((2, F), bool), lambda: None
     ).figures[null_models.FREQUENCY]["p"]
-    assert of([w, w], firings[[0, 0]]) == 1 and of([w, w[::-1]], firings) == 1 and of([w, w], firings) < 0.1
+    near, far = of(w, firings), of(w, np.stack([firings[0], rng.permutation(firings[1])]))
+    assert 0.1 < near < 0.6 and far < 0.1
+    assert of(unit(F, 64, rng=rng), firings) == 0
