@@ -87,6 +87,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     stability.block_size = 512  # rows of one dictionary held against all of another at a time
     stability.rare_firings = 100  # rare: fires less often than this on the evaluation tokens
     stability.null_draws = 5  # independent rotations of every dictionary
+    stability.null_seeds = 16  # SAEs, the first so many, among which null models are compared
     stability.span_rank = 16  # dimensions of the unstable features' span inside which a null model rotates
     stability.thetas = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # of the θ curve
     stability.epsilons = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)  # of the ε sweep

@@ -60,8 +60,12 @@ class DictionaryList(NamedTuple):
         """Encoder directions as rows, likewise."""
         return self._padded([d.w_enc_DF.T for d in self.dictionaries])
 
+    def first(self, count: int) -> "DictionaryList":
+        """The first SAEs alone."""
+        return self._replace(**{name: getattr(self, name)[:count] for name in ("seeds", "names", "dictionaries", "lanes")})
+
     def _padded(self, rows: list[np.ndarray]) -> np.ndarray:
-        most = max(self.sizes)
+        most = self.exists_SF.shape[1]
         return np.stack([np.pad(r, ((0, most - len(r)), (0, 0))) for r in rows])
 
     def snapshot(self, paths: list[epath.Path]) -> Dictionary:

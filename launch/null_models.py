@@ -6,7 +6,7 @@ dominates, so it is shown and never the strongest); pairs of matched frequency w
 unstable features speaks of these alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +29,7 @@ class NullModels(NamedTuple):
     Attributes:
       figures: {model: {figure of `FIGURES`: value}}; of `SPAN` the figures of the unstable features.
       p_of_theta: {model: mean p̂ at every θ of the grid}.
-      rotated_SSF: best cosines of one Haar draw.
+      rotated_SSF: best cosines of one Haar draw, of the SAEs that nulls were compared among.
     """
 
     figures: dict[str, dict[str, float]]
@@ -61,7 +61,7 @@ def measure(
     unstable_SF: np.ndarray,
     on_pair: Callable[[], None],
 ) -> NullModels:
-    """All the models that can be had.
+    """All the models that can be had, among the first `null_seeds` SAEs: a null needs no more of them to be known well.
 
     Args:
       c: `config.stability`.
@@ -71,20 +71,28 @@ def measure(
       unstable_SF: live unstable features.
       on_pair: called after every pair compared.
     """
+    n = min(c.null_seeds, len(listed.seeds))
+    listed, partner_SSF, unstable_SF = listed.first(n), partner_SSF[:n, :n], unstable_SF[:n]
+    firings_SF = None if firings_SF is None else firings_SF[:n]
     root = root_key()
     rows_SFD, d = listed.w_dec_SFD, listed.w_dec_SFD.shape[-1]
     figures: dict[str, dict[str, float]] = {}
     curves: dict[str, list[float]] = {}
     compared = lambda w_SFD, sizes: similarity.all_pairs(w_SFD, sizes=sizes, block_size=c.block_size, on_pair=on_pair).cosine
 
-    def add(model: str, draws: list[np.ndarray], exists_SF: np.ndarray) -> None:
-        each = [_figures(cosine_SSF, exists_SF, c) for cosine_SSF in draws]
-        figures[model] = {name: float(np.mean([of[name] for of in each])) for name in FIGURES}
-        curves[model] = list(np.mean([[_mean_p(cosine_SSF, theta, exists_SF) for theta in c.thetas] for cosine_SSF in draws], axis=0))
+    def add(model: str, draws: Iterable[np.ndarray], exists_SF: np.ndarray) -> np.ndarray:
+        """Means over draws; returns the last."""
+        of_draws, curve_of_draws, cosine_SSF = [], [], np.empty(0)
+        for cosine_SSF in draws:
+            of_draws.append(_figures(cosine_SSF, exists_SF, c))
+            curve_of_draws.append([_mean_p(cosine_SSF, theta, exists_SF) for theta in c.thetas])
+        figures[model] = {name: float(np.mean([of[name] for of in of_draws])) for name in FIGURES}
+        curves[model] = np.mean(curve_of_draws, axis=0).tolist()
+        return cosine_SSF
 
-    keys = [jax.random.fold_in(root, draw) for draw in range(c.null_draws)]
-    turned = [compared(nulls.rotate_each(key, rows_SFD, listed.seeds), listed.sizes) for key in keys]
-    add(HAAR, turned, listed.exists_SF)
+    keys = (jax.random.fold_in(root, draw) for draw in range(c.null_draws))
+    turned = (compared(nulls.rotate_each(key, rows_SFD, listed.seeds), listed.sizes) for key in keys)
+    rotated_SSF = add(HAAR, turned, listed.exists_SF)
     untrained = listed.snapshot(listed.snapshots[0][1]) if listed.snapshots and listed.snapshots[0][0] == 0 else None
     # With one initialisation for all the untrained ones are equal by construction, which is no null.
     if untrained is not None and (untrained.w_dec_FD[0] != untrained.w_dec_FD[1]).any():
@@ -106,7 +114,7 @@ def measure(
         )
         cosine_SSF = compared(turned_SFD, listed.sizes)
         figures[SPAN] = {"p": _mean_p(cosine_SSF, c.theta, unstable_SF), "mmcs": _mmcs(cosine_SSF, unstable_SF)}
-    return NullModels(figures, curves, turned[0])
+    return NullModels(figures, curves, rotated_SSF)
 
 
 def _figures(cosine_SSF: np.ndarray, exists_SF: np.ndarray, c: Any) -> dict[str, float]:

@@ -116,6 +116,7 @@ class Stability:
     block_size: int
     rare_firings: int
     null_draws: int
+    null_seeds: int
     span_rank: int
     thetas: tuple[float, ...]
     epsilons: tuple[float, ...]
@@ -127,6 +128,7 @@ class Stability:
         check(0 <= self.epsilon < 0.5, "stability.epsilon", self.epsilon, "must be in [0, 0.5)")
         check(0 < self.confidence < 1, "stability.confidence", self.confidence, "between 0 and 1")
         positive(self, "stability", "block_size", "rare_firings", "null_draws", "span_rank", "top_rows", "curve_rows")
+        check(self.null_seeds >= 2, "stability.null_seeds", self.null_seeds, "at least 2")
         check(
             bool(self.thetas) and all(0 < t <= 1 for t in self.thetas), "stability.thetas", self.thetas, "cosines in (0, 1], at least one"
         )

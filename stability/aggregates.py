@@ -86,23 +86,32 @@ def mean_among(values_SSF: np.ndarray, among_SF: np.ndarray) -> np.ndarray:
     return mean_SS
 
 
-def label_masks(reappears_SSF: np.ndarray, epsilon: float, weights_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def label_masks(
+    reappears_SSF: np.ndarray, epsilon: float, weights_S: np.ndarray, counts_SF: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(stable, unstable), each bool (S, F), when seed k counts `weights_S[k]` times as a comparison.
 
     The number of comparisons that a label may miss is that of the full set of seeds: with one of 21 seeds left out it would
     fall from 1 to 0, and the interval would belong to another statistic.
+
+    Args:
+      counts_SF: comparisons in which features reappear when every seed counts once, if they are known already; what then remains is
+        to take off or add the seeds that count otherwise.
     """
     misses = allowed_misses(len(weights_S) - 1, epsilon)
-    counts_SF = np.einsum("k,akf->af", weights_S, reappears_SSF)
+    counts_SF = reappears_SSF.sum(axis=1) if counts_SF is None else counts_SF
+    for k in np.flatnonzero(weights_S != 1):
+        counts_SF = counts_SF + (weights_S[k] - 1) * reappears_SSF[:, k]
     comparisons_S1 = (weights_S.sum() - weights_S)[:, None]
     return counts_SF >= comparisons_S1 - misses, counts_SF <= misses
 
 
 def label_share(reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float, stable: bool) -> Statistic:
     """Share of the features in `among` that are stable (or unstable)."""
+    counts_SF = reappears_SSF.sum(axis=1)
 
     def statistic(weights_S: np.ndarray) -> float:
-        mask_SF = label_masks(reappears_SSF, epsilon, weights_S)[0 if stable else 1]
+        mask_SF = label_masks(reappears_SSF, epsilon, weights_S, counts_SF)[0 if stable else 1]
         here = weights_S[:, None] * among_SF
         return float((here * mask_SF).sum() / here.sum()) if here.sum() > 0 else float("nan")
 
@@ -111,10 +120,11 @@ def label_share(reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float,
 
 def label_ratio(values_SF: np.ndarray, reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float) -> Statistic:
     """Mean of `values` over stable features divided by their mean over unstable ones."""
+    counts_SF = reappears_SSF.sum(axis=1)
 
     def statistic(weights_S: np.ndarray) -> float:
         means = []
-        for mask_SF in label_masks(reappears_SSF, epsilon, weights_S):
+        for mask_SF in label_masks(reappears_SSF, epsilon, weights_S, counts_SF):
             here = weights_S[:, None] * (among_SF & mask_SF)
             means.append(float((here * values_SF).sum() / here.sum()) if here.sum() > 0 else float("nan"))
         return means[0] / means[1] if means[1] != 0 else float("nan")

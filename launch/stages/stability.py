@@ -269,10 +269,12 @@ def _theta_curve(c: Any, cosine_SSF: np.ndarray, live_SF: np.ndarray, models: Nu
 def _labels(c: Any, cosine_SSF: np.ndarray, live_SF: np.ndarray, models: NullModels) -> dict[str, Any]:
     """Shares of live features that are stable and unstable, over θ at the study's ε and over ε at its θ, and those of one Haar rotation."""
     columns: dict[str, list[Any]] = {name: [] for name in ("theta", "epsilon", "label", "value", "low", "high", "null")}
+    n, _, f = models.rotated_SSF.shape
     for theta, epsilon in [(theta, c.epsilon) for theta in c.thetas] + [(c.theta, epsilon) for epsilon in c.epsilons]:
         hits_SSF, rotated_SSF = (reappearance.reappears(of, theta) for of in (cosine_SSF, models.rotated_SSF))
         for label in (reappearance.STABLE, reappearance.UNSTABLE):
-            by_chance = aggregates.label_share(rotated_SSF, live_SF, epsilon, label == reappearance.STABLE)(np.ones(len(live_SF)))
+            rotated = aggregates.label_share(rotated_SSF, live_SF[:n, :f], epsilon, label == reappearance.STABLE)(np.ones(n))
+            by_chance = None if np.isnan(rotated) else rotated
             e = _label_share(c, hits_SSF, live_SF, epsilon, label, by_chance)
             for column, value in zip(columns.values(), (theta, epsilon, label, e.value, e.low, e.high, e.null), strict=True):
                 column.append(value)

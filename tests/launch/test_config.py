@@ -66,6 +66,7 @@ CASES = [
     ("stability.theta", 1.5, "stability.theta"),
     ("stability.epsilon", 0.7, "stability.epsilon"),
     ("stability.confidence", 1.0, "stability.confidence"),
+    ("stability.null_seeds", 1, "stability.null_seeds=1: at least 2"),
     ("stability.thetas", (), "stability.thetas"),
     ("stability.thetas", (0.7, 1.2), "stability.thetas"),
     ("stability.epsilons", (0.5,), "stability.epsilons"),

@@ -93,3 +93,10 @@ def test_matched_frequency_draws_neighbours_in_rate_and_never_the_best_match():
     near, far = of(w, firings), of(w, np.stack([firings[0], rng.permutation(firings[1])]))
     assert 0.1 < near < 0.6 and far < 0.1
     assert of(unit(F, 64, rng=rng), firings) == 0
+
+
+def test_a_null_asks_no_more_seeds_than_it_is_told():
+    some = dataclasses.replace(C, null_seeds=2)
+    pairs = []
+    found = null_models.measure(some, listed(planted()), NOBODY, None, None, None, np.zeros((S, F), bool), lambda: pairs.append(1))
+    assert len(pairs) == C.null_draws and found.rotated_SSF.shape == (2, 2, F)
