@@ -214,7 +214,9 @@ class GridStudy(SyntheticStudy):
             check(bool(re.fullmatch(r"[\w %+-]+", name)), "cells", name, "a name of letters, digits, blanks, %, + and -")
         check(self.starts in ((RANDOM,), STARTS), "starts", self.starts, f"({RANDOM!r},) or {STARTS}")
         check(not self.sweep, "sweep", self.sweep, "cells take its place in a grid")
-        plain = ("topk", "batchtopk", "matryoshka")
+        for c in self.cells:
+            check(c.synthetic.blocks > 0, "synthetic.blocks", c.synthetic.blocks, f"cell {c.name!r} has no block to judge")
+        plain = ("topk", "batchtopk")  # matryoshka's groups would follow the padded size
         for c in self.cells:
             check(c.sae.variant in plain, "sae.variant", c.sae.variant, f"one of {plain}, whose encoders can be fitted to the truth")
             check(c.train.eval_rows <= 65_536, "train.eval_rows", c.train.eval_rows, "at most 65536 in a grid")
@@ -260,6 +262,11 @@ def validated(config: ml_collections.ConfigDict) -> Any:
 def _cell(name: str, change: dict[str, Any], study: dict[str, Any]) -> GridCell:
     """The study's sections with what the cell changes in them."""
     sections = {"synthetic": WorldConfig, "sae": SAEConfig, "train": TrainConfig}
+    check(isinstance(change, dict), f"cells.{name}", change, "a section of what the cell changes")
+    for part, value in change.items():
+        check(isinstance(value, dict), f"cells.{name}.{part}", value, "a section")
+    for axis, value in change.get("at", {}).items():
+        check(isinstance(value, int | float), f"cells.{name}.at.{axis}", value, "a number")
     if unknown := change.keys() - sections.keys() - {"at"}:
         raise ValueError(f"config.cells.{name}.{min(unknown)} is no section: at, synthetic, sae or train")
     of = {s: _from_dict(cls, study[s] | change.get(s, {}), f"cells.{name}.{s}.") for s, cls in sections.items()}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from launch.roster import RANDOM, Cell, Member
+from launch.roster import HELD, RANDOM, Cell, Member
 from saes.lanes import LanePlan, initial_keys
 from saes.step import TrainState
 from synthetic.generator import SyntheticStream, Truth
@@ -35,42 +35,51 @@ def groups(config: Any) -> list[Any]:
 
 
 def start(
-    state: TrainState, cells: Sequence[Cell], members: Sequence[Member], plan: LanePlan, streams: Sequence[Any], truths: Any, scale: float
+    state: TrainState, cells: Sequence[Cell], members: Sequence[Member], plan: LanePlan, streams: Sequence[Any], source: Any, scale: float
 ) -> TrainState:
     """The first state with padding silenced, and with SAEs that start at the truth put there.
 
     Padding never fires and never counts as dead. At the truth every decoder row is an atom (a random direction where there are more
-    features than atoms), and the encoder is fitted to the atoms' codes by least squares.
+    features than atoms), the encoder is fitted to the atoms' codes by least squares, and the decoder's bias is 0; held rows are those that are atoms.
 
     Args:
       members, streams: SAEs of the round and what each is trained on.
-      truths: of every world; empty where no SAE starts there.
+      source: its truths and the energies of their atoms.
       scale: of the activations in training.
     """
     f = state.params.w_dec_FD.shape[1]
     w_enc, b_enc, w_dec, b_dec, idle = (
         np.array(a) for a in (*jax.device_get([getattr(state.params, n) for n in ("w_enc_DF", "b_enc_F", "w_dec_FD", "b_dec_D")]), state.idle_steps_F)
     )  # fmt: skip
+    rate_SF1 = np.ones((*w_dec.shape[:2], 1), np.float32)
     for lane, m in enumerate(plan.members):
         member, cell = members[m], cells[members[m].cell]
         n = cell.n_features or f
         if cell.start != RANDOM:
             key = initial_keys(np.array([member.init_seed]))[0]
-            rows_FD, encoder_DF, bias_F = _at_truth(key, truths[cell.world], streams[m], n, scale, b_dec[lane])
-            w_dec[lane, :n], w_enc[lane, :, :n], b_enc[lane, :n] = rows_FD, encoder_DF, bias_F
+            rows_FD, encoder_DF, bias_F, atom_F = _at_truth(
+                key, source.truths[cell.world], source.energies[cell.world], streams[m], n, scale
+            )
+            w_dec[lane, :n], w_enc[lane, :, :n], b_enc[lane, :n], b_dec[lane] = rows_FD, encoder_DF, bias_F, 0.0
+            if cell.start == HELD:
+                rate_SF1[lane, :n, 0] = atom_F < 0
         b_enc[lane, n:], idle[lane, n:] = NEVER, -(2**30)
     put = lambda new, old: jax.device_put(jnp.asarray(new), old.sharding)
     p = state.params
-    params = p.replace(w_enc_DF=put(w_enc, p.w_enc_DF), b_enc_F=put(b_enc, p.b_enc_F), w_dec_FD=put(w_dec, p.w_dec_FD))
-    return state.replace(params=params, idle_steps_F=put(idle, state.idle_steps_F))
+    params = p.replace(
+        w_enc_DF=put(w_enc, p.w_enc_DF), b_enc_F=put(b_enc, p.b_enc_F), w_dec_FD=put(w_dec, p.w_dec_FD), b_dec_D=put(b_dec, p.b_dec_D)
+    )
+    knobs = state.knobs.replace(decoder_rate=put(rate_SF1, state.knobs.decoder_rate))
+    return state.replace(params=params, knobs=knobs, idle_steps_F=put(idle, state.idle_steps_F))
 
 
 def _at_truth(
-    key: jax.Array, truth: Truth, stream: SyntheticStream, n_features: int, scale: float, b_dec_D: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rows_FD, atom_F = rows_at_truth(key, truth, n_features)
+    key: jax.Array, truth: Truth, energy_G: tuple[float, ...], stream: SyntheticStream, n_features: int, scale: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(decoder rows, encoder, its bias, the atom that each row is)."""
+    rows_FD, atom_F = rows_at_truth(key, truth, n_features, energy_G)
     x_ND, codes_NA = scale * stream.rows(0, FIT_ROWS), scale * stream.codes(0, FIT_ROWS)
     held = atom_F >= 0
     encoder_DF, bias_F = rows_FD.T.copy(), np.zeros(n_features, np.float32)
-    encoder_DF[:, held], bias_F[held] = fitted_encoder(x_ND - b_dec_D, codes_NA[:, atom_F[held]])
-    return rows_FD, encoder_DF, bias_F
+    encoder_DF[:, held], bias_F[held] = fitted_encoder(x_ND, codes_NA[:, atom_F[held]])
+    return rows_FD, encoder_DF, bias_F, atom_F

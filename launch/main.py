@@ -34,7 +34,9 @@ def main(argv: list[str]) -> int:
         settings = config.validated(_CONFIG.value)
         runner.run_stages(_CONFIG.value, settings, workdir, _STAGES.value, _OVERWRITE.value)
         if {"verdicts", "arms"} & set(settings.stages):
-            print(f"report: {workdir / 'report' / 'index.html'}")
+            page = workdir / "report" / "index.html"
+            if page.exists():
+                print(f"report: {page}")
         elif "report" in settings.stages:
             from reports import headline
 

@@ -140,7 +140,7 @@ class SyntheticSource:
     """Tokens of a world, or of each cell's world, drawn as they are needed.
 
     Attributes:
-      truths: what the worlds are made of.
+      truths, energies: what the worlds are made of, and `WorldConfig.energies` of each.
     """
 
     def __init__(self, config: Any):
@@ -148,13 +148,14 @@ class SyntheticSource:
         configs = [cell.synthetic for cell in config.cells] if hasattr(config, "cells") else [config.synthetic]
         self._shape = common_shape(configs)
         self.truths = [make_truth(c) for c in configs]
+        self.energies = [c.energies for c in configs]
         self._worlds = [make_world(c, truth, self._shape) for c, truth in zip(configs, self.truths, strict=True)]
         self._tokens = [c.tokens for c in configs]
         self.width: int = self._shape.width
         self.hook: dict[str, Any] = {"model": "synthetic world", "path": config.subject, "layer": None, "site": "tokens"}
 
     def sample(self) -> np.ndarray:
-        """Of all worlds alike: cells of a grid have one scale."""
+        """Of all worlds alike."""
         rows = max(1024, SAMPLE_ROWS // 4 // len(self._worlds))
         seed = max(self._config.data_seed, 0)
         return np.concatenate([self.stream(seed, None, world).rows(0, rows) for world in range(len(self._worlds))])

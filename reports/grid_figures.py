@@ -11,10 +11,12 @@ from reports.results import Results
 PANELS = {"p": "p̂ at 0.9", "atoms found": "atoms found", "span overlap, planted": "span overlap with the planted"}
 VERDICT_COLOURS = {
     "identified": "#2166ac",
+    "reproducible, not the truth": "#92c5de",
     "degenerate tie": "#f4a582",
     "the objective prefers another basis": "#b2182b",
     "optimisation": "#7b3294",
-    "undecided": "#d9d9d9",
+    "undecided": "#bdbdbd",
+    "not judged": "#f0f0f0",
 }
 SPHERE_COLOURS = ["#bdbdbd", "#d6604d", "#2166ac", "#1b7837"]
 
@@ -44,7 +46,7 @@ def _diagrams(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _axes(row: dict[str, Any]) -> list[str]:
     names = list(row)
-    return names[names.index("verdict") + 1 : names.index("p")]
+    return names[names.index("verdict") + 1 : names.index("latents")]
 
 
 def _heat(cells: list[dict[str, Any]], x: str, y: str, key: str, title: str) -> alt.LayerChart:
@@ -150,7 +152,7 @@ def _seeds(rows: list[dict[str, Any]]) -> Figure:
         y=alt.Y("value:Q", title="share", scale=alt.Scale(domain=[0, 1])), tooltip=["figure:N", "seeds:Q", "sets:Q", "value:Q"]
     )
     ranges = base.mark_rule().encode(y="lowest:Q", y2="highest:Q")
-    sentence = "The reference cell's block, by how many seeds are compared: means and ranges over disjoint sets of seeds. p̂ keeps its mean; labels do not."
+    sentence = "The reference cell's block, by how many seeds are compared: means and ranges over disjoint sets of seeds. A mean of p̂ should not depend on their number; how many latents count as unstable may."
     return Figure("seeds", "Does it depend on the number of seeds?", sentence, sized(line + ranges))
 
 

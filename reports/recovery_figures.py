@@ -15,6 +15,8 @@ SHOWN = (
     ("subspace", "top plane, overlap between seeds, all its latents"),
     ("subspace", "top plane, overlap between seeds, its unstable latents"),
     ("subspace", "top plane, overlap with the planted one, its unstable latents"),
+    ("subspace", "top plane, overlap between seeds, unstable latents, chosen without the truth"),
+    ("subspace", "top plane, overlap with the planted one, unstable latents, chosen without the truth"),
 )
 
 
@@ -31,18 +33,22 @@ def _levels(rows: list[dict[str, Any]]) -> Figure:
     records = [r | {"shown": f"{r['level']}: {r['figure']}"} for r in shown if r["value"] is not None]
     order = [f"{level}: {figure}" for level, figure in SHOWN]
     colour = alt.Color("group:N", scale=alt.Scale(domain=groups, scheme="set1"), title="")
-    base = alt.Chart(data(records)).encode(y=alt.Y("shown:N", sort=order, title=None, axis=alt.Axis(labelLimit=330)))
+    base = alt.Chart(data(records)).encode(y=alt.Y("shown:N", sort=order, title=None, axis=alt.Axis(labelLimit=420)))
     x = alt.X("value:Q", scale=alt.Scale(domain=[0, 1]), title="share")
     dots = base.mark_point(filled=True, size=70).encode(x=x, color=colour, tooltip=["group:N", "shown:N", "value:Q", "null:Q"])
     bars = base.mark_rule().encode(x="low:Q", x2="high:Q", color=colour)
     ticks = base.mark_tick(thickness=2, size=16, color="#555").encode(x="null:Q")
     atoms = {g: found[g, "latents", "atoms found at 0.9"] for g in groups if (g, "latents", "atoms found at 0.9") in found}
-    sentence = "Atoms found: " + ", ".join(f"{g} {with_interval(e)}" for g, e in atoms.items()) + ". Grey ticks: chance."
-    return Figure("recovery", "Found as latents, found as a subspace", sentence, sized((dots + bars + ticks).properties(), 200))
+    sentence = (
+        "Atoms found: "
+        + ", ".join(f"{g} {with_interval(e)}" for g, e in atoms.items())
+        + ". Grey ticks: chance; of a block's own latents, that of directions chosen by the same rule."
+    )
+    return Figure("recovery", "Found as latents, found as a subspace", sentence, sized((dots + bars + ticks).properties(), 260))
 
 
 def _angles(rows: list[dict[str, Any]]) -> Figure:
-    order = ["two seeds", "a seed and the planted one", "a random plane and the planted one"]
+    order = ["two seeds", "a seed and the planted one", "random directions chosen alike and the planted one"]
     records = [r | {"line": f"{r['block']}, {r['planes']}"} for r in rows]
     base = alt.Chart(data(records)).encode(
         x=alt.X("index:Q", title="principal angle, in order"),
@@ -63,7 +69,7 @@ def _angles(rows: list[dict[str, Any]]) -> Figure:
 
 
 def _spectra(rows: list[dict[str, Any]]) -> Figure:
-    order = ["latents of a seed", "as many atoms", "as many random directions"]
+    order = ["latents of a seed", "as many atoms", "as many random directions chosen alike"]
     records = [r | {"line": f"{r['block']}, {r['what']}"} for r in rows]
     base = alt.Chart(data(records)).encode(
         x=alt.X("index:Q", title="principal direction, in order"),

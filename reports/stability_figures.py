@@ -64,7 +64,7 @@ def _labels(results: Results) -> Figure:
     rows = [r for r in results.table("stability/labels.parquet") if r["theta"] == s["theta"]]
     rows = list({(r["epsilon"], r["label"]): r for r in rows}.values())
     base = alt.Chart(data(rows)).encode(
-        x=alt.X("epsilon:Q", title="ε: stable is p̂ ≥ 1−ε, unstable p̂ ≤ ε"),
+        x=alt.X("epsilon:Q", title="ε: stable is p̂ ≥ 1−ε, unstable p̂ ≤ ε", axis=alt.Axis(tickCount=6)),
         color=alt.Color("label:N", scale=alt.Scale(domain=["stable", "unstable"], range=["#2166ac", "#d6604d"]), title="label"),
     )
     band = base.mark_area(opacity=0.2, interpolate="step-after").encode(y=alt.Y("low:Q", title=""), y2="high:Q")

@@ -26,7 +26,7 @@ class Knobs(flax.struct.PyTreeNode):
       lr: peak learning rate.
       k: target L0, at most `SAEConfig.k`, which sets shapes.
       sparsity: coefficient of the penalty; in training the controller's, before it the one to begin with.
-      decoder_rate: factor on the learning rate of decoder rows: 1, or 0, which holds them where they start.
+      decoder_rate: factor on the learning rate of decoder rows, of all or (F, 1) of each: 1, or 0, which holds them where they start.
     """
 
     lr: Leaf

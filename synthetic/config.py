@@ -25,7 +25,8 @@ class WorldConfig:
       zipf: exponent of the firing law inside a group, weight of its i-th atom ∝ i^−zipf; 0: uniform.
       code_law: "uniform" between `code_low` and `code_high`, or "half-normal": |N(0, 1)|, which uses neither of them.
       code_low, code_high: bounds of uniform codes.
-      code_correlation: share of a code that all atoms of a token have in common; of uniform codes alone.
+      code_correlation: share c of a code that all atoms of a token have in common; of uniform codes alone, whose variance it multiplies by
+        c² + (1−c)².
       coactivation: probability that the right neighbour (2j+1) of an active atom (2j) is active with it, beyond chance.
       noise: standard deviation in every dimension.
       tokens: that there are to train on, gone over again and again in one order; 0: as many as are asked for.
@@ -74,6 +75,8 @@ class WorldConfig:
         check(self.free_active <= self.free_atoms, "free_active", f"at most free_atoms={self.free_atoms}")
         check(self.block_active <= self.block_atoms, "block_active", f"at most block_atoms={self.block_atoms}")
         check(self.free_active + self.blocks * self.block_active > 0, "free_active", "no atom is ever active: raise it or block_active")
+        check(self.block_rank != 1, "block_rank", "0 (the whole space) or at least 2: in one dimension every direction is the same")
+        check(self.blocks == 0 or self.block_atoms > 0, "block_atoms", f"none in {self.blocks} blocks: blocks=0 for a world without")
         taken = self.blocks * self.block_rank
         check(taken <= self.width, "block_rank", f"{self.blocks} blocks of it do not fit into width {self.width}")
         check(
@@ -101,6 +104,12 @@ class WorldConfig:
     def block_rate(self) -> float:
         """Mean firing rate of a block's atoms, without `coactivation`."""
         return self.block_presence * self.block_active / self.block_atoms if self.block_atoms else 0.0
+
+    @property
+    def energies(self) -> tuple[float, ...]:
+        """Rate · magnitude² of an atom of each group, the free ones first: its share of the energy up to a factor, without `zipf`."""
+        free = (self.free_active + (1 - self.block_presence) * self.blocks * self.block_active) / max(self.free_atoms, 1)
+        return (free,) + (self.block_rate * self.block_magnitude**2,) * self.blocks
 
     @property
     def active(self) -> int:

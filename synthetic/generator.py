@@ -144,7 +144,9 @@ def tokens(shape: Shape, world: World, seed: Array, piece: Array) -> tuple[Float
     root = jax.random.key(0, impl="threefry2x32")
     codes_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, seed), piece))
     codes_NA = draw_codes(shape, world, codes_key, PIECE)
-    return codes_NA @ world.atoms_AD + world.noise * jax.random.normal(noise_key, (PIECE, shape.width)), codes_NA
+    # The same rows in stages that multiply at different precision.
+    clean_ND = jnp.matmul(codes_NA, world.atoms_AD, precision=jax.lax.Precision.HIGHEST)
+    return clean_ND + world.noise * jax.random.normal(noise_key, (PIECE, shape.width)), codes_NA
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,19 +6,31 @@ import numpy as np
 from synthetic.generator import Truth
 
 
-def rows_at_truth(key: jax.Array, truth: Truth, n_features: int) -> tuple[np.ndarray, np.ndarray]:
+def given_of_groups(truth: Truth, energy_G: tuple[float, ...], n_features: int) -> np.ndarray:
+    """How many atoms of each group a dictionary can hold: groups in the order of their atoms' energy, the largest first."""
+    given_G = np.zeros(len(energy_G), int)
+    for g in np.argsort(energy_G, kind="stable")[::-1]:
+        given_G[g] = min((truth.group_A == g).sum(), n_features - given_G.sum())
+    return given_G
+
+
+def rows_at_truth(key: jax.Array, truth: Truth, n_features: int, energy_G: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Unit rows (F, D) float32 and the atom that each is (F,), −1: none.
 
-    The atoms in random places, random directions where there are more features than atoms; a random choice of atoms where there are
-    fewer.
+    The atoms in random places, random directions where there are more features than atoms; where there are fewer, the atoms with
+    the most energy, a random choice among equals.
+
+    Args:
+      energy_G: of an atom of each group, up to a factor (`WorldConfig.energies`).
     """
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     rows = rng.normal(size=(n_features, truth.atoms_AD.shape[1]))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    given_G = given_of_groups(truth, energy_G, n_features)
+    chosen = np.concatenate([rng.permutation(np.flatnonzero(truth.group_A == g))[:n] for g, n in enumerate(given_G)])
     atom_F = np.full(n_features, -1)
-    places = rng.permutation(n_features)[: min(n_features, len(truth.atoms_AD))]
-    atom_F[places] = rng.permutation(len(truth.atoms_AD))[: len(places)]
-    rows[places] = truth.atoms_AD[atom_F[places]]
+    atom_F[rng.permutation(n_features)[: len(chosen)]] = chosen
+    rows[atom_F >= 0] = truth.atoms_AD[atom_F[atom_F >= 0]]
     return rows.astype(np.float32), atom_F
 
 

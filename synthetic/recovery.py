@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.optimize
+import scipy.stats
 
 from synthetic.generator import Truth
 
@@ -88,3 +89,19 @@ def spectrum(rows_FD: np.ndarray) -> np.ndarray:
     """Share of the rows' squared norm along each of their principal directions, the largest first: min(F, D) of them."""
     energy = np.square(np.linalg.svd(rows_FD, compute_uv=False))
     return energy / energy.sum()
+
+
+def directions_chosen_alike(rng: np.random.Generator, n: int, basis_DR: np.ndarray) -> np.ndarray:
+    """`n` uniform directions of which more than half of the squared norm lies in a block: what `group_of_latents` alone makes of noise.
+
+    The share inside is Beta(r/2, (D−r)/2) above ½. Of a block that is the whole space: uniform directions.
+    """
+    d, r = basis_DR.shape
+    inside, outside = rng.normal(size=(n, r)), rng.normal(size=(n, d - r))
+    if r == d:
+        return inside / np.linalg.norm(inside, axis=1, keepdims=True) @ basis_DR.T
+    law = scipy.stats.beta(r / 2, (d - r) / 2)
+    share_N1 = law.isf(law.sf(0.5) * rng.uniform(size=(n, 1))).clip(0.5, 1.0)
+    complement = np.linalg.qr(np.concatenate([basis_DR, rng.normal(size=(d, d - r))], axis=1))[0][:, r:]
+    unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.sqrt(share_N1) * unit(inside) @ basis_DR.T + np.sqrt(1 - share_N1) * unit(outside) @ complement.T

@@ -1,20 +1,22 @@
 """Stage: what was learned against the truth that the synthetic world holds: atom by atom, and as subspaces.
 
-Latents that never fire on the evaluation tokens are left out: they keep a direction that says nothing of the truth.
+Latents that never fire on the evaluation tokens are left out: they keep a direction that says nothing of the truth.  A block's latents are chosen by
+where they lie, so their span lies near the planted one by choice already: its null are uniform directions chosen alike. The group `blocks` is
+chosen without the truth, by p̂ alone.
 A row of `recovery.parquet` is one figure of one group (free atoms, or a block) at one level: latents or subspace, each with its interval
 over seeds and the value that chance gives.
 """
 
 import functools
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from launch import dictionary_list
-from stability import aggregates, nulls, reappearance, similarity, subspaces
+from launch import dictionary_list, sources
+from stability import aggregates, nulls, reappearance, reproducibility, similarity, subspaces
 from stability.aggregates import pair_mean, seed_mean
 from stability.estimates import Estimate
 from storage import files
@@ -23,6 +25,9 @@ from synthetic import recovery
 from synthetic.generator import Truth, make_truth
 
 LATENT, SUBSPACE = "latents", "subspace"
+UNCHOSEN = "unstable latents, chosen without the truth"
+ALIKE, ALIKE_PLANES = "as many random directions chosen alike", "random directions chosen alike and the planted one"
+NULL_DRAWS = 6
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
@@ -30,7 +35,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     listed = dictionary_list.load(dictionary_list.place(config, workdir))
     features = read_table(workdir / "stability" / "features.parquet")
     alive_SF = (features["stratum"] != reappearance.DEAD).reshape(listed.w_dec_SFD.shape[:2])
-    figures = measure(config, listed.w_dec_SFD, alive_SF)
+    figures = measure(config, listed.w_dec_SFD, alive_SF, sources.evaluation_rows(config, workdir))
     files.write_json(folder / "summary.json", {_key(*place): estimate.as_dict() for place, estimate in figures.items()})
     columns: dict[str, list[Any]] = {"group": [], "level": [], "figure": [], "value": [], "low": [], "high": [], "null": [], "unit": []}
     for (group, level, figure), e in figures.items():
@@ -52,8 +57,14 @@ def _key(group: str, level: str, figure: str) -> str:
     return f"{group}, {level}: {figure}"
 
 
-def measure(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -> dict[tuple[str, str, str], Estimate]:
-    """{(group, level, figure): estimate} for all groups of the world, over the latents that are alive."""
+def measure(
+    config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray, acts_ND: np.ndarray | None = None
+) -> dict[tuple[str, str, str], Estimate]:
+    """{(group, level, figure): estimate} for all groups of the world, over the latents that are alive.
+
+    Args:
+      acts_ND: tokens whose principal components are one more null for what is chosen without the truth.
+    """
     c, world = config.recovery, config.synthetic
     truth = make_truth(world)
     # Rows of zeros are similar to nothing, so that no latent is matched by a dead one either.
@@ -61,6 +72,8 @@ def measure(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -> dict[tu
     unit_SFD = np.asarray(similarity.unit_rows(alive_SFD))
     cosine_SSF = similarity.all_pairs(alive_SFD, block_size=config.stability.block_size).cosine
     group_SF = recovery.group_of_latents(truth, unit_SFD)
+    p_SF = reappearance.reappears(cosine_SSF, c.theta).sum(axis=1) / (len(unit_SFD) - 1)
+    unstable_SF = alive_SF & (p_SF < c.unstable_below)
     out: dict[tuple[str, str, str], Estimate] = {}
     for g, name in enumerate(group_names(world.blocks)):
         in_group_SF = (group_SF == g) & alive_SF
@@ -68,11 +81,53 @@ def measure(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -> dict[tu
         latent, subspace = (functools.partial(_put, out, name, level) for level in (LATENT, SUBSPACE))
         _latent_figures(config, latent, unit_SFD, cosine_SSF, in_group_SF, rank, truth, g)
         if g:
-            p_SF = reappearance.reappears(cosine_SSF, c.theta).sum(axis=1) / (len(unit_SFD) - 1)
-            sets = {"all its latents": in_group_SF, "its unstable latents": in_group_SF & (p_SF < c.unstable_below)}
+            basis_DR = truth.bases[g - 1]
+            sets = {"all its latents": in_group_SF, "its unstable latents": in_group_SF & unstable_SF}
             for which, among_SF in sets.items():
-                _subspace_figures(config, functools.partial(subspace, which=which), unit_SFD, among_SF, truth, g)
+                null = _nulls_of_chosen(basis_DR, max(1, round(float(among_SF.sum(axis=1).mean()))), g)
+                _subspace_figures(config, functools.partial(subspace, which=which), unit_SFD, among_SF, basis_DR, null)
+    if world.blocks and world.blocks * world.rank < world.width:
+        union_DR = np.concatenate(truth.bases, axis=1)
+        null = _nulls_without_truth(union_DR, acts_ND, [u[m] for u, m in zip(unit_SFD, unstable_SF, strict=True)])
+        _subspace_figures(config, functools.partial(_put, out, "blocks", SUBSPACE, which=UNCHOSEN), unit_SFD, unstable_SF, union_DR, null)
     return out
+
+
+class PlaneNulls(NamedTuple):
+    """What overlaps and angle come out as by chance."""
+
+    planted: float
+    between: float
+    angle: float
+
+
+def _nulls_of_chosen(basis_DR: np.ndarray, n: int, salt: int) -> PlaneNulls:
+    """Of `n` uniform directions that lie in the block as a block's latents must; mean over draws."""
+    rank = basis_DR.shape[1]
+    planes = [
+        recovery.top_plane(recovery.directions_chosen_alike(np.random.default_rng((salt, 13, draw)), n, basis_DR), rank)
+        for draw in range(NULL_DRAWS)
+    ]
+    return _mean_nulls([u for u in planes if u is not None], basis_DR)
+
+
+def _nulls_without_truth(basis_DR: np.ndarray, acts_ND: np.ndarray | None, rows: list[np.ndarray]) -> PlaneNulls:
+    """The strongest of random planes and of the activations' principal components, which a block may fill without any latent's doing."""
+    d, rank = basis_DR.shape
+    random = _mean_nulls([_random_plane(d, rank, draw) for draw in range(NULL_DRAWS)], basis_DR)
+    if acts_ND is None:
+        return random
+    components = reproducibility.principal_components(acts_ND)[:, :rank]
+    planes = [u for r in rows if (u := recovery.top_plane(r, rank)) is not None]
+    between = float(np.mean([recovery.overlap(u, components) for u in planes])) if planes else 0.0
+    angle = min(random.angle, _largest_angle(components, basis_DR))
+    return PlaneNulls(max(random.planted, recovery.overlap(components, basis_DR)), max(random.between, between), angle)
+
+
+def _mean_nulls(planes: list[np.ndarray], basis_DR: np.ndarray) -> PlaneNulls:
+    between = [recovery.overlap(u, v) for u, v in itertools.combinations(planes, 2)]
+    planted = [recovery.overlap(u, basis_DR) for u in planes]
+    return PlaneNulls(float(np.mean(planted)), float(np.mean(between)), float(np.mean([_largest_angle(u, basis_DR) for u in planes])))
 
 
 def angles_of_planes(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -> dict[str, list[Any]]:
@@ -83,13 +138,16 @@ def angles_of_planes(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -
     out: dict[str, list[Any]] = {n: [] for n in ("block", "planes", "index", "angle", "low", "high")}
     for g, name in enumerate(group_names(config.synthetic.blocks)[1:], start=1):
         basis_DR = truth.bases[g - 1]
-        d, rank = basis_DR.shape
+        rank = basis_DR.shape[1]
         rows = [unit_FD[(group_F == g) & alive_F] for unit_FD, group_F, alive_F in zip(unit_SFD, group_SF, alive_SF, strict=True)]
         found = [plane for r in rows if (plane := recovery.top_plane(r, rank)) is not None and plane.shape[1] == rank]
+        n = max(1, round(np.mean([len(r) for r in rows])))
+        draws = (np.random.default_rng((g, 17, draw)) for draw in range(20))
+        by_chance = [recovery.top_plane(recovery.directions_chosen_alike(rng, n, basis_DR), rank) for rng in draws]
         pairs = {
             "a seed and the planted one": [(u, basis_DR) for u in found],
             "two seeds": list(itertools.combinations(found, 2)),
-            "a random plane and the planted one": [(_random_plane(d, rank, draw), basis_DR) for draw in range(20)],
+            ALIKE_PLANES: [(u, basis_DR) for u in by_chance if u is not None and u.shape[1] == rank],
         }
         for what, both in pairs.items():
             if both:
@@ -103,7 +161,7 @@ def angles_of_planes(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -
 
 def spectra_of_latents(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -> dict[str, list[Any]]:
     """Share of their squared norm that every block's latents have along their own principal directions, the largest first; beside it that
-    of as many of its atoms and of as many random directions. Mean and range over seeds or draws."""
+    of as many of its atoms and of as many random directions chosen alike. Mean and range over seeds or draws."""
     truth = make_truth(config.synthetic)
     unit_SFD = np.asarray(similarity.unit_rows(w_dec_SFD))
     group_SF = recovery.group_of_latents(truth, unit_SFD)
@@ -115,7 +173,7 @@ def spectra_of_latents(config: Any, w_dec_SFD: np.ndarray, alive_SF: np.ndarray)
         sets = {
             "latents of a seed": latents,
             "as many atoms": [rng.permutation(atoms_AD)[: len(r)] for rng, r in zip(draws, latents, strict=True)],
-            "as many random directions": [_uniform_rows(rng, len(r), atoms_AD.shape[1]) for rng, r in zip(draws, latents, strict=True)],
+            ALIKE: [recovery.directions_chosen_alike(rng, len(r), truth.bases[g - 1]) for rng, r in zip(draws, latents, strict=True)],
         }
         for what, rows in sets.items():
             shares = [recovery.spectrum(r) for r in rows if len(r)]
@@ -169,10 +227,14 @@ def _latent_figures(
         for j in range(i + 1, s):
             pairs_SS[i, j] = pairs_SS[j, i] = recovery.pairwise_assignment(unit_SFD[i][among_SF[i]], unit_SFD[j][among_SF[j]])
     rng = np.random.default_rng((g, 7))
-    by_chance = lambda n: recovery.pairwise_assignment(_uniform_rows(rng, n, rank), _uniform_rows(rng, count, rank))
+    one = lambda n: recovery.pairwise_assignment(_uniform_rows(rng, n, rank), _uniform_rows(rng, count, rank))
+    by_chance = lambda n: float(np.mean([one(n) for _ in range(NULL_DRAWS)])) if n else float("nan")
     cosine: dict[str, Any] = {"unit": "cosine", "bounds": (-1.0, 1.0)}
     put("PW-MCC", knife(functools.partial(pair_mean, pairs_SS), null=by_chance(count), **cosine))
-    put("ground-truth MCC", knife(mean(atoms.assigned_mean_SG[:, g]), null=by_chance(n_atoms) * min(n_atoms, count) / n_atoms, **cosine))
+    put(
+        "ground-truth MCC",
+        knife(mean(atoms.assigned_mean_SG[:, g]), null=by_chance(n_atoms) * min(n_atoms, count) / max(n_atoms, 1), **cosine),
+    )
 
 
 def _uniform_rows(rng: np.random.Generator, n: int, rank: int) -> np.ndarray:
@@ -180,11 +242,9 @@ def _uniform_rows(rng: np.random.Generator, n: int, rank: int) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _subspace_figures(config: Any, put: Any, unit_SFD: np.ndarray, among_SF: np.ndarray, truth: Truth, g: int) -> None:
-    """Overlap of the top-r plane with the planted span, and between seeds; chance is a random plane's, r/D."""
-    basis_DR = truth.bases[g - 1]
-    d, rank = basis_DR.shape
-    s = len(unit_SFD)
+def _subspace_figures(config: Any, put: Any, unit_SFD: np.ndarray, among_SF: np.ndarray, basis_DR: np.ndarray, null: PlaneNulls) -> None:
+    """Overlap of the latents' top-r plane with the planted span, and between seeds."""
+    rank, s = basis_DR.shape[1], len(unit_SFD)
     knife = functools.partial(aggregates.jackknifed, seeds=s, confidence=config.stability.confidence)
     planes = [recovery.top_plane(unit_FD[among_F], rank) for unit_FD, among_F in zip(unit_SFD, among_SF, strict=True)]
     planted_S = np.array([np.nan if u is None else recovery.overlap(u, basis_DR) for u in planes])
@@ -194,11 +254,10 @@ def _subspace_figures(config: Any, put: Any, unit_SFD: np.ndarray, among_SF: np.
         for j, v in enumerate(planes):
             if i != j and u is not None and v is not None:
                 pairs_SS[i, j] = recovery.overlap(u, v)
-    share: dict[str, Any] = {"null": rank / d, "unit": "share", "bounds": (0.0, 1.0)}
-    put("top plane, overlap with the planted one", knife(functools.partial(seed_mean, planted_S), **share))
-    put("top plane, overlap between seeds", knife(functools.partial(pair_mean, pairs_SS), **share))
-    null = float(np.mean([_largest_angle(_random_plane(d, rank, draw), basis_DR) for draw in range(20)]))
-    put("largest principal angle to the planted plane", knife(functools.partial(seed_mean, angle_S), null=null, unit="degrees"))
+    share: dict[str, Any] = {"unit": "share", "bounds": (0.0, 1.0)}
+    put("top plane, overlap with the planted one", knife(functools.partial(seed_mean, planted_S), null=null.planted, **share))
+    put("top plane, overlap between seeds", knife(functools.partial(pair_mean, pairs_SS), null=null.between, **share))
+    put("largest principal angle to the planted plane", knife(functools.partial(seed_mean, angle_S), null=null.angle, unit="degrees"))
 
 
 def _largest_angle(u_DR: np.ndarray, v_DR: np.ndarray) -> float:

@@ -34,11 +34,16 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     return train_everyone(config, workdir / "train", sources.source(config, workdir), "train")
 
 
-def train_everyone(config: Any, folder: epath.Path, source: sources.Source, what: str) -> list[epath.Path]:
-    """Every SAE of the config's roster on one source, into `folder`; `what` names it on the progress bar."""
+def train_everyone(config: Any, folder: epath.Path, source: sources.Source, what: str, scale: float | None = None) -> list[epath.Path]:
+    """Every SAE of the config's roster on one source, into `folder`.
+
+    Args:
+      what: its name on the progress bar.
+      scale: of the activations in training; None: that of the source.
+    """
     everyone = roster.members(config)
     sources.for_members(source, everyone)  # what cannot be trained on is refused before anything is written
-    plan = _plan(config, folder, source, everyone)
+    plan = _plan(config, folder, source, everyone, scale)
     of_rounds = [export.Round(folder / f"round-{i}", everyone[a:b], plan["scale"]) for i, (a, b) in enumerate(plan["rounds"])]
     for index, of_round in enumerate(of_rounds):
         if not of_round.finished():
@@ -64,7 +69,7 @@ def _warn_of_copies(everyone: list[Member]) -> None:
             return
 
 
-def _plan(config: Any, folder: epath.Path, source: sources.Source, everyone: list[Member]) -> dict[str, Any]:
+def _plan(config: Any, folder: epath.Path, source: sources.Source, everyone: list[Member], scale: float | None) -> dict[str, Any]:
     """Made once: a run that goes on elsewhere, with other memory, keeps its rounds."""
     path, count = folder / "plan.json", len(everyone)
     if not path.exists():
@@ -75,7 +80,7 @@ def _plan(config: Any, folder: epath.Path, source: sources.Source, everyone: lis
         rounds = [[first, min(first + fits.at_once, count)] for first in range(0, count, fits.at_once)]
         if len(rounds) > 1:
             print(f"train: {count} SAEs in {len(rounds)} rounds of up to {fits.at_once}")
-        scale = norm_scale(source.sample())
+        scale = norm_scale(source.sample()) if scale is None else scale
         files.write_json(path, {"scale": scale, "width": fits.width, "rounds": rounds})
     plan = files.read_json(path)
     if not isinstance(plan, dict) or not {"scale", "width", "rounds"} <= plan.keys() or plan["rounds"][-1][1] != count:
@@ -92,7 +97,7 @@ def _train(config: Any, of_round: export.Round, name: str, source: sources.Sourc
     scale = np.float32(of_round.scale)
     state = _init(config, members, of_member, plan, scale, mesh)
     if hasattr(config, "cells") and isinstance(source, sources.SyntheticSource):
-        state = grid.start(state, roster.cells(config), members, plan, of_member, source.truths, float(scale))
+        state = grid.start(state, roster.cells(config), members, plan, of_member, source, float(scale))
     checkpoints = Checkpoints(of_round.folder / "checkpoints")
     restored = checkpoints.restore_latest(state)
     state, step = restored if restored else (state, 0)
@@ -145,7 +150,7 @@ def _init(config: Any, members: list[Member], of_member: list[Stream], plan: Lan
         lr=np.array([cells[m.cell].lr for m in lanes], np.float32),
         k=np.array([cells[m.cell].k for m in lanes], np.int32),
         sparsity=np.array([cells[m.cell].sparsity for m in lanes], np.float32),
-        decoder_rate=np.array([cells[m.cell].start != roster.HELD for m in lanes], np.float32),
+        decoder_rate=np.ones(len(lanes), np.float32),
     )
     b_dec_SD = jnp.asarray(np.stack([medians[id(of_member[m])] for m in plan.members]))
     keys = initial_keys(np.array([m.init_seed for m in lanes]))

@@ -20,7 +20,7 @@ from launch.roster import HELD, RANDOM, TRUTH, cell_name
 from launch.sources import SyntheticSource
 from launch.stages import recovery as of_cell
 from launch.stages.recovery import LATENT, SUBSPACE
-from saes.evaluation import evaluate_each
+from saes.evaluation import evaluate_each, explained_inside
 from stability import aggregates, reappearance, similarity
 from stability.aggregates import pair_mean, seed_mean
 from stability.estimates import Estimate
@@ -28,6 +28,7 @@ from storage import files
 from storage.tables import write_table
 from synthetic import recovery
 from synthetic.generator import Truth
+from synthetic.oracle import given_of_groups
 from synthetic.verdicts import verdict
 
 BATCH = 1024
@@ -41,11 +42,17 @@ class Trained(NamedTuple):
       unit_SFD: decoder rows, zeros where dead.
       alive_SF: fires on held-out tokens.
       explained_variance_S: of them.
+      inside_S: of them inside the first block's span (everything, where the block has full rank).
     """
 
     unit_SFD: np.ndarray
     alive_SF: np.ndarray
     explained_variance_S: np.ndarray
+    inside_S: np.ndarray
+
+    def first(self, start: int, count: int) -> "Trained":
+        """Some of the seeds alone."""
+        return Trained(*(a[start : start + count] for a in self))
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
@@ -62,6 +69,10 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
             found[start] = of_cell.measure(dataclasses.replace(config, synthetic=cell.synthetic), one.unit_SFD, one.alive_SF)
             of_seeds = functools.partial(seed_mean, one.explained_variance_S)
             found[start]["all", LATENT, "explained variance"] = _knife(config, of_seeds, "share", null=0.0)
+            of_block = functools.partial(seed_mean, one.inside_S)
+            found[start][of_cell.group_names(cell.synthetic.blocks)[1], SUBSPACE, "explained variance inside"] = _knife(
+                config, of_block, "share", null=0.0
+            )
             for (group, level, figure), e in found[start].items():
                 record = (cell.name, start, group, level, figure, e.value, e.low, e.high, e.null, e.unit)
                 for column, value in zip(cells, record, strict=True):
@@ -72,7 +83,12 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
             rows[axis].append(dict(cell.at).get(axis))
         rows["cell"].append(cell.name)
         deciding = {name: figures[name] for name in ("p", "kept", "gain", "worth", "leaving") if name in figures}
-        rows["verdict"].append(verdict(**deciding, tie=config.recovery.tie) if "leaving" in deciding else "undecided")
+        judged = (
+            verdict(**deciding, found=figures["atoms found"], latents=figures["latents"].value or 0.0, tie=config.recovery.tie)
+            if "leaving" in deciding
+            else "undecided"
+        )
+        rows["verdict"].append(judged)
         for name, e in figures.items():
             for part in ("value", "low", "high", "null"):
                 rows.setdefault(f"{name}, {part}" if part != "value" else name, []).append(getattr(e, part))
@@ -110,7 +126,8 @@ def _load(config: Any, workdir: epath.Path) -> tuple[dict[tuple[str, str], Train
                 seen = evaluate_each(of.dictionaries, functools.partial(_batches, x_ND), 1)
                 alive_SF = seen.firings_SF > 0
                 unit_SFD = np.where(alive_SF[..., None], similarity.unit_rows(of.w_dec_SFD), 0.0).astype(np.float32)
-                trained[cell.name, start] = Trained(unit_SFD, alive_SF, seen.explained_variance_S)
+                inside_S = explained_inside(of.dictionaries, x_ND, source.truths[world].bases[0])
+                trained[cell.name, start] = Trained(unit_SFD, alive_SF, seen.explained_variance_S, inside_S)
     return trained, truths
 
 
@@ -128,6 +145,7 @@ def _deciding(config: Any, cell: Any, of: dict[str, Trained], found: dict[str, A
     name = of_cell.group_names(cell.synthetic.blocks)[1]
     random = found[RANDOM]
     out = {
+        "latents": random[name, LATENT, "latents"],
         "p": random[name, LATENT, f"p̂ at {c.found:g}"],
         "p loose": random[name, LATENT, f"p̂ at {c.theta:g}"],
         "atoms found": random[name, LATENT, f"atoms found at {c.found:g}"],
@@ -135,14 +153,18 @@ def _deciding(config: Any, cell: Any, of: dict[str, Trained], found: dict[str, A
         "span overlap, planted": random[name, SUBSPACE, "top plane, overlap with the planted one, all its latents"],
         "free p": random["free", LATENT, f"p̂ at {c.found:g}"],
         "explained variance": random["all", LATENT, "explained variance"],
+        "explained variance inside": random[name, SUBSPACE, "explained variance inside"],
     }
     if TRUTH in of:
         held_SG = recovery.atom_recovery(truth, of[TRUTH].unit_SFD, c.found).found_SG[:, 1]
-        could = min(1.0, cell.sae.n_features / len(truth.atoms_AD))  # a smaller dictionary starts at a part of the atoms
-        out["kept"] = _knife(config, functools.partial(seed_mean, held_SG / could), "share of atoms started at")
+        given = given_of_groups(truth, cell.synthetic.energies, cell.sae.n_features)[
+            1
+        ]  # a smaller dictionary starts at a part of the atoms
+        kept_S = held_SG * cell.synthetic.block_atoms / given if given else np.full(len(held_SG), np.nan)
+        out["kept"] = _knife(config, functools.partial(seed_mean, kept_S), "share of atoms started at")
         for name, start, less in (("gain", TRUTH, RANDOM), ("worth", HELD, RANDOM), ("leaving", TRUTH, HELD)):
-            difference_S = of[start].explained_variance_S - of[less].explained_variance_S
-            out[name] = _knife(config, functools.partial(seed_mean, difference_S), "explained variance", null=0.0)
+            difference_S = of[start].inside_S - of[less].inside_S
+            out[name] = _knife(config, functools.partial(seed_mean, difference_S), "explained variance inside the block", null=0.0)
     return out
 
 
@@ -182,13 +204,13 @@ def _contrasts(config: Any, trained: dict[tuple[str, str], Trained], truths: dic
 
 def _fewer_seeds(config: Any, one: Trained, truth: Truth) -> dict[str, list[Any]]:
     """Mean and range over disjoint sets of so many seeds."""
-    statistics = _statistics(config, one, truth)
     s = len(one.unit_SFD)
     out: dict[str, list[Any]] = {n: [] for n in ("seeds", "sets", "figure", "value", "lowest", "highest")}
     for count in [n for n in SEED_COUNTS if n < s] + [s]:
-        weights = [np.isin(np.arange(s), np.arange(first, first + count)).astype(float) for first in range(0, s - count + 1, count)]
-        for figure, statistic in statistics.items():
-            values = [statistic(w) for w in weights]
+        # Subsets and not weights: how many comparisons a label may miss follows from how many there are.
+        of_sets = [_statistics(config, one.first(first, count), truth) for first in range(0, s - count + 1, count)]
+        for figure in of_sets[0]:
+            values = [statistics[figure](np.ones(count)) for statistics in of_sets]
             record = (count, len(values), figure, float(np.mean(values)), float(np.min(values)), float(np.max(values)))
             for column, value in zip(out, record, strict=True):
                 out[column].append(value)
@@ -207,7 +229,8 @@ def _block_in_3d(config: Any, trained: dict[tuple[str, str], Trained], truths: d
     points = [("atom", row @ truth.bases[0]) for row in truth.atoms_AD[truth.group_A == 1]]
     for s in range(min(3, len(one.unit_SFD))):
         points += [(f"latent of seed {config.seed_list[s]}", row @ truth.bases[0]) for row in one.unit_SFD[s][group_SF[s] == 1]]
-    for what, (x, y, z) in points:
+    for what, point in points:
+        x, y, z = point / np.linalg.norm(point)  # of a latent its direction inside the block
         for column, value in zip(out, (cell.name, what, float(x), float(y), float(z)), strict=True):
             out[column].append(value)
     return [write_table(folder / "block_3d.parquet", out)]

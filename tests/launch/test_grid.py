@@ -93,9 +93,11 @@ def test_saes_from_the_truth_begin_there(tmp_path):
     stream = source.stream(0, None, members[place].world)
     from saes.lanes import initial_keys
 
-    rows, encoder, bias = grid._at_truth(
-        initial_keys(np.array([0]))[0], source.truths[members[place].world], stream, 19, 2.0, np.zeros(24, np.float32)
+    world = members[place].world
+    rows, encoder, bias, atom = grid._at_truth(
+        initial_keys(np.array([0]))[0], source.truths[world], source.energies[world], stream, 19, 2.0
     )
+    assert sorted(atom) == list(range(19))
     atoms = source.truths[members[place].world].atoms_AD
     np.testing.assert_allclose((rows @ atoms.T).max(axis=1), 1.0, atol=1e-5)
     x, z = 2.0 * stream.rows(50_000, 500), 2.0 * stream.codes(50_000, 500)
@@ -124,6 +126,8 @@ def test_figures_verdicts_and_page_are_there(finished):
     summary = json.loads((workdir / "verdicts" / "summary.json").read_text())
     whats = {c["what"] for c in summary["contrasts"]}
     assert whats == {"crowding", "the start"}
+    cells = {(r["cell"], r["start"], r["figure"]): r["value"] for r in read_records(workdir / "verdicts" / "cells.parquet")}
+    assert 0 < cells["crowded", "truth", "explained variance inside"] < 1
     seeds = read_records(workdir / "verdicts" / "seeds.parquet")
     assert {r["seeds"] for r in seeds} == {2, 3}
     page = (workdir / "report" / "index.html").read_text()
@@ -140,6 +144,8 @@ def test_figures_verdicts_and_page_are_there(finished):
         ({"a": {"synthetic": {"block_rank": 99}}}, "block_rank=99"),
         ({"a": {"synthetic": {"nonsense": 1}}}, "config.cells.a.synthetic.nonsense is no field"),
         ({"a": {"sae": {"variant": "gated"}}}, "sae.variant='gated': one of"),
+        ({"a": {"sae": {"variant": "matryoshka"}}}, "sae.variant='matryoshka': one of"),
+        ({"a": {"synthetic": {"blocks": 0, "block_atoms": 0, "block_active": 0}}}, "synthetic.blocks=0: cell 'a' has no block"),
         ({"a": {"synthetic": {"width": 30}}, "b": {}}, "synthetic.width, blocks and code_law must be the same"),
     ],
 )

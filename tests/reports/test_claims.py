@@ -93,15 +93,15 @@ def test_the_table_has_all_claims_in_order():
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [f"C{i}" for i in range(1, 8)]
 
 
-def _recovery(free=(0.95, 1.0), found=(0.1, 0.2), seeds=(0.95, 0.99), planted=(0.97, 0.99)):
-    span = "top plane, overlap {}, all its latents"
+def _recovery(free=(0.95, 1.0), found=(0.1, 0.2), seeds=(0.95, 0.99), planted=(0.97, 0.99), span_null=0.2, chance=0.001):
+    span = "blocks, subspace: top plane, overlap {}, unstable latents, chosen without the truth"
     made = {
-        "free, latents: atoms found at 0.9": free,
-        "block, latents: atoms found at 0.9": found,
-        "block, subspace: " + span.format("between seeds"): seeds,
-        "block, subspace: " + span.format("with the planted one"): planted,
+        "free, latents: atoms found at 0.9": (free, chance),
+        "block, latents: atoms found at 0.9": (found, chance),
+        span.format("between seeds"): (seeds, span_null),
+        span.format("with the planted one"): (planted, span_null),
     }
-    return {key: estimate(sum(both) / 2, *both) for key, both in made.items()}
+    return {key: estimate(sum(both) / 2, *both, null=null) for key, (both, null) in made.items()}
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,17 @@ def _recovery(free=(0.95, 1.0), found=(0.1, 0.2), seeds=(0.95, 0.99), planted=(0
         ({"planted": (0.5, 0.6)}, "no"),
         ({"seeds": (0.8, 0.95)}, "undecided"),
         ({"free": (0.2, 0.3)}, "no"),
+        ({"span_null": 0.98}, "undecided"),  # no more than chance gives
+        ({"chance": 0.3}, "undecided"),
     ],
 )
 def test_c5_wants_the_span_found_the_atoms_not_and_free_atoms_beside_them(changes, verdict):
     found = results()
     found.summary["recovery"] = _recovery(**changes)
     c5 = next(c for c in claims.decide(found, RULES) if c.name == "C5")
-    assert c5.holds == verdict and "random planes" in c5.measured
+    assert c5.holds == verdict and "chosen without the truth" in c5.measured
+    if verdict == "yes":  # what longer training would find is no claim about the objective
+        found.rise_per_doubling = lambda: estimate(0.05, 0.04, 0.06)
+        assert next(c for c in claims.decide(found, RULES) if c.name == "C5").holds == "undecided"
     found.summary["stability"]["seeds"] = [0, 1]
     assert next(c for c in claims.decide(found, RULES) if c.name == "C5").holds == "undecided"

@@ -116,7 +116,7 @@ def test_a_world_of_few_tokens_goes_over_them_again_and_again():
 
 
 def test_worlds_of_different_size_are_padded_to_one_program_and_stay_what_they_are():
-    """Groups of other sizes, an absent block, neighbours: same codes exactly, same tokens to rounding, one trace."""
+    """Groups of other sizes, an absent block: same codes exactly, same tokens to rounding, one trace."""
     cells = [world(seed=s, **change) for s, change in ((0, {}), (5, {"block_atoms": 6, "free_active": 1}), (2, {"block_presence": 0.5}))]
     shape = common_shape([c for c, _, _ in cells])
     assert shape.atoms == (15, 10, 10) and shape.most == (7, 2, 2)

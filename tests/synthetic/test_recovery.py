@@ -67,9 +67,14 @@ def test_turned_inside_the_block_the_span_is_found_and_the_atoms_by_chance(setti
     for which in ("all its latents", "its unstable latents"):
         for what in ("overlap with the planted one", "overlap between seeds"):
             figure = got["block", "subspace", f"top plane, {what}, {which}"]
-            assert figure.value == pytest.approx(1.0, abs=1e-5) and figure.null == pytest.approx(12 / 40)
+            assert figure.value == pytest.approx(1.0, abs=1e-5) and 12 / 40 < figure.null < 0.9  # noise chosen by where it lies
         angle = got["block", "subspace", f"largest principal angle to the planted plane, {which}"]
-        assert angle.value < 0.1 < 45 < angle.null
+        assert angle.value < 0.1 < 30 < angle.null
+    for what in ("overlap with the planted one", "overlap between seeds"):
+        figure = got["blocks", "subspace", f"top plane, {what}, {stage.UNCHOSEN}"]
+        assert (
+            figure.value == pytest.approx(1.0, abs=1e-5) and abs(figure.null - 12 / 40) < 0.1
+        )  # free atoms are stable, so nothing else is chosen
     p = got["block", "latents", "p̂ at 0.7"]
     assert p.null == pytest.approx(chance_of_match(0.7, 12, 24))
     assert abs(p.value - p.null) < 4 * (p.null * (1 - p.null) / (6 * 24)) ** 0.5  # 6 ordered pairs of 24 latents
@@ -113,3 +118,28 @@ def test_assignment_uses_every_latent_once():
     got = recovery.atom_recovery(truth, twice, 0.9)
     assert got.found_SG[0, 0] == 0.5 and np.nansum(got.assigned_SA[0] > 0.9) == 2
     assert recovery.pairwise_assignment(np.eye(4)[:0], np.eye(4)) != recovery.pairwise_assignment(np.eye(4)[:0], np.eye(4))
+
+
+@pytest.mark.parametrize(("rank", "width"), [(4, 24), (8, 16), (6, 6)])
+def test_directions_chosen_alike_pass_the_choice_and_are_uniform_otherwise(rank, width):
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(width, width)))[0][:, :rank]
+    rows = recovery.directions_chosen_alike(np.random.default_rng(1), 4000, basis)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-9)
+    share = np.square(rows @ basis).sum(1)
+    assert (share >= 0.5).all()
+    if rank < width:  # the law of uniform directions that pass
+        drawn = np.random.default_rng(2).normal(size=(400_000, width))
+        inside = np.square(drawn[:, :rank]).sum(1) / np.square(drawn).sum(1)
+        assert abs(share.mean() - inside[inside > 0.5].mean()) < 0.01
+    assert np.abs(rows.mean(0)).max() < 0.06
+
+
+def test_the_null_of_a_span_knows_that_its_latents_were_chosen_by_where_they_lie():
+    """Noise that passes the choice overlaps with the planted plane far more than a random plane does."""
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(32, 32)))[0][:, :6]
+    null = stage._nulls_of_chosen(basis, 60, 1)
+    assert null.planted > 0.6 > 6 / 32 and null.between > 0.4
+    unchosen = stage._nulls_without_truth(basis, None, [])
+    assert abs(unchosen.planted - 6 / 32) < 0.12
+    acts = np.random.default_rng(1).normal(size=(500, 6)) @ basis.T  # all variance lies in the block
+    assert stage._nulls_without_truth(basis, acts, [np.random.default_rng(2).normal(size=(50, 32))]).planted > 0.99
