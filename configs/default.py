@@ -93,9 +93,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     stability.epsilons = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)  # of the ε sweep
     stability.top_rows = 8  # top-activating tokens kept per feature
     stability.curve_rows = 16_384  # evaluation rows for the dictionaries along training
+    stability.curve_seeds = 16  # SAEs, the first so many, that are compared along training
 
     c.sensitivity = sensitivity = ml_collections.ConfigDict()
-    sensitivity.pairs = 0  # pairs of SAEs for one-to-one matching and activations: each with the next so many; 0: all
+    sensitivity.pairs = (
+        0  # pairs of SAEs for one-to-one matching and activations: each with the next so many; 0: all of up to 21 SAEs, of more the next 5
+    )
     sensitivity.candidates = 4  # most similar features of another SAE by decoder with which activations are correlated
     sensitivity.rows = 16_384  # evaluation rows for correlations
     sensitivity.neighbours = 10  # nearest in the own dictionary (crowding)
@@ -120,7 +123,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     claims.c1_difference = 0.5  # C1: split-half difference of p̂, stable less unstable, whole interval above this
     claims.c3_ratio = 1.0  # C3 (rate part): stable over unstable firing rate, whole interval above this
     claims.c4_excess = 0.0  # C4: overlap between seeds over the strongest null, whole interval above this
-    claims.c5_span = 0.9  # C5: overlaps of a planted block's span, and the share of free atoms found, whole intervals above this
+    claims.c5_span = 0.9  # C5: overlaps of the unstable latents' span, and the share of free atoms found, whole intervals above this
     claims.c5_found = 0.5  # C5: share of the block's atoms found, whole interval below this
-    claims.plateau_rise = 0.02  # C3, C4: undecided while p̂ rises by more per doubling of training tokens
+    claims.plateau_rise = 0.02  # C3 to C5: undecided unless the interval of p̂'s change per doubling of training tokens lies within ± this
     return c

@@ -31,12 +31,14 @@ def same_half(seeds: int) -> np.ndarray:
     return place[:, None] == place
 
 
-def decomposed(p_of_arm: dict[str, np.ndarray], confidence: float) -> dict[str, Estimate]:
+def decomposed(p_of_arm: dict[str, np.ndarray], chance: float, confidence: float) -> dict[str, Estimate]:
     """Parts of instability 1 − p̂, from tables over pairs (S, S) of the same seeds in every arm.
 
     Initialisation and order are the factors of a 2 × 2 design (nothing differs: 0): what each adds, on average over the other being equal
     or not, sums to the instability of both (Shapley).  Documents: what it adds that two SAEs share none, in the arm of halves, where
     they share initialisation and never order.
+
+    Intervals are over seeds, given the one initialisation, the one order and the one split that the arms share; `chance` is the null's p̂.
     """
     s = len(next(iter(p_of_arm.values())))
     knife: Callable[..., Estimate] = functools.partial(aggregates.jackknifed, seeds=s, confidence=confidence, null=0.0, unit="probability")
@@ -44,7 +46,7 @@ def decomposed(p_of_arm: dict[str, np.ndarray], confidence: float) -> dict[str, 
     if {INITIALISATION, ORDER, BOTH} <= p_of_arm.keys():
         lost = {arm: lambda w, t=p_of_arm[arm]: 1.0 - pair_mean(t, w) for arm in (INITIALISATION, ORDER, BOTH)}
         init, order, both = lost[INITIALISATION], lost[ORDER], lost[BOTH]
-        out["instability, both"] = knife(both)
+        out["instability, both"] = knife(both)._replace(null=1.0 - chance)
         out["of it initialisation"] = knife(lambda w: (init(w) + both(w) - order(w)) / 2)
         out["of it order"] = knife(lambda w: (order(w) + both(w) - init(w)) / 2)
         out["initialisation and order together less than apart by"] = knife(lambda w: init(w) + order(w) - both(w))

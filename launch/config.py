@@ -232,6 +232,7 @@ class GridStudy(SyntheticStudy):
         return f"{len(self.cells)} synthetic worlds of width {self.synthetic.width}"
 
 
+NEEDS = {"sensitivity": "stability", "subspace": "stability", "recovery": "stability", "report": "stability"}
 Settings = Study | FactorialStudy | Comparison | SyntheticStudy | GridStudy | Pretraining
 
 
@@ -253,6 +254,13 @@ def validated(config: ml_collections.ConfigDict) -> Any:
         found = f"{wrong[0]!r}" if stages else "nothing"
         known = repr(kind.STAGES)
         raise ValueError(f'config.stages holds {found}: a part of --config.stages="{known}"')
+    for stage, needed in NEEDS.items():
+        check(
+            stage not in stages or needed not in kind.STAGES or needed in stages,
+            "stages",
+            stages,
+            f"{stage!r} reads what {needed!r} writes",
+        )
     values = config.to_dict()
     if kind is GridStudy:
         values["cells"] = tuple(_cell(name, change, values) for name, change in values["cells"].items())

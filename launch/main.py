@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         elif "report" in settings.stages:
             from reports import headline
 
-            headline.print_headline(workdir, settings.claims)
+            headline.print_headline(workdir, settings.stages, settings.claims)
     except signals.Stopped as stopped:
         print(f"{stopped}; run the same command again to go on", file=sys.stderr)
         return signals.EXIT_STOPPED

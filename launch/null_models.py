@@ -2,8 +2,8 @@
 
 Models differ in what they keep.  A Haar rotation of each dictionary keeps all that is inside it; untrained SAEs what initialisation gives;
 SAEs trained on Gaussian activations what mean and covariance give; the whitened rotation the covariance (it saturates where one direction
-dominates, so it is shown and never the strongest); pairs of matched frequency what firing rates give.  The rotation inside the span of the
-unstable features speaks of these alone.
+dominates, so it is shown and never the strongest); pairs of matched frequency what firing rates give (one feature each, not the best of many: shown too).
+The rotation inside the span of the unstable features speaks of these alone.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import scipy.stats
 
 from launch.dictionary_list import DictionaryList
 from stability import aggregates, nulls, reappearance, similarity
@@ -19,7 +20,7 @@ from stability.aggregates import pair_mean
 HAAR, UNTRAINED, GAUSSIAN = "Haar rotation", "untrained", "trained on Gaussian activations"
 WHITENED, FREQUENCY, CLOSED = "rotation in the whitened metric", "random features of matched frequency", "uniform directions (closed form)"
 SPAN = "rotation inside the unstable span"
-SHOWN_ONLY = (WHITENED,)
+SHOWN_ONLY = (WHITENED, FREQUENCY)
 FIGURES = ("p", "stable", "unstable", "mmcs")
 
 
@@ -55,9 +56,10 @@ def measure(
     c: Any,
     listed: DictionaryList,
     partner_SSF: np.ndarray,
-    gaussian: DictionaryList | None,
+    gaussian: tuple[DictionaryList, np.ndarray] | None,
     covariance_DD: np.ndarray | None,
     firings_SF: np.ndarray | None,
+    live_SF: np.ndarray,
     unstable_SF: np.ndarray,
     on_pair: Callable[[], None],
 ) -> NullModels:
@@ -66,45 +68,46 @@ def measure(
     Args:
       c: `config.stability`.
       partner_SSF: best matches, as `similarity.all_pairs` gives them.
-      gaussian: SAEs trained on Gaussian activations.
+      gaussian: SAEs trained on Gaussian activations, and which of their features fire on such.
       covariance_DD, firings_SF: of the activations at hand, and how often features fire on them.
-      unstable_SF: live unstable features.
+      live_SF, unstable_SF: live features, over which figures are taken, and the unstable ones among them.
       on_pair: called after every pair compared.
     """
-    n = min(c.null_seeds, len(listed.seeds))
-    listed, partner_SSF, unstable_SF = listed.first(n), partner_SSF[:n, :n], unstable_SF[:n]
-    firings_SF = None if firings_SF is None else firings_SF[:n]
+    n, comparisons, most = min(c.null_seeds, len(listed.seeds)), len(listed.seeds) - 1, max(listed.sizes)
+    listed = listed.first(n)
+    f = listed.exists_SF.shape[1]
+    partner_SSF, live_SF, unstable_SF = partner_SSF[:n, :n, :f], live_SF[:n, :f], unstable_SF[:n, :f]
+    firings_SF = None if firings_SF is None else firings_SF[:n, :f]
     root = root_key()
     rows_SFD, d = listed.w_dec_SFD, listed.w_dec_SFD.shape[-1]
     figures: dict[str, dict[str, float]] = {}
     curves: dict[str, list[float]] = {}
     compared = lambda w_SFD, sizes: similarity.all_pairs(w_SFD, sizes=sizes, block_size=c.block_size, on_pair=on_pair).cosine
 
-    def add(model: str, draws: Iterable[np.ndarray], exists_SF: np.ndarray) -> np.ndarray:
+    def add(model: str, draws: Iterable[np.ndarray], among_SF: np.ndarray) -> np.ndarray:
         """Means over draws; returns the last."""
         of_draws, curve_of_draws, cosine_SSF = [], [], np.empty(0)
         for cosine_SSF in draws:
-            of_draws.append(_figures(cosine_SSF, exists_SF, c))
-            curve_of_draws.append([_mean_p(cosine_SSF, theta, exists_SF) for theta in c.thetas])
+            of_draws.append(_figures(cosine_SSF, among_SF, c, comparisons))
+            curve_of_draws.append([_mean_p(cosine_SSF, theta, among_SF) for theta in c.thetas])
         figures[model] = {name: float(np.mean([of[name] for of in of_draws])) for name in FIGURES}
         curves[model] = np.mean(curve_of_draws, axis=0).tolist()
         return cosine_SSF
 
     keys = (jax.random.fold_in(root, draw) for draw in range(c.null_draws))
     turned = (compared(nulls.rotate_each(key, rows_SFD, listed.seeds), listed.sizes) for key in keys)
-    rotated_SSF = add(HAAR, turned, listed.exists_SF)
+    rotated_SSF = add(HAAR, turned, live_SF)
     untrained = listed.snapshot(listed.snapshots[0][1]) if listed.snapshots and listed.snapshots[0][0] == 0 else None
     # With one initialisation for all the untrained ones are equal by construction, which is no null.
     if untrained is not None and (untrained.w_dec_FD[0] != untrained.w_dec_FD[1]).any():
         add(UNTRAINED, [compared(untrained.w_dec_FD, None)], np.ones(untrained.w_dec_FD.shape[:2], bool))
     if gaussian is not None:
-        add(GAUSSIAN, [compared(gaussian.w_dec_SFD, gaussian.sizes)], gaussian.exists_SF)
+        add(GAUSSIAN, [compared(gaussian[0].w_dec_SFD, gaussian[0].sizes)], gaussian[1])
     if covariance_DD is not None:
-        add(WHITENED, [compared(nulls.rotate_each_whitened(root, rows_SFD, listed.seeds, covariance_DD), listed.sizes)], listed.exists_SF)
+        add(WHITENED, [compared(nulls.rotate_each_whitened(root, rows_SFD, listed.seeds, covariance_DD), listed.sizes)], live_SF)
     if firings_SF is not None:
         of_matched = _of_matched_frequency(rows_SFD, partner_SSF, firings_SF, listed.seeds, (*c.thetas, c.theta)).tolist()
         curves[FREQUENCY], figures[FREQUENCY] = of_matched[:-1], {"p": of_matched[-1]}
-    most = max(listed.sizes)
     figures[CLOSED] = {"p": nulls.chance_of_match(c.theta, d, most)}
     curves[CLOSED] = [nulls.chance_of_match(theta, d, most) for theta in c.thetas]
     rank = min(c.span_rank, d - 1)
@@ -117,15 +120,26 @@ def measure(
     return NullModels(figures, curves, rotated_SSF)
 
 
-def _figures(cosine_SSF: np.ndarray, exists_SF: np.ndarray, c: Any) -> dict[str, float]:
+def _figures(cosine_SSF: np.ndarray, among_SF: np.ndarray, c: Any, comparisons: int) -> dict[str, float]:
     hits_SSF = reappearance.reappears(cosine_SSF, c.theta)
-    stable, unstable = aggregates.label_masks(hits_SSF, c.epsilon, np.ones(len(hits_SSF)))
     return {
-        "p": _mean_p(cosine_SSF, c.theta, exists_SF),
-        "stable": float(stable[exists_SF].mean()),
-        "unstable": float(unstable[exists_SF].mean()),
-        "mmcs": _mmcs(cosine_SSF, exists_SF),
+        "p": _mean_p(cosine_SSF, c.theta, among_SF),
+        "stable": label_share(hits_SSF, among_SF, c.epsilon, comparisons, stable=True),
+        "unstable": label_share(hits_SSF, among_SF, c.epsilon, comparisons, stable=False),
+        "mmcs": _mmcs(cosine_SSF, among_SF),
     }
+
+
+def label_share(hits_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float, comparisons: int, stable: bool) -> float:
+    """Share of features that would be stable (or unstable) in so many comparisons, each feature matching at the rate at which it does here.
+
+    A null model may have fewer SAEs than the study, where "in all of them" is easier, so labels are not counted in it.
+    """
+    rate_SF = hits_SSF.sum(axis=1) / (len(hits_SSF) - 1)
+    misses = reappearance.allowed_misses(comparisons, epsilon)
+    law = scipy.stats.binom(comparisons, rate_SF)
+    share_SF = law.sf(comparisons - misses - 1) if stable else law.cdf(misses)
+    return float(share_SF[among_SF].mean()) if among_SF.any() else float("nan")
 
 
 def _mean_p(cosine_SSF: np.ndarray, theta: float, among_SF: np.ndarray) -> float:
@@ -156,7 +170,8 @@ def _of_matched_frequency(
             b = b[np.argsort(firings_G[b], kind="stable")]
             rng = np.random.default_rng((seeds[i], seeds[j], 5))
             reach = max(2, len(b) // 40)
-            place = np.searchsorted(firings_G[b], firings_F[a]) + rng.integers(-reach, reach + 1, len(a))
+            drawn_F = rng.integers(-reach, reach + 1, len(firings_F))  # one for every feature there is: who else fires changes no draw
+            place = np.searchsorted(firings_G[b], firings_F[a]) + drawn_F[a]
             place = np.clip(place, 0, len(b) - 1)
             own = b[place] == partner_SSF[i, j, a]
             place[own] += np.where(place[own] > 0, -1, 1)

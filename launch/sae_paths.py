@@ -17,6 +17,9 @@ _KNOWN_BY = (
     ("gemma_scope", ("config.json", gemma_scope.SAFETENSORS)),
     ("dictionary_learning", (dictionary_learning.WEIGHTS,)),
 )
+_HOOKPOINT = re.compile(r"(layers|h|transformer\.h|model\.layers|gpt_neox\.layers|blocks)\.\d+[\w.]*")  # sparsify's folders are named so
+_GEMMA_SITE = re.compile(r"gemma-scope-\w+-(?:pt|it)-(?P<site>\w+)")
+_FETCHED = ("cfg.json", "config.json", "*.safetensors", "params.npz", "ae.pt", dictionary_list.NAME)
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?P<below>(/[\w.=-]+)*)(@(?P<revision>[\w./-]+))?")
 
 
@@ -44,9 +47,13 @@ class Found(NamedTuple):
         number = re.search(r"\d+", self.hook)
         return int(number.group()) if number else None
 
-    def weights(self) -> list[epath.Path]:
-        """The files that hold it."""
-        return sorted(self.path / name for name in dict(_KNOWN_BY[i] for i in _matching(self.path))[self.format])
+    def files(self) -> list[epath.Path]:
+        """Those that hold it. Raises FileNotFoundError where they are gone."""
+        names = [names for kind, names in _KNOWN_BY if kind == self.format]
+        there = [names_of for names_of in names if all((self.path / name).exists() for name in names_of)]
+        if not there:
+            raise FileNotFoundError(f"config.saes: {self.name} is not in {self.path}: no {' or '.join(', '.join(n) for n in names)} there")
+        return sorted(self.path / name for name in there[0])
 
 
 def find(text: str) -> list[Found]:
@@ -56,7 +63,9 @@ def find(text: str) -> list[Found]:
       FileNotFoundError, ValueError: nothing there that is an SAE, or a hub that cannot be reached; names the path.
     """
     place = _local(text)
-    if not place.is_dir() and place.name.endswith(".json"):
+    if not place.is_dir():
+        if not place.name.endswith(".json"):
+            raise ValueError(f"config.saes: {text} is a file: name the folder that holds it")
         return _of_list(place, text)
     if _matching(place):
         return [_found(place, text)]
@@ -65,7 +74,7 @@ def find(text: str) -> list[Found]:
     below = [p for p in sorted(place.iterdir(), key=_natural) if p.is_dir() and _matching(p)]
     if not below:
         raise ValueError(
-            f"{text}: no SAE there nor in the folders in it (looked for {', '.join(' with '.join(names) for _, names in _KNOWN_BY)} "
+            f"config.saes: {text}: no SAE there nor in the folders in it (looked for {', '.join(' with '.join(names) for _, names in _KNOWN_BY)} "
             f"and {dictionary_list.NAME})"
         )
     return [_found(p, f"{text}/{p.name}") for p in below]
@@ -84,11 +93,10 @@ def refuse_strangers(saes: list[Found], ignore_names: bool) -> None:
     if ignore_names:
         return
     for what in ("model", "layer", "hook"):
-        told = [sae for sae in saes if getattr(sae, what) not in ("", None)]
-        for sae in told[1:]:
-            first = told[0]
-            # Formats have their own names for one hook; between them only layers are compared.
-            if getattr(sae, what) != getattr(first, what) and (what != "hook" or sae.format == first.format):
+        told: dict[str, Found] = {}  # formats have their own names for one hook, which are compared within each
+        for sae in (sae for sae in saes if getattr(sae, what) not in ("", None)):
+            first = told.setdefault(sae.format if what == "hook" else "", sae)
+            if getattr(sae, what) != getattr(first, what):
                 raise ValueError(
                     f"config.saes: {first.name} is of {what} {getattr(first, what)!r}, {sae.name} of {getattr(sae, what)!r}: SAEs of "
                     f"different activations are not compared (--config.ignore_names=True if only their names differ)"
@@ -113,14 +121,17 @@ def _local(text: str) -> epath.Path:
 
     below = named["below"].strip("/")
     try:
-        pattern = f"{below}/*" if below else None
-        fetched = snapshot_download(named["repo"], revision=named["revision"], allow_patterns=pattern)
+        patterns = [f"{below}/**/{name}".lstrip("/") for name in _FETCHED] + [f"{below}/{name}".lstrip("/") for name in _FETCHED]
+        fetched = snapshot_download(named["repo"], revision=named["revision"], allow_patterns=patterns)
     except Exception as error:  # what its HTTP client raises is not ours to list
         raise ValueError(
             f"config.saes: nothing at {text} on this machine, and the hub did not give it ({type(error).__name__}): "
             "pass the path of a folder that holds it"
         ) from error
-    return epath.Path(fetched) / below
+    folder = epath.Path(fetched) / below
+    if not folder.is_dir():
+        raise FileNotFoundError(f"config.saes: {named['repo']} holds no SAE in a folder {below!r}")
+    return folder
 
 
 def _matching(folder: epath.Path) -> list[int]:
@@ -140,21 +151,34 @@ def _found(folder: epath.Path, name: str) -> Found:
         model, hook = (str(told.get(key) or "") for key in ("model_name", "hook_name"))
         seed = told["seed"] if isinstance(told.get("seed"), int) else seed
     elif kind == "sparsify":
-        hook = above.name
-    elif layer := re.search(r"layer[_.-]?(\d+)", str(folder)):
-        hook = f"layer {layer[1]}"
+        hook = above.name if _HOOKPOINT.fullmatch(above.name) else ""
+    elif kind == "gemma_scope":
+        layers = [layer for part in folder.parts if (layer := re.fullmatch(r"layer_(\d+)(?:_\w+)?", part))]
+        site = _GEMMA_SITE.search(str(folder).replace("models--google--", ""))
+        hook = " ".join(([f"layer {layers[-1][1]}"] if layers else []) + ([site["site"]] if site else []))
     return Found(folder, kind, name, seed, model, hook)
 
 
 def _of_list(path: epath.Path, text: str) -> list[Found]:
     listing = dictionary_list.read(path)
     hook = listing["hook"]
-    name = "" if hook.get("layer") is None else f"layer {hook['layer']}"
+    # As our exports in SAELens' format call it, so that a list and a folder of it belong together.
+    name = "" if hook.get("layer") is None else f"blocks.{hook['layer']}.hook_{hook.get('site', '')}"
     out = []
     for entry in listing["dictionaries"]:
         if entry.get("frozen_at_step") is None:
             folder = (path.parent / entry["path"]).resolve()
-            out.append(Found(folder, entry["format"], f"{text}: seed {entry['seed']}", entry["seed"], str(hook.get("path", "")), name))
+            model = str(hook.get("path", ""))
+            out.append(
+                Found(
+                    folder,
+                    entry["format"],
+                    f"{text}: seed {entry['seed']}",
+                    entry["seed"],
+                    model,
+                    name if entry["format"] == "saelens" else "",
+                )
+            )
     return out
 
 

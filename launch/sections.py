@@ -122,13 +122,15 @@ class Stability:
     epsilons: tuple[float, ...]
     top_rows: int
     curve_rows: int
+    curve_seeds: int
 
     def __post_init__(self):
         check(0 < self.theta <= 1, "stability.theta", self.theta, "a cosine in (0, 1]")
         check(0 <= self.epsilon < 0.5, "stability.epsilon", self.epsilon, "must be in [0, 0.5)")
         check(0 < self.confidence < 1, "stability.confidence", self.confidence, "between 0 and 1")
         positive(self, "stability", "block_size", "rare_firings", "null_draws", "span_rank", "top_rows", "curve_rows")
-        check(self.null_seeds >= 2, "stability.null_seeds", self.null_seeds, "at least 2")
+        for field in ("null_seeds", "curve_seeds"):
+            check(getattr(self, field) >= 2, f"stability.{field}", getattr(self, field), "at least 2")
         check(
             bool(self.thetas) and all(0 < t <= 1 for t in self.thetas), "stability.thetas", self.thetas, "cosines in (0, 1], at least one"
         )

@@ -47,6 +47,11 @@ def source(config: Any, workdir: epath.Path) -> Source:
     return GaussianSource(stored) if config.train.data == "gaussian" else stored
 
 
+def gaussian_rows(config: Any, workdir: epath.Path) -> np.ndarray:
+    """Gaussian rows (N, D) that no SAE of the stage `gaussian` was trained on."""
+    return GaussianSource(StoredSource(config, workdir)).held_out()
+
+
 def evaluation_store(config: Any, workdir: epath.Path) -> epath.Path | None:
     """The store of held-out activations for the measuring stages, None where SAEs from elsewhere come without."""
     if hasattr(config, "saes"):

@@ -20,7 +20,7 @@ def _arms(results: Results) -> Figure:
     bars = base.mark_rule(color="#2166ac").encode(x="low:Q", x2="high:Q")
     ticks = base.mark_tick(color="#555", thickness=2).encode(x="null:Q")
     measured = ", ".join(f"{r['arm']}: {with_interval(r)}" for r in rows)
-    sentence = f"{measured}. Grey ticks: dictionaries rotated at random."
+    sentence = f"{measured}. Grey ticks: chance."
     return Figure(
         "arms",
         "What differs, and how often features reappear",

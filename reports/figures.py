@@ -10,6 +10,7 @@ from reports.chart import NULL_COLOUR, WIDTH, Figure, data, sized, styled
 from reports.results import Results
 from reports.text import number, with_interval
 
+MOST_POINTS = 10_000  # of a scatter plot; of more features an even part is shown
 LABEL_COLOURS = {"stable": "#2166ac", "intermediate": "#969696", "unstable": "#d6604d", "random": "#4d4d4d"}
 PREDICTOR_COLOURS = {
     "unstable features of another seed": LABEL_COLOURS["unstable"],
@@ -26,7 +27,7 @@ def all_figures(results: Results, train_seeds: tuple[int, ...]) -> list[Figure]:
     Args:
       train_seeds: columns of the training metrics; empty where the SAEs measured are not those that the workdir's `train` made.
     """
-    features = results.table("stability/features.parquet")
+    features = results.table("stability/features.parquet", ("seed", "feature", "p", "comparisons", "label", "stratum", "firing_rate"))
     figures = [
         _p_histogram(results, features),
         _match_distribution(results),
@@ -79,6 +80,8 @@ def _p_histogram(results: Results, features: list[dict[str, Any]]) -> Figure:
 
 def _p_against_rate(results: Results, features: list[dict[str, Any]]) -> Figure:
     alive = [f for f in features if f["firing_rate"] > 0]
+    every = -(-len(alive) // MOST_POINTS)
+    alive = alive[::every]
     # Values of p̂ are few: a deterministic jitter (golden ratio) keeps the points apart without moving them to a neighbour.
     step = 1.0 / max(f["comparisons"] for f in features)
     records = [
@@ -114,6 +117,8 @@ def _p_against_rate(results: Results, features: list[dict[str, Any]]) -> Figure:
     )
     ratio = results.figure("stability.firing_rate_stable_over_unstable")
     sentence = f"Stable live features fire {with_interval(ratio)} times as often as unstable ones (1 if label and rate had nothing to do with each other)."
+    if every > 1:
+        sentence += f" One feature in {every} is drawn."
     return Figure("p_against_rate", "Reappearance against firing rate", sentence, sized(points.interactive()))
 
 

@@ -1,5 +1,6 @@
 """The short table that ends a run, and what each headline figure means."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -21,12 +22,12 @@ FIGURES = (
     Figure("stability.mean_p_live", "mean p̂, live features", "probability that a live feature of one seed has a match (cosine ≥ θ) in another seed"),
     Figure("stability.mean_p_all", "mean p̂, all features", "the same with dead and rare features, which count against stability for nothing"),
     Figure("stability.mean_p_live_chance_corrected", "mean p̂, chance-corrected", "(p̂ − c)/(1 − c) with c the strongest null's rate"),
-    Figure("stability.mean_p_unstable", "mean p̂, unstable features", "p̂ of those labelled unstable, which is low by definition; null: after turning every dictionary inside their span"),
+    Figure("stability.mean_p_unstable", "mean p̂, unstable features", "p̂ of unstable features in the comparison that they were not labelled by; null: after turning every dictionary inside their span"),
     Figure("stability.stable_share_live", "stable share", "live features that reappear in at least 1−ε of the other seeds"),
     Figure("stability.unstable_share_live", "unstable share", "live features that reappear in at most ε of the other seeds"),
     Figure("stability.split_half_difference", "split-half difference", "labelled on half of the other seeds, how much higher stable features' p̂ is than unstable ones' in the other half"),
     Figure("stability.mmcs", "MMCS", "mean over features of the best signed cosine in another seed"),
-    Figure("stability.mmcs_unstable", "MMCS, unstable features", "the same of unstable features; null: after turning every dictionary inside their span"),
+    Figure("stability.mmcs_unstable", "MMCS, unstable features", "the same of unstable features, likewise; null: after turning every dictionary inside their span"),
     Figure("sensitivity.p by encoder", "p̂ by encoder", "a feature counts as found again if encoder directions are at cosine ≥ θ"),
     Figure("sensitivity.p by decoder and encoder, same partner", "p̂ by decoder and encoder", "if both are, with the same partner: the latent is shared as a whole"),
     Figure("sensitivity.p by activations", "p̂ by activations", "if activations correlate by ≥ θ on held-out tokens with one of the nearest features by decoder; null: tokens shifted"),
@@ -60,10 +61,10 @@ FIGURES = (
 )  # fmt: skip
 
 
-def print_headline(workdir: epath.Path, rules: Any) -> None:
-    """Prints the figures there are, the page's path, and what a reader must know first; `rules` is `config.claims`."""
-    results = Results(workdir)
-    if not results.summary:
+def print_headline(workdir: epath.Path, stages: Sequence[str], rules: Any) -> None:
+    """Prints the figures that the stages made, the page's path, and what a reader must know first; `rules` is `config.claims`."""
+    results = Results(workdir, stages)
+    if "stability" not in results.summary:
         return
     rows = [("", "value [interval]", "null")]
     for f in FIGURES:

@@ -82,9 +82,8 @@ def write_arms_page(folder: epath.Path, results: Results, settings: Any, title: 
         {
             "arm": r["arm"],
             "text": with_interval(r),
-            "null": number(r["null"]),
-            "mmcs": number(r["mmcs"]),
-            "ev": number(r["explained_variance"]),
+            "numbers": [number(r[key]) for key in ("null", "mmcs", "explained_variance", "l0", "dead_share")],
+            "rise": "–" if r["rise"] is None else with_interval({"value": r["rise"], "low": r["rise_low"], "high": r["rise_high"]}),
             "note": r["note"],
         }
         for r in results.table("arms/arms.parquet")

@@ -1,5 +1,6 @@
 """The result files of a finished run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -14,8 +15,9 @@ class Results:
       summary: the figures by stage, as in `summary.json`.
     """
 
-    def __init__(self, workdir: epath.Path):
-        self.workdir = workdir
+    def __init__(self, workdir: epath.Path, stages: Sequence[str]):
+        """`stages`: of the config; what others left in the workdir is not shown."""
+        self.workdir, self._stages = workdir, tuple(stages)
         found = {
             stage: self.json(f"{stage}/summary.json")
             for stage in ("stability", "sensitivity", "subspace", "recovery")
@@ -24,14 +26,14 @@ class Results:
         self.summary: dict[str, Any] = found
 
     def has(self, name: str) -> bool:
-        return (self.workdir / name).exists()
+        return name.split("/")[0] in self._stages and (self.workdir / name).exists()
 
     def json(self, name: str) -> Any:
         return files.read_json(self.workdir / name)
 
-    def table(self, name: str) -> list[dict[str, Any]]:
-        """A Parquet table as records. Raises ValueError naming a damaged file."""
-        return tables.read_records(self.workdir / name)
+    def table(self, name: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """A Parquet table as records, of all columns or those named. Raises ValueError naming a damaged file."""
+        return tables.read_records(self.workdir / name, columns)
 
     def rise_per_doubling(self) -> dict[str, Any] | None:
         """By how much p̂ (all features) changed per doubling of training tokens between the last two dictionaries: an estimate.

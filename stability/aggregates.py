@@ -77,12 +77,13 @@ def share_reappearing(reappears_SSF: np.ndarray, among_SF: np.ndarray) -> np.nda
     return share_SS
 
 
-def mean_among(values_SSF: np.ndarray, among_SF: np.ndarray) -> np.ndarray:
-    """(anchor, other) → mean over the anchor's features in `among` of what is defined; NaN where nothing is, and on the diagonal."""
+def mean_among(values_SSF: np.ndarray, among_SF: np.ndarray, diagonal: bool = True) -> np.ndarray:
+    """(anchor, other) → mean over the anchor's features in `among` of what is defined; NaN where nothing is, and on the `diagonal`."""
     there_SSF = among_SF[:, None, :] & ~np.isnan(values_SSF)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_SS = np.where(there_SSF, values_SSF, 0.0).sum(-1, dtype=np.float64) / there_SSF.sum(-1)
-    np.fill_diagonal(mean_SS, np.nan)
+    if diagonal:
+        np.fill_diagonal(mean_SS, np.nan)
     return mean_SS
 
 
@@ -130,6 +131,22 @@ def label_ratio(values_SF: np.ndarray, reappears_SSF: np.ndarray, among_SF: np.n
         return means[0] / means[1] if means[1] != 0 else float("nan")
 
     return statistic
+
+
+def held_out(values_SSF: np.ndarray, reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float, stable: bool) -> np.ndarray:
+    """(anchor, other) → mean of the values over the anchor's features that are stable (or unstable) in all comparisons but this one.
+
+    Labels chosen by a comparison say nothing of it: unstable features reappear in few others by definition. NaN where there are none.
+    """
+    s = len(reappears_SSF)
+    misses, counts_SF = allowed_misses(s - 2, epsilon), reappears_SSF.sum(axis=1)
+    table_SS = np.full((s, s), np.nan)
+    for k in range(s):
+        without_SF = counts_SF - reappears_SSF[:, k]
+        chosen_SF = among_SF & (without_SF >= s - 2 - misses if stable else without_SF <= misses)
+        table_SS[:, k] = mean_among(values_SSF[:, k : k + 1].astype(np.float64), chosen_SF, diagonal=False)[:, 0]
+    np.fill_diagonal(table_SS, np.nan)
+    return table_SS
 
 
 def rise_per_doubling(before_SS: np.ndarray, after_SS: np.ndarray, doublings: float) -> Statistic:

@@ -1,16 +1,18 @@
-"""Correlation of activations between features of different SAEs, over tokens that pass once.
+"""Correlation of activations between features of different SAEs, over tokens that pass a few times.
 
-All pairs would be F × G numbers; each feature is held against its few most similar ones by decoder.  Sums of one batch are taken in float32
-on the device and added up in float64.
+All pairs would be F × G numbers; each feature is held against its few most similar ones by decoder.  Pairs of SAEs are taken some at a
+time, so that memory does not grow with their number; sums of one batch are taken in float32 on the device and added up in float64.
 """
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+PAIRS_AT_ONCE = 64
 
 
 class Candidates(NamedTuple):
@@ -23,20 +25,20 @@ class Candidates(NamedTuple):
 
     anchor: int
     other: int
-    index_FM: Array
+    index_FM: Any
 
 
 def candidate_correlations(
-    batches: Iterable[np.ndarray],
-    encode: Callable[[Array], list[Array]],
-    candidates: list[Candidates],
+    batches: Callable[[], Iterable[np.ndarray]],
+    encode: Callable[[int, Array], Array],
+    candidates: Sequence[Candidates],
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Pearson correlations (F, M) of every anchor's features with their candidates, and as a null the same with the other SAE's tokens
     shifted by half a batch.
 
     Args:
-      batches: float32 (B, D) activations.
-      encode: features (B, F) of every SAE, in order.
+      batches: makes the batches anew: float32 (B, D) activations.
+      encode: (place of an SAE, activations) → its features (B, F).
       candidates: who is compared.
 
     Returns:
@@ -45,37 +47,53 @@ def candidate_correlations(
     Raises:
       ValueError: no tokens.
     """
-    sums: list[np.ndarray] = []
+    own: list[np.ndarray] = []
+    shifted: list[np.ndarray] = []
+    for first in range(0, len(candidates), PAIRS_AT_ONCE):
+        for of_pair in _of_some(batches, encode, candidates[first : first + PAIRS_AT_ONCE]):
+            own.append(of_pair[0])
+            shifted.append(of_pair[1])
+    return own, shifted
+
+
+def _of_some(batches: Any, encode: Any, candidates: Sequence[Candidates]) -> list[np.ndarray]:
+    """(2, F, M) of every pair: correlations, and with tokens shifted."""
+    places = sorted({place for c in candidates for place in (c.anchor, c.other)})
+    index = [jnp.asarray(c.index_FM) for c in candidates]
+    moments: dict[int, Any] = dict.fromkeys(places, 0.0)
+    products: list[Any] = [0.0] * len(candidates)
     rows = 0
-
-    @jax.jit
-    def of_batch(x_BD: Array) -> list[Array]:
-        z = [z_BF.T for z_BF in encode(x_BD)]
-        moments = [jnp.stack([z_FB.sum(1), jnp.square(z_FB).sum(1)]) for z_FB in z]
-        products = []
-        for c in candidates:
-            shifted_GB = jnp.roll(z[c.other], x_BD.shape[0] // 2, axis=1)
-            products.append(jnp.stack([_products(z[c.anchor], other, c.index_FM) for other in (z[c.other], shifted_GB)]))
-        return moments + products
-
-    for x in batches:
-        partial = [np.asarray(a, np.float64) for a in jax.device_get(of_batch(jax.device_put(x)))]
-        sums = [a + b for a, b in zip(sums, partial, strict=True)] if sums else partial
+    for x in batches():
+        x_BD = jnp.asarray(x)
+        z = {place: encode(place, x_BD).T for place in places}
+        partial = jax.device_get(
+            ([_moments(z[p]) for p in places], [_products(z[c.anchor], z[c.other], i) for c, i in zip(candidates, index, strict=True)])
+        )
+        for place, value in zip(places, partial[0], strict=True):
+            moments[place] = moments[place] + value.astype(np.float64)
+        products = [total + value.astype(np.float64) for total, value in zip(products, partial[1], strict=True)]
         rows += len(x)
     if not rows:
         raise ValueError("no activations to correlate over")
-    moments, products = sums[: len(sums) - len(candidates)], sums[len(sums) - len(candidates) :]
     found = []
     for c, both in zip(candidates, products, strict=True):
         (sum_F, square_F), (sum_G, square_G) = moments[c.anchor], moments[c.other]
-        index = np.asarray(c.index_FM)
-        covariance = both - (sum_F[:, None] * sum_G[index]) / rows
-        variance = (square_F - sum_F**2 / rows)[:, None] * (square_G - sum_G**2 / rows)[index]
+        at = np.asarray(c.index_FM)
+        covariance = both - (sum_F[:, None] * sum_G[at]) / rows
+        variance = (square_F - sum_F**2 / rows)[:, None] * (square_G - sum_G**2 / rows)[at]
         with np.errstate(invalid="ignore", divide="ignore"):
             found.append(np.where(variance > 0, np.clip(covariance / np.sqrt(variance), -1.0, 1.0), np.nan))
-    return [r[0] for r in found], [r[1] for r in found]
+    return found
 
 
-def _products(z_FB: Float[Array, "F B"], other_GB: Float[Array, "G B"], index_FM: Int[Array, "F M"]) -> Float[Array, "F M"]:
-    """Σ over tokens of each feature's activation times each candidate's."""
-    return jax.lax.map(lambda index_F: jnp.sum(z_FB * other_GB[index_F], axis=1), index_FM.T).T
+@jax.jit
+def _moments(z_FB: Float[Array, "F B"]) -> Float[Array, "2 F"]:
+    return jnp.stack([z_FB.sum(1), jnp.square(z_FB).sum(1)])
+
+
+@jax.jit
+def _products(z_FB: Float[Array, "F B"], other_GB: Float[Array, "G B"], index_FM: Int[Array, "F M"]) -> Float[Array, "2 F M"]:
+    """Σ over tokens of each feature's activation times each candidate's, as they are and with the candidate's tokens shifted."""
+    both = (other_GB, jnp.roll(other_GB, other_GB.shape[1] // 2, axis=1))
+    of_one = lambda index_F: jnp.stack([jnp.sum(z_FB * of[index_F], axis=1) for of in both])
+    return jnp.moveaxis(jax.lax.map(of_one, index_FM.T), 0, -1)

@@ -44,8 +44,13 @@ def one_to_one(a_FD: Float[AnyArray, "F D"], b_GD: Float[AnyArray, "G D"], *, ex
       a_FD, b_GD: unit rows.
       exact: features of the larger dictionary up to which it is the best.
       block_size: as of `best_match`.
+
+    Raises:
+      ValueError: rows that are not finite.
     """
     a, b = np.asarray(a_FD), np.asarray(b_GD)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("a dictionary holds NaN or infinity: leave it out")
     if len(a) > len(b):
         other = one_to_one(b, a, exact=exact, block_size=block_size)
         partner, cosine = np.full(len(a), -1), np.full(len(a), np.nan)
@@ -74,13 +79,25 @@ def _bound(a: np.ndarray, b: np.ndarray, price_G: np.ndarray, block_size: int) -
 
 
 def _by_auction(a: np.ndarray, b: np.ndarray, exact: int, block_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Everyone's partner, and the prices (G,) of the first auction; who is left over goes on with the columns that are."""
-    partner, price_G = _auction(a, b, block_size)
-    rest, free = np.flatnonzero(partner < 0), np.setdiff1d(np.arange(len(b)), partner)
-    if len(rest):
-        of_rest = _assignment(a[rest], b[free]) if len(free) <= exact else _by_auction(a[rest], b[free], exact, block_size)[0]
-        partner[rest] = free[of_rest]
-    return partner, price_G
+    """Everyone's partner, and the prices (G,) of the first auction; who is left over goes on among the columns that are.
+
+    Rows of zeros are as similar to one as to another: they take what is left in the end.
+    """
+    partner, price_G = np.full(len(a), -1), None
+    directed = np.flatnonzero(a.any(axis=1))
+    while True:
+        rest, free = directed[partner[directed] < 0], np.setdiff1d(np.arange(len(b)), partner)
+        if not len(rest):
+            break
+        if len(free) <= exact:
+            partner[rest] = free[_assignment(a[rest], b[free])]
+            break
+        of_rest, of_free = _auction(a[rest], b[free], block_size)
+        partner[rest] = np.where(of_rest >= 0, free[of_rest], -1)
+        price_G = of_free if price_G is None else price_G
+    none = partner < 0
+    partner[none] = np.setdiff1d(np.arange(len(b)), partner)[: none.sum()]
+    return partner, np.zeros(len(b)) if price_G is None else price_G
 
 
 def _auction(a: np.ndarray, b: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:

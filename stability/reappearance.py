@@ -47,6 +47,8 @@ def table(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}: between 0 and 1")
+    _check_theta(theta)
+    allowed_misses(1, epsilon)
     arrays = [np.asarray(w, np.float32) for w in dictionaries]
     shapes = [w.shape for w in arrays]
     if any(len(shape) != 2 or 0 in shape for shape in shapes) or len({shape[1:] for shape in shapes}) > 1:
@@ -84,10 +86,14 @@ def reappears(best_cosine_SSF: np.ndarray, theta: float) -> np.ndarray:
 
     Signed cosine, many-to-one.  Raises ValueError for θ outside (0, 1].
     """
-    if not 0 < theta <= 1:
-        raise ValueError(f"theta={theta}: a cosine in (0, 1]")
+    _check_theta(theta)
     with np.errstate(invalid="ignore"):
         return np.asarray(best_cosine_SSF) >= theta
+
+
+def _check_theta(theta: float) -> None:
+    if not 0 < theta <= 1:
+        raise ValueError(f"theta={theta}: a cosine in (0, 1]")
 
 
 def allowed_misses(comparisons: int, epsilon: float) -> int:

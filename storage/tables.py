@@ -1,5 +1,6 @@
 """Parquet tables."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,25 +23,26 @@ def write_table(path: epath.PathLike, columns: dict[str, Any]) -> epath.Path:
     return epath.Path(path)
 
 
-def read_table(path: epath.PathLike) -> dict[str, Any]:
-    """Columns as NumPy arrays, list columns 2-D. Raises FileNotFoundError or ValueError naming the file."""
-    table = _read(path)
+def read_table(path: epath.PathLike, columns: Sequence[str] | None = None) -> dict[str, Any]:
+    """Columns (all, or those named) as NumPy arrays, list columns 2-D. Raises FileNotFoundError or ValueError naming the file."""
+    table = _read(path, columns)
     return {
         name: np.stack(table[name].to_numpy()) if pa.types.is_list(table[name].type) else table[name].to_numpy()
         for name in table.column_names
     }
 
 
-def read_records(path: epath.PathLike) -> list[dict[str, Any]]:
-    """Rows as dictionaries. Raises FileNotFoundError or ValueError naming the file."""
-    return _read(path).to_pylist()
+def read_records(path: epath.PathLike, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Rows as dictionaries, of all columns or those named that there are. Raises FileNotFoundError or ValueError naming the file."""
+    return _read(path, columns).to_pylist()
 
 
-def _read(path: epath.PathLike) -> pa.Table:
+def _read(path: epath.PathLike, columns: Sequence[str] | None) -> pa.Table:
     path = epath.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no table at {path}")
     try:
-        return pq.read_table(pa.BufferReader(path.read_bytes()))
+        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+        return file.read(None if columns is None else [name for name in columns if name in file.schema_arrow.names])
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is damaged: not Parquet ({error})") from error

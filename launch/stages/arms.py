@@ -1,23 +1,27 @@
 """Stage: p̂ in every arm of the seed factorial, and which part of instability comes from what.
 
-arms.parquet    a row per arm: mean p̂ of live features with interval and null, explained variance, plateau
+arms.parquet    a row per arm: mean p̂ of live features with interval and null; explained variance, L0, dead share; how p̂ moved at the end of training
 parts.parquet   a row per part of instability
 """
 
 import functools
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
 from launch import arms, dictionary_list, null_models, progress, sources
 from launch.dictionary_list import DictionaryList
+from launch.stages.stability import rise_along_training
 from saes.evaluation import Evaluation, evaluate_each
 from stability import aggregates, nulls, reappearance, similarity
-from stability.aggregates import pair_mean, seed_mean
+from stability.aggregates import pair_mean
 from stability.estimates import Count, Estimate
 from storage import files
 from storage.tables import write_table
+
+COLUMNS = ("arm", "value", "low", "high", "null", "explained_variance", "mmcs", "l0", "dead_share", "rise", "rise_low", "rise_high", "note")
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
@@ -25,20 +29,24 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     acts_ND = sources.evaluation_rows(config, workdir)
     if acts_ND is None:
         raise ValueError("config.stages: the arms are measured on held-out activations, the stage 'activations' makes them")
-    rows: dict[str, list[Any]] = {name: [] for name in ("arm", "value", "low", "high", "null", "explained_variance", "mmcs", "note")}
+    rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     tables: dict[str, np.ndarray] = {}
     figures: dict[str, Estimate] = {}
+    nulls_of_arms: list[float] = []
 
-    def add(arm: str, p: Estimate, explained_variance: float, mmcs: float, note: str = "") -> None:
+    def add(arm: str, p: Estimate, *others: Any) -> None:
         figures[f"p, {arm}"] = p
-        for column, value in zip(rows.values(), (arm, p.value, p.low, p.high, p.null, explained_variance, mmcs, note), strict=True):
+        for column, value in zip(rows.values(), (arm, p.value, p.low, p.high, p.null, *others), strict=True):
             column.append(value)
 
     for arm in config.arms:
         home = workdir / "factorial" / arm
         if arm == arms.NOTHING:
             first, second = (dictionary_list.load(home / name / "train" / dictionary_list.NAME) for name in ("first", "second"))
-            add(arm, *_of_two_processes(config, first, second, acts_ND))
+            p, ev, mmcs, equal = _of_two_processes(config, first, second, acts_ND)
+            add(arm, p, ev, mmcs, *[None] * 5, "equal to the last bit" if equal else "not equal")
+            if not equal:
+                print("warning: the same training in two processes gave other numbers; differences as small as theirs mean nothing")
             continue
         listed = dictionary_list.load(home / "train" / dictionary_list.NAME)
         evaluation = evaluate_each(listed.dictionaries, functools.partial(progress.batches, acts_ND, f"arms/{arm}"), 1)
@@ -47,17 +55,26 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         knife = functools.partial(
             aggregates.jackknifed, seeds=len(p_SS), confidence=c.confidence, null=null, unit="probability", bounds=(0.0, 1.0)
         )
-        ev = seed_mean(evaluation.explained_variance_S, np.ones(len(p_SS)))
+        rise = rise_along_training(listed, c)
+        moved = (rise.value, rise.low, rise.high) if rise else (None,) * 3
+        about = (
+            float(evaluation.explained_variance_S.mean()), mmcs, float(evaluation.l0_S.mean()),
+            float(evaluation.share_firing_less_than(1).mean()), *moved, "",
+        )  # fmt: skip
+        nulls_of_arms.append(null)
         if arm == arms.DATA:
             for name, table_SS in zip(("order alone, on half of the documents", arms.DATA), arms.split_by_half(p_SS), strict=True):
-                add(name, knife(functools.partial(pair_mean, table_SS)), ev, mmcs)
+                add(name, knife(functools.partial(pair_mean, table_SS)), *about)
         else:
-            add(arm, knife(functools.partial(pair_mean, p_SS)), ev, mmcs)
-    parts = arms.decomposed(tables, c.confidence)
+            add(arm, knife(functools.partial(pair_mean, p_SS)), *about)
+    parts = arms.decomposed(tables, max(nulls_of_arms, default=0.0), c.confidence)
     columns = {"part": list(parts)} | {name: [getattr(e, name) for e in parts.values()] for name in ("value", "low", "high", "null")}
     for name, e in {**figures, **parts}.items():
         print(f"  {name:60} {_shown(e)}")
-    files.write_json(folder / "summary.json", {name: e.as_dict() for name, e in {**figures, **parts}.items()})
+    summary: dict[str, Any] = {name: e.as_dict() for name, e in {**figures, **parts}.items()}
+    if arms.NOTHING in config.arms:
+        summary["two processes equal to the last bit"] = rows["note"][rows["arm"].index(arms.NOTHING)].startswith("equal")
+    files.write_json(folder / "summary.json", summary)
     return [folder / "summary.json", write_table(folder / "arms.parquet", rows), write_table(folder / "parts.parquet", columns)]
 
 
@@ -77,8 +94,8 @@ def _p(c: Any, listed: DictionaryList, evaluation: Evaluation) -> tuple[np.ndarr
 
 def _of_two_processes(
     config: Any, first: DictionaryList, second: DictionaryList, acts_ND: np.ndarray
-) -> tuple[Estimate, float, float, str]:
-    """p̂ of the one's live features in the other, and whether their numbers are equal."""
+) -> tuple[Estimate, float, float, bool]:
+    """(p̂ of the one's live features in the other, explained variance, mean cosine, whether all their numbers are equal)."""
     c = config.stability
     evaluation = evaluate_each(first.dictionaries[:1], lambda: progress.batches(acts_ND, "arms/nothing"), 1)
     live_F = reappearance.strata(evaluation.firings_SF[0], c.rare_firings) == reappearance.LIVE
@@ -86,14 +103,11 @@ def _of_two_processes(
     match, _ = similarity.best_match(similarity.unit_rows(a), similarity.unit_rows(b), block_size=c.block_size)
     # Equal rows have cosine 1 up to rounding of the norm.
     p = float((np.asarray(match.cosine) >= c.theta)[live_F].mean())
-    equal = all(
-        (x.w_dec_FD == y.w_dec_FD).all() and (x.w_enc_DF == y.w_enc_DF).all()
-        for x, y in zip(first.dictionaries, second.dictionaries, strict=True)
-    )
+    leaves = (jax.tree.leaves(listed.dictionaries) for listed in (first, second))
+    equal = all((x == y).all() for x, y in zip(*leaves, strict=True))
     by_chance = nulls.chance_of_match(c.theta, a.shape[1], len(a))
-    note = "equal to the last bit" if equal else f"not equal: weights differ by up to {np.abs(a - b).max():.2g}"
     estimate = Estimate(p, None, None, by_chance, Count(2, "processes"), "probability")
-    return estimate, float(evaluation.explained_variance_S[0]), float(np.asarray(match.cosine)[live_F].mean()), note
+    return estimate, float(evaluation.explained_variance_S[0]), float(np.asarray(match.cosine)[live_F].mean()), equal
 
 
 def _shown(e: Estimate) -> str:

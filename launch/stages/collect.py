@@ -7,13 +7,15 @@ from typing import Any
 
 from etils import epath
 
-from launch import dictionary_list, sae_paths
+from activations.store import ActivationStore
+from launch import dictionary_list, sae_paths, sources
 from launch.sae_paths import Found
 from storage import files
 
 
 def inputs(config: Any) -> dict[str, str]:
-    return {f"{sae.path}": "".join(_sums(sae).values()) for text in config.paths for sae in sae_paths.find(text)}
+    found = {f"{sae.path}": "".join(_sums(sae).values()) for text in config.paths for sae in sae_paths.find(text)}
+    return found | _of_list(config) | sources.evaluation_digest(config)
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
@@ -26,7 +28,9 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     ]
     first = next((sae for sae in saes if sae.model), saes[0])
     hook = {"path": first.model, "layer": first.layer, "site": first.hook}
-    training, snapshots = _of_our_own(config.paths)
+    if config.source.activations and not config.ignore_names:
+        _refuse_other_activations(config, hook)
+    training, snapshots = _of_our_own(config)
     dictionary_list.write(folder / dictionary_list.NAME, hook, training, entries, snapshots)
     dictionary_list.load(folder / dictionary_list.NAME)  # what cannot be read or compared is refused here
     for sae in saes:
@@ -34,19 +38,50 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     return [folder / dictionary_list.NAME]
 
 
-def _of_our_own(paths: tuple[str, ...]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What a single list of ours tells of training, with the dictionaries along it."""
-    place = epath.Path(paths[0])
+def _refuse_other_activations(config: Any, hook: dict[str, Any]) -> None:
+    """Raises ValueError naming the store whose manifest tells of another model or layer than the SAEs do."""
+    of_store = ActivationStore(config.source.activations).manifest.get("hook", {})
+    for what in ("path", "layer"):
+        theirs, ours = of_store.get(what), hook[what]
+        if theirs not in (None, "") and ours not in (None, "") and theirs != ours:
+            name = {"path": "model", "layer": "layer"}[what]
+            raise ValueError(
+                f"config.source.activations: {config.source.activations} holds {name} {theirs!r}, the SAEs are of {name} {ours!r} "
+                "(--config.ignore_names=True if only their names differ)"
+            )
+
+
+def _list(config: Any) -> epath.Path | None:
+    """The list of ours that alone is named, if so."""
+    place = epath.Path(config.paths[0])
     place = place / dictionary_list.NAME if place.is_dir() else place
-    if len(paths) != 1 or not place.exists():
+    return place if len(config.paths) == 1 and place.exists() and place.name.endswith(".json") else None
+
+
+def _of_list(config: Any) -> dict[str, str]:
+    """Digests of a list of ours and of the dictionaries along training that it names."""
+    place = _list(config)
+    if place is None:
+        return {}
+    listed = [place, *(place.parent / p for s in dictionary_list.read(place).get("snapshots", []) for p in s["paths"])]
+    return {str(p): files.sha256_file(p) for p in listed if p.exists()}
+
+
+def _of_our_own(config: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What a single list of ours tells of training, with the dictionaries along it that are still there."""
+    place = _list(config)
+    if place is None:
         return {}, []
     listing = dictionary_list.read(place)
     if any(entry.get("frozen_at_step") is not None for entry in listing["dictionaries"]):
         return listing.get("training", {}), []
-    absolute = lambda p: str((place.parent / p).resolve())
-    snapshots = [{"tokens": s["tokens"], "paths": [absolute(p) for p in s["paths"]]} for s in listing.get("snapshots", [])]
+    snapshots = []
+    for s in listing.get("snapshots", []):
+        paths = [(place.parent / p).resolve() for p in s["paths"]]
+        if all(p.exists() for p in paths):
+            snapshots.append({"tokens": s["tokens"], "paths": list(map(str, paths)), "sha256": [files.sha256_file(p) for p in paths]})
     return listing.get("training", {}), snapshots
 
 
 def _sums(sae: Found) -> dict[str, str]:
-    return {p.name: files.sha256_file(p) for p in sae.weights()}
+    return {p.name: files.sha256_file(p) for p in sae.files()}

@@ -73,3 +73,6 @@ def _child(config: Any, workdir: str, folder: str, what: str) -> None:
     except signals.Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(signals.EXIT_STOPPED)
+    except (ValueError, OSError) as error:
+        print(f"{what}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)

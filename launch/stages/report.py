@@ -15,7 +15,7 @@ from storage import files
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     folder = workdir / "report"
-    results = Results(workdir)
+    results = Results(workdir, config.stages)
     if "verdicts" in config.stages:
         return page.write_grid_page(folder, results, config, "Latents and subspaces in worlds of known atoms")
     if "arms" in config.stages:
@@ -37,7 +37,20 @@ def _examples(results: Results, folder: epath.Path, c: Any) -> list[page.Example
     """Live stable and unstable features drawn at random (not chosen for looks), each with its top contexts."""
     store = ActivationStore(folder)
     reader = ContextReader(store.load(), files.read_json(folder.parent / "vocabulary.json"), store.manifest["documents"])
-    features = results.table("stability/features.parquet")
+    wanted = (
+        "seed",
+        "feature",
+        "label",
+        "stratum",
+        "reappearances",
+        "comparisons",
+        "p_low",
+        "p_high",
+        "firing_rate",
+        "top_rows",
+        "top_values",
+    )
+    features = results.table("stability/features.parquet", wanted)
     rng = np.random.default_rng(0)
     examples = []
     for label in ("stable", "unstable"):

@@ -1,7 +1,7 @@
 """Stage: how much of p̂ hangs on what counts as the same: by encoder, by both, by |cosine|, by activations; one-to-one; splitting; duplicates.
 
 curves.parquet     p̂ of live features over θ for every notion of "same", each beside the null made for it
-pairs.parquet      a row per pair of SAEs: one-to-one matching, its agreement with the best match
+pairs.parquet      a row per (anchor, other): one-to-one matching, its agreement with the best match
 features.parquet   a row per (seed, feature): p̂ by every notion, rows of another SAE above θ, neighbours in its own dictionary
 """
 
@@ -46,7 +46,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     listed = dictionary_list.load(dictionary_list.place(config, workdir))
     exists_SF = listed.exists_SF
     live_SF = exists_SF.copy()
-    live_SF[exists_SF] = read_table(workdir / "stability" / "features.parquet")["stratum"] == reappearance.LIVE
+    live_SF[exists_SF] = read_table(workdir / "stability" / "features.parquet", ("stratum",))["stratum"] == reappearance.LIVE
     key = jax.random.fold_in(null_models.root_key(), NULL_KEY)
     turned = tuple(np.asarray(nulls.rotate_each(key, rows, listed.seeds)) for rows in (listed.w_dec_SFD, listed.w_enc_SFD))
     compared = functools.partial(_compared, config, listed)
@@ -91,8 +91,9 @@ def _both(decoder: BestMatch, encoder: BestMatch) -> np.ndarray:
 
 
 def _chosen_pairs(seeds: int, each: int) -> list[tuple[int, int]]:
-    """Unordered pairs: all, or every SAE with the `each` next, in a ring."""
-    if not each or 2 * each >= seeds - 1:
+    """Unordered pairs: every SAE with the `each` next, in a ring; 0: all of up to 21 SAEs, of more the next 5."""
+    each = each or (seeds if seeds <= 21 else 5)
+    if 2 * each >= seeds - 1:
         return [(i, j) for i in range(seeds) for j in range(i + 1, seeds)]
     return sorted({(min(i, j), max(i, j)) for i in range(seeds) for j in ((i + step) % seeds for step in range(1, each + 1))})
 
@@ -103,13 +104,16 @@ def _by_activations(config: Any, listed: DictionaryList, acts_ND: np.ndarray, ch
     some_ND = acts_ND[:: max(1, len(acts_ND) // c.rows)][: c.rows]
     units = [similarity.unit_rows(d.w_dec_FD) for d in listed.dictionaries]
     candidates = []
-    for i, j in chosen + [(j, i) for i, j in chosen]:
+    for i, j in sorted(chosen + [(j, i) for i, j in chosen]):
         m = min(c.candidates, len(units[j]))
         index_FM = similarity.top_matches(units[i], units[j], m, block_size=config.stability.block_size)[1]
-        candidates.append(correlation.Candidates(i, j, index_FM))
+        candidates.append(correlation.Candidates(i, j, np.asarray(index_FM)))
     on_device = jax.device_put(listed.dictionaries)
+    encoded = jax.jit(encode)
     both = correlation.candidate_correlations(
-        progress.batches(some_ND, "sensitivity/activations"), lambda x_BD: [encode(d, x_BD) for d in on_device], candidates
+        functools.partial(progress.batches, some_ND, "sensitivity/activations"),
+        lambda place, x_BD: encoded(on_device[place], x_BD),
+        candidates,
     )
     s, f = listed.exists_SF.shape
     out = []
@@ -130,23 +134,33 @@ def _one_to_one(
     theta = config.stability.theta
     units = [np.asarray(similarity.unit_rows(d.w_dec_FD)) for d in listed.dictionaries]
     turned = [np.asarray(similarity.unit_rows(rows[:size])) for rows, size in zip(turned_SFD, listed.sizes, strict=True)]
-    names = ("first", "second", "pw_mcc", "pw_mcc_null", "shared", "shared_null", "agreement", "gap")
+    names = ("anchor", "other", "pw_mcc", "pw_mcc_null", "shared", "shared_null", "agreement", "gap")
     columns: dict[str, list[Any]] = {name: [] for name in names}
     matched = functools.partial(matching.one_to_one, exact=config.sensitivity.exact_features, block_size=config.stability.block_size)
     with progress.comparing("sensitivity/one to one", len(chosen)) as on_pair:
         for i, j in chosen:
             own, null = matched(units[i], units[j]), matched(turned[i], turned[j])
-            live_F = live_SF[i, : len(units[i])]
-            with np.errstate(invalid="ignore"):
-                at_theta, by_chance = own.cosine_F >= theta, null.cosine_F >= theta
-            best_F = cosine_SSF[i, j, : len(units[i])] >= theta
-            shared = [float(x[live_F].mean()) if live_F.any() else float("nan") for x in (at_theta, by_chance)]
-            agreement = matching.agreement(at_theta & live_F, best_F & live_F)
-            row = (listed.seeds[i], listed.seeds[j], own.mean(), null.mean(), *shared, agreement, own.gap)
-            for column, value in zip(columns.values(), row, strict=True):
-                column.append(value)
+            # One matching serves both directions, each over its own live features.
+            for anchor, other, cosines in ((i, j, (own.cosine_F, null.cosine_F)), (j, i, (_back(own, units[j]), _back(null, units[j])))):
+                f = len(units[anchor])
+                live_F = live_SF[anchor, :f]
+                with np.errstate(invalid="ignore"):
+                    at_theta, by_chance = (cosine_F >= theta for cosine_F in cosines)
+                best_F = cosine_SSF[anchor, other, :f] >= theta
+                shared = [float(x[live_F].mean()) if live_F.any() else float("nan") for x in (at_theta, by_chance)]
+                agreement = matching.agreement(at_theta & live_F, best_F & live_F)
+                row = (listed.seeds[anchor], listed.seeds[other], own.mean(), null.mean(), *shared, agreement, own.gap)
+                for column, value in zip(columns.values(), row, strict=True):
+                    column.append(value)
             on_pair()
     return columns
+
+
+def _back(of: matching.Matching, other_GD: np.ndarray) -> np.ndarray:
+    """(G,) cosines of the other's features with those that they were matched to, NaN where there is none."""
+    cosine_G, there_F = np.full(len(other_GD), np.nan), of.partner_F >= 0
+    cosine_G[of.partner_F[there_F]] = of.cosine_F[there_F]
+    return cosine_G
 
 
 class Inside(NamedTuple):
@@ -200,8 +214,8 @@ def _summary(
 
     def over_pairs(column: str) -> Any:
         table_SS = np.full((s, s), np.nan)
-        for i, j, value in zip(pairs["first"], pairs["second"], pairs[column], strict=True):
-            table_SS[place[i], place[j]] = table_SS[place[j], place[i]] = value
+        for i, j, value in zip(pairs["anchor"], pairs["other"], pairs[column], strict=True):
+            table_SS[place[i], place[j]] = value
         return functools.partial(pair_mean, table_SS)
 
     def over_seeds(values_SF: np.ndarray) -> Any:
@@ -223,7 +237,7 @@ def _summary(
         "duplicate_share": knife(over_seeds(twice_SF), null=inside.chance_of_duplicate, **share),
         "crowding": knife(over_seeds(inside.crowding_SF), null=inside.random_crowding, **cosine),
     }
-    return {name: e.as_dict() for name, e in figures.items()} | {"largest_gap": float(max(pairs["gap"])), "pairs": len(pairs["gap"])}
+    return {name: e.as_dict() for name, e in figures.items()} | {"largest_gap": float(max(pairs["gap"])), "pairs": len(pairs["gap"]) // 2}
 
 
 def _share_of_several(count_SSF: np.ndarray, live_SF: np.ndarray) -> np.ndarray:

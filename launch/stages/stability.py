@@ -10,7 +10,9 @@ match_histogram.parquet   best cosines, trained and rotated
 tokens_curve.parquet      p̂ against training tokens
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -54,14 +56,15 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         strata_SF = reappearance.strata(evaluation.firings_SF, c.rare_firings)
     live_SF = exists_SF & (strata_SF == reappearance.LIVE)
 
-    gaussian = dictionary_list.load(workdir / "gaussian" / "train" / dictionary_list.NAME) if "gaussian" in config.stages else None
+    gaussian = _gaussian(config, workdir)
     covariance_DD = None if acts_ND is None else np.cov(acts_ND, rowvar=False)
     firings_SF = None if evaluation is None else evaluation.firings_SF
     unstable_SF = live_SF & (labels_SF == reappearance.UNSTABLE)
     with progress.comparing("stability/nulls") as on_pair:
-        models = null_models.measure(c, listed, best.partner, gaussian, covariance_DD, firings_SF, unstable_SF, on_pair)
-    curve, rise = _curve(listed, acts_ND, c)
-    summary = _similarity_figures(c, best.cosine, exists_SF, live_SF, unstable_SF, models)
+        models = null_models.measure(c, listed, best.partner, gaussian, covariance_DD, firings_SF, live_SF, unstable_SF, on_pair)
+    with progress.comparing("stability/along training") as on_pair:
+        curve, rise = _curve(listed, acts_ND, c, on_pair)
+    summary = _similarity_figures(c, best.cosine, exists_SF, live_SF, models)
     if evaluation is not None:
         summary |= _activation_figures(c, hits_SSF, exists_SF, strata_SF, evaluation)
     if rise is not None:
@@ -89,6 +92,16 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     return [folder / "summary.json", *(write_table(folder / f"{name}.parquet", table) for name, table in tables.items())]
 
 
+def _gaussian(config: Any, workdir: epath.Path) -> tuple[DictionaryList, np.ndarray] | None:
+    """The null SAEs of the stage `gaussian`, and which of their features fire on what they were trained on."""
+    if "gaussian" not in config.stages:
+        return None
+    listed = dictionary_list.load(workdir / "gaussian" / "train" / dictionary_list.NAME)
+    rows_ND = sources.gaussian_rows(config, workdir)
+    evaluation = evaluate_each(listed.dictionaries, lambda: progress.batches(rows_ND, "stability/gaussian"), 1)
+    return listed, evaluation.firings_SF > 0
+
+
 def _about(listed: DictionaryList) -> dict[str, Any]:
     """What was measured, for people: from the files, and from what their list says of their training."""
     hook, training = listed.hook, listed.training
@@ -108,14 +121,17 @@ def _about(listed: DictionaryList) -> dict[str, Any]:
     }
 
 
-def _curve(listed: DictionaryList, acts_ND: np.ndarray | None, c: Any) -> tuple[dict[str, Any], Estimate | None]:
+def _curve(
+    listed: DictionaryList, acts_ND: np.ndarray | None, c: Any, on_pair: Callable[[], None]
+) -> tuple[dict[str, Any], Estimate | None]:
     """p̂ against training tokens, with explained variance, L0 and dead share beside it (means over seeds); and by how much p̂ rose per
     doubling between the last two, with its interval over seeds."""
     rows: list[dict[str, Any]] = []
     tables: list[np.ndarray] = []
+    listed = listed.first(c.curve_seeds)
     for tokens, paths in listed.snapshots:
         dictionaries = listed.snapshot(paths)
-        cosine = similarity.all_pairs(dictionaries.w_dec_FD, block_size=c.block_size).cosine
+        cosine = similarity.all_pairs(dictionaries.w_dec_FD, block_size=c.block_size, on_pair=on_pair).cosine
         every = np.ones(dictionaries.w_dec_FD.shape[:2], bool)
         tables.append(aggregates.share_reappearing(reappearance.reappears(cosine, c.theta), every))
         p = _mean_p(tables[-1], c, null=None)
@@ -127,14 +143,29 @@ def _curve(listed: DictionaryList, acts_ND: np.ndarray | None, c: Any) -> tuple[
             row["l0"] = float(evaluation.l0_S.mean())
             row["dead_share"] = float(evaluation.share_firing_less_than(1).mean())
         rows.append(row)
-    begun = [i for i, row in enumerate(rows) if row["tokens"] > 0]
-    rise = None
-    if len(begun) >= 2:
-        before, after = begun[-2:]
-        doublings = math.log2(rows[after]["tokens"] / rows[before]["tokens"])
-        statistic = aggregates.rise_per_doubling(tables[before], tables[after], doublings)
-        rise = aggregates.jackknifed(statistic, len(listed.seeds), c.confidence, null=0.0, unit="probability per doubling")
+    rise = rise_along_training(listed, c, dict(enumerate(tables)))
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}, rise
+
+
+def rise_along_training(listed: DictionaryList, c: Any, tables: dict[int, np.ndarray] | None = None) -> Estimate | None:
+    """By how much p̂ (all features) rose per doubling of training tokens between the last two dictionaries along it; None without two.
+
+    Args:
+      tables: p̂ by pair at every snapshot, if they are known already.
+    """
+    begun = [i for i, (tokens, _) in enumerate(listed.snapshots) if tokens > 0]
+    if len(begun) < 2:
+        return None
+    before, after = begun[-2:]
+    tables = tables or {i: _p_of_pairs(listed.snapshot(listed.snapshots[i][1]), c) for i in (before, after)}
+    doublings = math.log2(listed.snapshots[after][0] / listed.snapshots[before][0])
+    statistic = aggregates.rise_per_doubling(tables[before], tables[after], doublings)
+    return aggregates.jackknifed(statistic, len(listed.seeds), c.confidence, null=0.0, unit="probability per doubling")
+
+
+def _p_of_pairs(stacked: Any, c: Any) -> np.ndarray:
+    cosine = similarity.all_pairs(stacked.w_dec_FD, block_size=c.block_size).cosine
+    return aggregates.share_reappearing(reappearance.reappears(cosine, c.theta), np.ones(stacked.w_dec_FD.shape[:2], bool))
 
 
 def _mean_p(share_SS: np.ndarray, c: Any, null: float | None) -> Estimate:
@@ -142,9 +173,7 @@ def _mean_p(share_SS: np.ndarray, c: Any, null: float | None) -> Estimate:
     return aggregates.jackknifed(statistic, len(share_SS), c.confidence, null=null, unit="probability", bounds=(0.0, 1.0))
 
 
-def _similarity_figures(
-    c: Any, cosine_SSF: np.ndarray, exists_SF: np.ndarray, live_SF: np.ndarray, unstable_SF: np.ndarray, models: NullModels
-) -> dict[str, Any]:
+def _similarity_figures(c: Any, cosine_SSF: np.ndarray, exists_SF: np.ndarray, live_SF: np.ndarray, models: NullModels) -> dict[str, Any]:
     s = len(live_SF)
     hits_SSF = reappearance.reappears(cosine_SSF, c.theta)
     null = {name: models.strongest(name) for name in null_models.FIGURES}
@@ -152,9 +181,10 @@ def _similarity_figures(
     mean_p = lambda among_SF, null: _mean_p(aggregates.share_reappearing(hits_SSF, among_SF), c, null)
     bounded: dict[str, Any] = {"bounds": (-1.0, 1.0)}
 
-    def mmcs(among_SF: np.ndarray, null: float | None) -> Estimate:
-        mean_SS = aggregates.mean_among(cosine_SSF, among_SF)
-        return aggregates.jackknifed(lambda w: pair_mean(mean_SS, w), s, c.confidence, null=null, unit="cosine", **bounded)
+    held_out = lambda values_SSF: aggregates.held_out(values_SSF, hits_SSF, live_SF, c.epsilon, stable=False)
+    mmcs = lambda mean_SS, null: aggregates.jackknifed(
+        functools.partial(pair_mean, mean_SS), s, c.confidence, null=null, unit="cosine", **bounded
+    )
 
     live = mean_p(live_SF, null["p"])
     split_half = aggregates.split_half_difference(hits_SSF, live_SF, c.epsilon)
@@ -162,9 +192,10 @@ def _similarity_figures(
         "mean_p_live": live,
         "mean_p_all": mean_p(exists_SF, null["p"]),
         "mean_p_live_chance_corrected": _corrected(live, null["p"]),
-        "mean_p_unstable": mean_p(unstable_SF, in_span.get("p")),
-        "mmcs": mmcs(exists_SF, null["mmcs"]),
-        "mmcs_unstable": mmcs(unstable_SF, in_span.get("mmcs")),
+        # In the comparison that a feature was not labelled by.
+        "mean_p_unstable": _mean_p(held_out(hits_SSF), c, in_span.get("p")),
+        "mmcs": mmcs(aggregates.mean_among(cosine_SSF, exists_SF), null["mmcs"]),
+        "mmcs_unstable": mmcs(held_out(cosine_SSF), in_span.get("mmcs")),
         "split_half_difference": aggregates.jackknifed(split_half, s, c.confidence, null=0.0, unit="probability", **bounded),
     }
     for label in (reappearance.STABLE, reappearance.UNSTABLE):
@@ -270,10 +301,11 @@ def _labels(c: Any, cosine_SSF: np.ndarray, live_SF: np.ndarray, models: NullMod
     """Shares of live features that are stable and unstable, over θ at the study's ε and over ε at its θ, and those of one Haar rotation."""
     columns: dict[str, list[Any]] = {name: [] for name in ("theta", "epsilon", "label", "value", "low", "high", "null")}
     n, _, f = models.rotated_SSF.shape
+    comparisons = len(live_SF) - 1
     for theta, epsilon in [(theta, c.epsilon) for theta in c.thetas] + [(c.theta, epsilon) for epsilon in c.epsilons]:
         hits_SSF, rotated_SSF = (reappearance.reappears(of, theta) for of in (cosine_SSF, models.rotated_SSF))
         for label in (reappearance.STABLE, reappearance.UNSTABLE):
-            rotated = aggregates.label_share(rotated_SSF, live_SF[:n, :f], epsilon, label == reappearance.STABLE)(np.ones(n))
+            rotated = null_models.label_share(rotated_SSF, live_SF[:n, :f], epsilon, comparisons, label == reappearance.STABLE)
             by_chance = None if np.isnan(rotated) else rotated
             e = _label_share(c, hits_SSF, live_SF, epsilon, label, by_chance)
             for column, value in zip(columns.values(), (theta, epsilon, label, e.value, e.low, e.high, e.null), strict=True):

@@ -7,7 +7,7 @@ from etils import epath
 from configs import seed_factorial
 from launch import arms, config
 from launch.stages import arms as measuring
-from launch.stages import factorial
+from launch.stages import factorial, report, train
 from storage import files, tables
 from tests.launch.test_train_stage import stores as stores  # a fixture
 
@@ -21,9 +21,9 @@ def table(p, s=6, across=None):
 
 
 def test_parts_sum_to_the_instability_of_both():
-    found = arms.decomposed({arms.INITIALISATION: table(0.5), arms.ORDER: table(0.9), arms.BOTH: table(0.4)}, 0.95)
+    found = arms.decomposed({arms.INITIALISATION: table(0.5), arms.ORDER: table(0.9), arms.BOTH: table(0.4)}, 0.01, 0.95)
     values = {name: e.value for name, e in found.items()}
-    assert values["instability, both"] == pytest.approx(0.6)
+    assert values["instability, both"] == pytest.approx(0.6) and found["instability, both"].null == pytest.approx(0.99)
     assert values["of it initialisation"] == pytest.approx((0.5 + 0.6 - 0.1) / 2)
     assert values["of it order"] == pytest.approx((0.1 + 0.6 - 0.5) / 2)
     assert values["of it initialisation"] + values["of it order"] == pytest.approx(values["instability, both"])
@@ -31,7 +31,7 @@ def test_parts_sum_to_the_instability_of_both():
 
 
 def test_other_documents_are_held_against_the_same_half():
-    found = arms.decomposed({arms.DATA: table(0.8, across=0.5)}, 0.95)
+    found = arms.decomposed({arms.DATA: table(0.8, across=0.5)}, 0.01, 0.95)
     assert list(found) == ["added by other documents"] and found["added by other documents"].value == pytest.approx(0.3)
     within, across = arms.split_by_half(table(0.8, s=4, across=0.5))
     assert np.nansum(within == 0.8) == 4 and np.nansum(across == 0.5) == 8 and np.isnan(within[0, 1]) and np.isnan(across[0, 2])
@@ -47,21 +47,41 @@ def small(**changes):
     return config.validated(c)
 
 
-def test_where_nothing_differs_two_processes_give_exactly_one(stores, tmp_path, capfd):
+class InThisProcess:
+    """Stands for a process, so that what it trains can be seen."""
+
+    class Process:
+        exitcode = 0
+
+        def __init__(self, target, args):
+            self.start = lambda: target(*args)
+
+        def is_alive(self):
+            return False
+
+
+def test_where_nothing_differs_two_processes_give_exactly_one(stores, tmp_path, capfd, monkeypatch):
     settings = small(arms=(arms.DATA, arms.NOTHING))
     (tmp_path / "activations").symlink_to(stores)
     workdir = epath.Path(tmp_path)
     outputs = factorial.run(settings, workdir)
     assert all(p.exists() for p in outputs) and len({str(p) for p in outputs}) == len(outputs)
-    before = {p: p.read_bytes() for p in outputs}
-    factorial.run(settings, workdir)  # nothing is trained again
-    assert {p: p.read_bytes() for p in outputs} == before
+    monkeypatch.setattr(train, "_train", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(factorial.multiprocessing, "get_context", lambda *_: InThisProcess)
+    factorial.run(settings, workdir)
     measuring.run(settings, workdir)
     summary = files.read_json(workdir / "arms" / "summary.json")
     assert summary["p, nothing"]["value"] == 1.0 and summary["p, nothing"]["n"] == {"number": 2, "of": "processes"}
     rows = {r["arm"]: r for r in tables.read_records(workdir / "arms" / "arms.parquet")}
     assert rows["nothing"]["note"] == "equal to the last bit" and rows["nothing"]["mmcs"] == pytest.approx(1.0)
-    assert rows["order alone, on half of the documents"]["value"] > rows[arms.DATA]["null"]
+    assert summary["two processes equal to the last bit"] is True
+    own, other = rows["order alone, on half of the documents"], rows[arms.DATA]
+    assert 0 <= other["value"] <= 1 and own["l0"] == pytest.approx(3, abs=0.1) and 0 <= own["dead_share"] < 1
+    assert summary["added by other documents"]["value"] == pytest.approx(own["value"] - other["value"])
+    (workdir / "report").mkdir()
+    report.run(settings, workdir)
+    page = (workdir / "report" / "index.html").read_text()
+    assert "equal to the last bit" in page and "added by other documents" in page and 'id="arms"' in page
     assert "warning" not in capfd.readouterr().out
 
 

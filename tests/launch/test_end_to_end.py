@@ -62,7 +62,7 @@ def test_tables_are_consistent(finished):
         hits = [c >= 0.7 for c in row["best_cosine"] if c == c]
         assert len(hits) == row["comparisons"] == 2 and sum(hits) == row["reappearances"]
         assert row["p_low"] <= row["p"] <= row["p_high"] and row["best_partner"][row["seed"]] == -1
-    results = Results(workdir)
+    results = Results(workdir, STAGES)
     mean = sum(r["p"] for r in rows) / len(rows)
     assert abs(results.figure("stability.mean_p_all")["value"] - mean) < 1e-9
     curve = results.table("stability/tokens_curve.parquet")
@@ -198,7 +198,7 @@ def test_saes_from_elsewhere_are_measured_without_activations(finished, tmp_path
     ]
     done = launch(tmp_path, *flags)
     assert done.returncode == 0, done.stderr
-    here, there = Results(tmp_path), Results(workdir)
+    here, there = Results(tmp_path, STAGES), Results(workdir, STAGES)
     assert here.figure("stability.mean_p_all") == there.figure("stability.mean_p_all")
     assert here.figure("stability.mmcs") == there.figure("stability.mmcs")
     assert "No activations were given" in done.stdout
@@ -240,7 +240,7 @@ def test_saes_of_different_size_are_compared_with_a_direction(finished, tmp_path
     done = launch(tmp_path / "w", f"--config.saes={','.join(map(str, folders))}", config=COMPARE)
     assert done.returncode == 0, done.stderr
     assert "Dictionaries differ in size: p̂ has a direction" in done.stdout and "No activations were given" in done.stdout
-    pairs = {(r["anchor"], r["other"]): r for r in Results(tmp_path / "w").table("stability/pairs.parquet")}
+    pairs = {(r["anchor"], r["other"]): r for r in Results(tmp_path / "w", STAGES).table("stability/pairs.parquet")}
     assert pairs[1, 0]["p"] == 1.0 and pairs[0, 1]["p"] < 0.5 and pairs[1, 0]["features"] == 20 and pairs[1, 0]["features_other"] == 64
     assert pq.read_table(tmp_path / "w" / "stability" / "features.parquet").num_rows == 64 + 20 + 64
     assert "F = 20 to 64" in (tmp_path / "w" / "report" / "index.html").read_text()

@@ -14,6 +14,7 @@ from tests.launch.dictionaries import listed, unit
 C = dataclasses.replace(validated(common.study()).stability, null_draws=2, span_rank=4)
 S, F, D = 4, 60, 24
 NOBODY = np.full((S, S, F), -1)
+LIVE = np.ones((S, F), bool)
 
 
 def planted(seed=0):
@@ -30,7 +31,8 @@ def models():
     unstable[:, F // 2 :] = True
     gaussian = listed([unit(F, D, rng=np.random.default_rng(9 + s)) for s in range(2)])
     covariance = np.diag(np.linspace(4.0, 0.5, D))
-    return null_models.measure(C, listed(planted()), NOBODY, gaussian, covariance, firings, unstable, lambda: None)
+    of_gaussian = (gaussian, np.ones((2, F), bool))
+    return null_models.measure(C, listed(planted()), NOBODY, of_gaussian, covariance, firings, LIVE, unstable, lambda: None)
 
 
 def test_all_that_can_be_had_are_there(models):
@@ -67,7 +69,7 @@ def test_the_strongest_null_is_no_model_that_is_only_shown_or_speaks_of_some_fea
 
 
 def test_without_activations_and_without_unstable_features_fewer_are_left():
-    found = null_models.measure(C, listed(planted()), NOBODY, None, None, None, np.zeros((S, F), bool), lambda: None)
+    found = null_models.measure(C, listed(planted()), NOBODY, None, None, None, LIVE, np.zeros((S, F), bool), lambda: None)
     assert set(found.figures) == {null_models.HAAR, null_models.CLOSED}
 
 
@@ -75,7 +77,7 @@ def test_the_order_of_seeds_changes_no_null():
     """Rotations are keyed by seed, so a list turned around gives the same."""
     w = planted()
     a, b = (
-        null_models.measure(C, of, NOBODY, None, None, None, np.zeros((S, F), bool), lambda: None).figures[null_models.HAAR]
+        null_models.measure(C, of, NOBODY, None, None, None, LIVE, np.zeros((S, F), bool), lambda: None).figures[null_models.HAAR]
         for of in (listed(w, seeds=(4, 5, 6, 7)), listed(w[::-1], seeds=(7, 6, 5, 4)))
     )
     assert a == pytest.approx(b, abs=1e-9)
@@ -88,7 +90,7 @@ def test_matched_frequency_draws_neighbours_in_rate_and_never_the_best_match():
     firings = np.tile(np.arange(1, F + 1), (2, 1))
     partner = np.tile(np.arange(F), (2, 2, 1))
     of = lambda rows, rates: null_models.measure(
-        C, listed([w, rows]), partner, None, None, rates, np.zeros((2, F), bool), lambda: None
+        C, listed([w, rows]), partner, None, None, rates, LIVE[:2], np.zeros((2, F), bool), lambda: None
     ).figures[null_models.FREQUENCY]["p"]
     near, far = of(w, firings), of(w, np.stack([firings[0], rng.permutation(firings[1])]))
     assert 0.1 < near < 0.6 and far < 0.1
@@ -98,5 +100,36 @@ def test_matched_frequency_draws_neighbours_in_rate_and_never_the_best_match():
 def test_a_null_asks_no_more_seeds_than_it_is_told():
     some = dataclasses.replace(C, null_seeds=2)
     pairs = []
-    found = null_models.measure(some, listed(planted()), NOBODY, None, None, None, np.zeros((S, F), bool), lambda: pairs.append(1))
+    found = null_models.measure(some, listed(planted()), NOBODY, None, None, None, LIVE, np.zeros((S, F), bool), lambda: pairs.append(1))
     assert len(pairs) == C.null_draws and found.rotated_SSF.shape == (2, 2, F)
+
+
+def test_a_larger_dictionary_behind_the_nulls_seeds_changes_no_shape_and_counts_for_chance():
+    some = dataclasses.replace(C, null_seeds=2)
+    w = [rows[:20] for rows in planted()[:2]] + [planted()[2]]
+    live = np.arange(F) < np.array([20, 20, F])[:, None]
+    found = null_models.measure(some, listed(w), NOBODY[:3, :3], None, None, live * 5, live, live & (np.arange(F) > 9), lambda: None)
+    assert found.figures[null_models.CLOSED]["p"] == nulls.chance_of_match(C.theta, D, F) and found.rotated_SSF.shape == (2, 2, 20)
+
+
+def test_a_null_of_few_saes_does_not_make_labels_easier():
+    """Features that match in 30 % of comparisons: 'in none of them' is far rarer among 20 than among the null's own two."""
+    hits = np.random.default_rng(0).uniform(size=(3, 3, 4000)) < 0.3
+    hits[np.arange(3), np.arange(3)] = False
+    everyone = np.ones((3, 4000), bool)
+    among_two = (hits.sum(axis=1) == 0).mean()
+    same = np.zeros((3, 3, 4000), bool)
+    same[[0, 1, 2], [1, 2, 0]] = True  # every feature in half of the comparisons
+    assert among_two > 0.45
+    assert null_models.label_share(same, everyone, 0.05, 20, stable=False) < 1e-3
+    assert null_models.label_share(hits & False, everyone, 0.05, 20, stable=False) == 1
+    assert null_models.label_share(~np.eye(3, dtype=bool)[:, :, None] | hits, everyone, 0.05, 20, stable=True) == 1
+
+
+def test_dead_features_are_no_part_of_a_null():
+    live = LIVE.copy()
+    live[:, : F // 2] = False
+    of = lambda live: null_models.measure(C, listed(planted()), NOBODY, None, None, None, live, live & False, lambda: None)
+    turned = of(live).rotated_SSF
+    assert of(live).figures[null_models.HAAR]["mmcs"] != of(LIVE).figures[null_models.HAAR]["mmcs"]
+    assert np.nanmean(turned[:, :, F // 2 :]) == pytest.approx(of(live).figures[null_models.HAAR]["mmcs"], abs=0.05)

@@ -4,7 +4,7 @@ import jax
 import pytest
 from etils import epath
 
-from launch import sae_paths
+from launch import dictionary_list, sae_paths
 from saes.formats import saelens, sparsify
 from tests.saes.dictionaries import make
 
@@ -23,14 +23,14 @@ def of_saelens(folder, i=0, **metadata):
 def test_formats_are_known_by_their_files(tmp_path):
     of_saelens(tmp_path / "a", seed=7, model_name="m", hook_name="blocks.3.hook_resid_post")
     sparsify.save(tmp_path / "layers.3" / "seed2", one())
-    (tmp_path / "gemma" / "layer_20" / "width_16k").mkdir(parents=True)
-    (tmp_path / "gemma" / "layer_20" / "width_16k" / "params.npz").write_bytes(b"")
+    (tmp_path / "gemma-scope-2b-pt-res" / "layer_20" / "width_16k").mkdir(parents=True)
+    (tmp_path / "gemma-scope-2b-pt-res" / "layer_20" / "width_16k" / "params.npz").write_bytes(b"")
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "ae.pt").write_bytes(b"")
-    found = [sae_paths.find(str(tmp_path / p))[0] for p in ("a", "layers.3", "gemma/layer_20", "d")]
+    found = [sae_paths.find(str(tmp_path / p))[0] for p in ("a", "layers.3", "gemma-scope-2b-pt-res/layer_20", "d")]
     assert [f.format for f in found] == ["saelens", "sparsify", "gemma_scope", "dictionary_learning"]
     assert [(f.seed, f.model, f.hook, f.layer) for f in found] == [
-        (7, "m", "blocks.3.hook_resid_post", 3), (2, "", "layers.3", 3), (None, "", "layer 20", 20), (None, "", "", None)
+        (7, "m", "blocks.3.hook_resid_post", 3), (2, "", "layers.3", 3), (None, "", "layer 20 res", 20), (None, "", "", None)
     ]  # fmt: skip
 
 
@@ -79,9 +79,38 @@ def test_too_few_and_twice_the_same(tmp_path):
         sae_paths.refuse_strangers(a + sae_paths.find(f"{tmp_path}/../{tmp_path.name}/a"), ignore_names=True)
 
 
+def test_folder_names_that_are_no_hookpoints_tell_nothing(tmp_path):
+    for i, name in enumerate(("sae_0", "sae_1", "a")):
+        sparsify.save(tmp_path / name, one(i))
+    found = [sae_paths.find(str(tmp_path / name))[0] for name in ("sae_0", "sae_1", "a")]
+    assert [f.hook for f in found] == ["", "", ""]
+    sae_paths.refuse_strangers(found, ignore_names=False)
+
+
+def test_hooks_are_compared_within_each_format(tmp_path):
+    gemma = sae_paths.Found(epath.Path("/g"), "gemma_scope", "g", None, "", "layer 3 res")
+    a, b = (sae_paths.find(of_saelens(tmp_path / n, i, hook_name=f"blocks.3.hook_{n}"))[0] for i, n in enumerate(("resid_post", "mlp_out")))
+    with pytest.raises(ValueError, match="resid_post.*mlp_out"):
+        sae_paths.refuse_strangers([gemma, a, b], ignore_names=False)
+
+
+def test_a_list_and_a_folder_of_it_belong_together_and_a_lost_sae_is_named(tmp_path):
+    of_saelens(tmp_path / "sae" / "seed-0", model_name="m", hook_name="blocks.1.hook_resid_post")
+    of_saelens(tmp_path / "other", 1, model_name="m", hook_name="blocks.1.hook_resid_post")
+    entries = [{"seed": 0, "path": "sae/seed-0", "format": "saelens"}, {"seed": 1, "path": "gone", "format": "saelens"}]
+    dictionary_list.write(epath.Path(tmp_path / "dictionaries.json"), {"path": "m", "layer": 1, "site": "resid_post"}, {}, entries, [])
+    listed = sae_paths.find(str(tmp_path))
+    assert listed[0].hook == "blocks.1.hook_resid_post"
+    sae_paths.refuse_strangers([listed[0], *sae_paths.find(str(tmp_path / "other"))], ignore_names=False)
+    with pytest.raises(FileNotFoundError, match="seed 1 is not in .*gone"):
+        listed[1].files()
+
+
 def test_nothing_there(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no SAE there nor in the folders in it"):
         sae_paths.find(str(tmp_path))
+    with pytest.raises(ValueError, match="is a file: name the folder"):
+        sae_paths.find(__file__)
     with pytest.raises(FileNotFoundError, match="no hub id"):
         sae_paths.find("/nowhere/at/all")
 
@@ -91,12 +120,13 @@ def test_hub_ids_are_fetched_with_their_folder_and_revision(tmp_path, monkeypatc
     asked = []
 
     def fetch(repo, revision, allow_patterns):
-        asked.append((repo, revision, allow_patterns))
+        assert {p.rsplit("/", 1)[0] for p in allow_patterns} == {"below/deep", "below/deep/**"}  # not the whole repository
+        asked.append((repo, revision))
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     (found,) = sae_paths.find("owner/name/below/deep@v1")
-    assert asked == [("owner/name", "v1", "below/deep/*")] and found.path == epath.Path(tmp_path / "below" / "deep")
+    assert asked == [("owner/name", "v1")] and found.path == epath.Path(tmp_path / "below" / "deep")
 
     def unreachable(*_, **__):
         raise ConnectionError("no network")

@@ -56,7 +56,8 @@ def test_one_to_one_is_stricter_where_one_feature_answers_for_two():
     compared = sensitivity._compared(STUDY, of, of.w_dec_SFD, "test")
     turned = np.stack([unit(F, 64, rng=rng) for _ in range(2)])
     pairs = sensitivity._one_to_one(STUDY, of, turned, compared.cosine, live, [(0, 1)])
-    assert pairs["shared"] == [pytest.approx((F - 1) / F)] and pairs["agreement"] == [pytest.approx((F - 1) / F)] and pairs["gap"] == [0.0]
+    assert pairs["anchor"] == [0, 1] and pairs["gap"] == [0.0, 0.0]
+    assert pairs["shared"] == [pytest.approx((F - 1) / F)] * 2 and pairs["agreement"] == [pytest.approx((F - 1) / F), pytest.approx(1.0)]
     assert pairs["pw_mcc_null"][0] < 0.7 < pairs["pw_mcc"][0]
     inside = sensitivity._inside(STUDY, of)
     assert (inside.nearest_SF[0] > 0.99).sum() == 2 and (inside.nearest_SF[1] > 0.99).sum() == 0
@@ -64,7 +65,7 @@ def test_one_to_one_is_stricter_where_one_feature_answers_for_two():
     assert several[1, 0] == pytest.approx(1 / F) and several[0, 1] == 0  # one of the second has two in the first
 
 
-@pytest.mark.parametrize(("seeds", "each", "expected"), [(4, 0, 6), (5, 1, 5), (6, 2, 12), (3, 5, 3)])
+@pytest.mark.parametrize(("seeds", "each", "expected"), [(4, 0, 6), (5, 1, 5), (6, 2, 12), (3, 5, 3), (21, 0, 210), (22, 0, 110)])
 def test_chosen_pairs_are_all_or_a_ring(seeds, each, expected):
     pairs = sensitivity._chosen_pairs(seeds, each)
     assert len(pairs) == len(set(pairs)) == expected and all(i < j for i, j in pairs)
@@ -83,3 +84,22 @@ def test_live_features_alone_are_asked():
     live = np.array([[True, True, False], [True, False, False]])
     e = sensitivity._p(STUDY, sensitivity.Notion(strength, strength * 0), 0.7, live)
     assert e.value == pytest.approx((0.5 + 0.0) / 2) and e.null == 0 and reappearance.reappears(strength, 0.7).sum() == 2
+
+
+def test_the_order_of_saes_changes_no_figure():
+    """Sizes differ, so one to one has two directions."""
+    rng = np.random.default_rng(3)
+    base = unit(F, D, rng=rng)
+    saes = [base, base[rng.permutation(F)[:25]], unit(F, D, rng=rng)]
+    found = []
+    for order in ((0, 1, 2), (2, 0, 1)):
+        of = listed([saes[i] for i in order], seeds=order)
+        compared = sensitivity._compared(STUDY, of, of.w_dec_SFD, "test")
+        pairs = sensitivity._one_to_one(STUDY, of, of.w_dec_SFD, compared.cosine, of.exists_SF, sensitivity._chosen_pairs(3, 0))
+        found.append(
+            {(a, b): (s, g) for a, b, s, g in zip(pairs["anchor"], pairs["other"], pairs["shared"], pairs["agreement"], strict=True)}
+        )
+    assert found[0].keys() == found[1].keys()
+    for pair, values in found[0].items():
+        assert values == pytest.approx(found[1][pair], nan_ok=True), pair
+    assert found[0][1, 0] == pytest.approx((1.0, 1.0)) and found[0][0, 1][0] == pytest.approx(25 / F)

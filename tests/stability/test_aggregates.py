@@ -136,3 +136,16 @@ def test_the_rise_per_doubling_has_the_interval_of_its_difference():
     assert rise(np.ones(6)) == pytest.approx((after[off].mean() - before[off].mean()) / 2)
     flat = aggregates.jackknifed(aggregates.rise_per_doubling(before, before, 1.0), 6, 0.95, null=0.0, unit="")
     assert (flat.value, flat.low, flat.high) == (0, 0, 0)
+
+
+def test_labels_chosen_without_a_comparison_leave_it_unbiased():
+    """Where all features match alike by chance, unstable ones do so too in the comparison that did not label them."""
+    hits = np.random.default_rng(0).uniform(size=(8, 8, 4000)) < 0.2
+    hits[np.arange(8), np.arange(8)] = False
+    everyone = np.ones((8, 4000), bool)
+    table = aggregates.held_out(hits, hits, everyone, 0.05, stable=False)
+    assert np.isnan(np.diag(table)).all() and np.nanmean(table) == pytest.approx(0.2, abs=0.01)
+    unstable = aggregates.label_masks(hits, 0.05, np.ones(8))[1]
+    assert np.nanmean(aggregates.share_reappearing(hits, unstable)) == 0  # what the labels make of it
+    cosine = np.where(hits, 0.9, 0.1)
+    np.testing.assert_allclose(aggregates.held_out(cosine, hits, everyone, 0.05, stable=False), 0.1 + 0.8 * table, atol=1e-9)

@@ -4,14 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stability import correlation
 from stability.correlation import Candidates, candidate_correlations
 
 RNG = np.random.default_rng(0)
 W = [RNG.normal(size=(6, f)).astype(np.float32) for f in (9, 5)]
 
 
-def encode(x_BD):
-    return [jnp.maximum(x_BD @ w - 0.5, 0.0) for w in W]
+def encode(place, x_BD):
+    return jnp.maximum(x_BD @ W[place] - 0.5, 0.0)
 
 
 def test_they_are_pearsons():
@@ -19,9 +20,9 @@ def test_they_are_pearsons():
     index = np.array([[0, 3], [4, 1], [2, 2], *[[1, 0]] * 6], np.int32)
     batches = [x[:256], x[256:512], x[512:]]  # the last one shorter
     (got, back), (shifted, _) = candidate_correlations(
-        batches, encode, [Candidates(0, 1, jnp.asarray(index)), Candidates(1, 0, jnp.zeros((5, 1), jnp.int32))]
+        lambda: batches, encode, [Candidates(0, 1, jnp.asarray(index)), Candidates(1, 0, jnp.zeros((5, 1), jnp.int32))]
     )
-    a, b = (np.asarray(z) for z in encode(jnp.asarray(x)))
+    a, b = (np.asarray(encode(place, jnp.asarray(x))) for place in (0, 1))
     expected = np.array([[np.corrcoef(a[:, f], b[:, g])[0, 1] for g in row] for f, row in enumerate(index)])
     np.testing.assert_allclose(got, expected, atol=1e-4)
     np.testing.assert_allclose(back[:, 0], [np.corrcoef(b[:, f], a[:, 0])[0, 1] for f in range(5)], atol=1e-4)
@@ -30,11 +31,21 @@ def test_they_are_pearsons():
 
 def test_an_equal_feature_correlates_fully_and_a_silent_one_with_nothing():
     x = RNG.normal(size=(400, 3)).astype(np.float32)
-    two = lambda x_BD: [jnp.stack([x_BD[:, 0], 0 * x_BD[:, 1]], 1), jnp.stack([5 * x_BD[:, 0] + 1, x_BD[:, 2]], 1)]
-    (got,), _ = candidate_correlations([x], two, [Candidates(0, 1, jnp.array([[0, 1], [0, 1]], jnp.int32))])
+    two = lambda place, x_BD: jnp.stack([5 * x_BD[:, 0] + 1, x_BD[:, 2]], 1) if place else jnp.stack([x_BD[:, 0], 0 * x_BD[:, 1]], 1)
+    (got,), _ = candidate_correlations(lambda: [x], two, [Candidates(0, 1, jnp.array([[0, 1], [0, 1]], jnp.int32))])
     assert got[0, 0] == pytest.approx(1, abs=1e-5) and abs(got[0, 1]) < 0.2 and np.isnan(got[1]).all()
 
 
 def test_no_tokens():
     with pytest.raises(ValueError, match="no activations"):
-        candidate_correlations([], encode, [])
+        candidate_correlations(list, encode, [Candidates(0, 1, np.zeros((9, 1), np.int32))])
+
+
+def test_pairs_some_at_a_time_give_the_same(monkeypatch):
+    x = RNG.normal(size=(300, 6)).astype(np.float32)
+    pairs = [Candidates(i, 1 - i, RNG.integers(0, 5, (9 if i == 0 else 5, 2)).astype(np.int32)) for i in (0, 1, 0, 0, 1)]
+    whole = candidate_correlations(lambda: [x], encode, pairs)
+    monkeypatch.setattr(correlation, "PAIRS_AT_ONCE", 2)
+    parts = candidate_correlations(lambda: [x], encode, pairs)
+    for a, b in zip(whole, parts, strict=True):
+        assert all((np.nan_to_num(p) == np.nan_to_num(q)).all() for p, q in zip(a, b, strict=True)) and len(a) == 5

@@ -65,6 +65,20 @@ def test_duplicated_rows_share_what_there_is():
     assert (got.cosine_F > 0.999).sum() == 20 and len(set(got.partner_F)) == 40
 
 
+def test_rows_without_a_direction_take_what_is_left():
+    a = unit(900, 8)
+    a[100:800] = 0
+    got = matching.one_to_one(a, unit(900, 8), exact=50)
+    assert sorted(got.partner_F) == list(range(900)) and (got.cosine_F[100:800] == 0).all()
+
+
+def test_rows_that_are_not_finite_are_refused():
+    a = unit(5, 3)
+    a[2, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        matching.one_to_one(a, unit(5, 3))
+
+
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 999))
 def test_matching_follows_permutations(seed):
