@@ -4,21 +4,25 @@ Command:   make quickstart, or
            python -m launch.main --config=configs/quickstart.py --workdir=runs/quickstart
 Argument:  `:tiny` is the same in seconds, for tests; its figures mean nothing.
 
-Measured on two cores of an AMD EPYC (Zen 2), Python 3.11, jax 0.10.2 (November 2026), on the standard library of Python 3.11.7:
-activations 35 s, train 139 s, stability 29 s, subspace 10 s, report 10 s; with installation 4 min 43 s. Peak memory 1.8 GiB.
+Measured on two cores of an AMD EPYC, Python 3.11, jax 0.10.2 (November 2026), on the standard library of Python 3.11.7, with a synthetic study at low priority
+beside it: activations 32 s, train 81 s, gaussian 48 s, stability 28 s, sensitivity 11 s, subspace 11 s, report 9 s; 3 min 42 s without installation. Peak memory 1.8 GiB.
 
-  mean p̂ of live features        0.392 [0.381, 0.403]    null < 1e-9
-  stable, unstable share         0.210 [0.199, 0.221], 0.403 [0.386, 0.420]; 858 and 1,648 live features in all seeds
-  split-half difference of p̂     0.869 [0.856, 0.882]    null 0
-  MMCS                           0.666 [0.662, 0.670]    null 0.266
-  firing rate, stable/unstable   4.43 [3.93, 4.99]       null 1
-  subspace overlap, unstable     0.589 [0.566, 0.611]    strongest null 0.478 (random live features), r = 16, n = 201
-  effective rank / D at n = 98   unstable 0.529 [0.526, 0.532], stable 0.636 [0.634, 0.638], random 0.601
-  explained variance, L0, dead   0.859, 16, 0.05 %
+  mean p̂ of live features        0.392 [0.379, 0.405]    strongest null 0.012 (SAEs trained on Gaussian activations)
+  p̂ by encoder; by activations   0.203 [0.167, 0.240]; 0.377 [0.367, 0.388]; nulls 0
+  shared one to one              0.378 [0.366, 0.391]    null 0; agrees with the best match by 0.966 [0.957, 0.974]
+  stable, unstable share         0.211 [0.194, 0.227], 0.402 [0.376, 0.429]; 860 and 1,644 live features in all seeds
+  split-half difference of p̂     0.871 [0.856, 0.885]    null 0
+  p̂ of unstable features in the comparison that did not label them
+                                 0.031 [0.022, 0.040]    after turning dictionaries inside their span 9e-5
+  MMCS; PW-MCC                   0.665 [0.661, 0.669]; 0.637 [0.632, 0.641]; nulls 0.368 (Gaussian), 0.247
+  firing rate, stable/unstable   4.72 [4.07, 5.48]       null 1
+  subspace overlap, unstable     0.572 [0.558, 0.586]    strongest null 0.469 (random live features), r = 16, n = 191
+  effective rank / D at n = 101  unstable 0.538 [0.535, 0.542], stable 0.652 [0.649, 0.654], random 0.614
+  explained variance, L0, dead   0.859, 16, 0.02 %
 
-p̂ still changes by +0.047 at the last doubling of tokens: far from a plateau, so claims about unstable features stay undecided.
+p̂ still changes by +0.044 [0.038, 0.050] at the last doubling of tokens: no plateau, so claims about unstable features stay undecided.
 
-With another variant (`--config.sae.variant=…`; times not comparable, the machine was busy); L0 is the range over seeds on 32,768 held-out rows:
+With another variant (`--config.sae.variant=…`; measured some commits earlier, topk then 0.392 [0.381, 0.403]); L0 is the range over seeds on 32,768 held-out rows:
 
   variant      explained variance   L0               mean p̂, live            dead     p̂ at the last doubling
   topk         0.859                16               0.392 [0.381, 0.403]    0.05 %   +0.047
