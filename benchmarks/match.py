@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.timing import in_turn
-from stability import similarity
+from stability import matching, similarity
 
 _FEATURES = flags.DEFINE_integer("features", 16_384, "Dictionary size.")
 _WIDTH = flags.DEFINE_integer("width", 768, "Width.")
@@ -71,7 +71,17 @@ def main(argv: list[str]) -> None:
         print(
             f"  memory beyond the dictionaries: kernel {extra['kernel'] / 2**20:.0f} MiB, NumPy {extra['numpy'] / 2**20:.0f} MiB, 1 : {extra['numpy'] / extra['kernel']:.1f}"
         )
+    _one_to_one(a, b)
     _study(seconds["kernel, both directions"], f, d)
+
+
+def _one_to_one(a: np.ndarray, b: np.ndarray) -> None:
+    """Of dictionaries that share half of their rows up to noise."""
+    half = len(a) // 2
+    noisy = np.asarray(similarity.unit_rows(np.concatenate([a[:half] + 0.5 * b[:half], b[half:]])))
+    start = time.perf_counter()
+    found = matching.one_to_one(a, noisy[np.random.default_rng(1).permutation(len(a))])
+    print(f"  one to one: {time.perf_counter() - start:.1f} s, mean cosine {found.mean():.4f}, the best has at most {found.gap:.1e} more")
 
 
 def _study(seconds_a_pair: float, f: int, d: int) -> None:
