@@ -166,14 +166,30 @@ def test_moments_meet_their_closed_forms():
     np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.01)
 
 
+def test_the_mean_follows_presence_and_a_common_part_narrows_the_law():
+    n = 40_000
+    c, truth, w = world(block_presence=0.4, code_correlation=0.6, noise=0.0)
+    stream = SyntheticStream(c.shape(), w, seed=2)
+    rate = np.array([(3 + 0.6 * 2 * 2) / 15, 0.4 * 0.2, 0.4 * 0.2])[truth.group_A]
+    magnitude = np.where(truth.group_A > 0, 0.7, 1.0)
+    x, z = stream.rows(0, n), stream.codes(0, n)
+    np.testing.assert_allclose(x.mean(0), (rate * magnitude) @ truth.atoms_AD, atol=0.03)
+    free = z[:, :15][z[:, :15] > 0]
+    np.testing.assert_allclose([free.mean(), free.var()], [1.0, (0.6**2 + 0.4**2) / 12], atol=0.005)
+    assert c.energies == pytest.approx((rate[0], rate[20] * 0.49, rate[20] * 0.49))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("width", 1), ("free_active", 16), ("block_active", 11), ("block_rank", 11), ("block_rank", 10), ("code_low", 0.0), ("code_low", 2.0),
         ("block_magnitude", 0.0), ("block_presence", 0.0), ("block_presence", 1.1), ("coactivation", 1.1), ("noise", -0.1), ("block_rank", 0),
-        ("code_law", "normal"), ("tokens", -1),
+        ("block_rank", 1), ("code_law", "normal"), ("tokens", -1),
     ],
 )  # fmt: skip
 def test_worlds_that_cannot_be_name_the_field(field, value):
-    with pytest.raises(ValueError, match=f"config.synthetic.({field}|orthogonal)="):
+    named = "orthogonal" if (field, value) in (("block_rank", 10), ("block_rank", 0)) else field  # no room, and not one block too large
+    with pytest.raises(ValueError, match=f"config.synthetic.{named}="):
         dataclasses.replace(SMALL, **{field: value})
+    with pytest.raises(ValueError, match="config.synthetic.block_atoms=0: none in 2 blocks"):
+        dataclasses.replace(SMALL, block_atoms=0, block_active=0)

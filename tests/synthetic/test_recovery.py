@@ -1,5 +1,7 @@
 """Known answers: the truth itself, the truth turned inside its block, nothing of it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -143,3 +145,21 @@ def test_the_null_of_a_span_knows_that_its_latents_were_chosen_by_where_they_lie
     assert abs(unchosen.planted - 6 / 32) < 0.12
     acts = np.random.default_rng(1).normal(size=(500, 6)) @ basis.T  # all variance lies in the block
     assert stage._nulls_without_truth(basis, acts, [np.random.default_rng(2).normal(size=(50, 32))]).planted > 0.99
+
+
+def test_of_two_blocks_each_is_found_and_their_union_without_the_truth(settings):
+    two = dataclasses.replace(settings, synthetic=dataclasses.replace(settings.synthetic, blocks=2, block_rank=10))
+    truth, rng = make_truth(two.synthetic), np.random.default_rng(0)
+    w = []
+    for _ in range(3):
+        rows = truth.atoms_AD.copy()
+        for b, basis in enumerate(truth.bases, start=1):
+            inside = truth.group_A == b
+            rows[inside] = rows[inside] @ basis @ orthogonal(rng, 10) @ basis.T
+        w.append(rows)
+    got = stage.measure(two, np.stack(w).astype(np.float32), np.ones((3, len(truth.atoms_AD)), bool))
+    for group in ("block 1", "block 2"):
+        assert value(got, group, "subspace", "top plane, overlap with the planted one, all its latents") == pytest.approx(1.0, abs=1e-5)
+    assert {place[0] for place in got} == {"free", "block 1", "block 2", "blocks"}
+    unchosen = got["blocks", "subspace", f"top plane, overlap with the planted one, {stage.UNCHOSEN}"]
+    assert unchosen.value > 0.9 > unchosen.null
