@@ -41,7 +41,7 @@ def synthetic_study() -> ml_collections.ConfigDict:
     del c.source
     del c.lm
     del c.gaussian_seeds
-    c.stages = ("train", "stability", "subspace", "recovery", "report")
+    c.stages = ("train", "stability", "sensitivity", "subspace", "recovery", "report")
     c.synthetic = world = ml_collections.ConfigDict()
     world.width = 128  # of the activations
     world.free_atoms = 256  # unit atoms in general position

@@ -42,7 +42,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         c.sae.n_features, c.sae.k, c.sae.aux_k, c.sae.dead_after_tokens = 48, 3, 24, 5000
         c.train.tokens, c.train.batch_size, c.train.steps_per_dispatch, c.train.checkpoint_every = 120_000, 128, 8, 80
         c.train.snapshots, c.train.eval_rows = 4, 4000
-        c.stability.null_draws, c.stability.curve_rows, c.stability.rare_firings = 2, 1000, 5
+        c.stability.null_draws, c.stability.curve_rows, c.stability.rare_firings, c.sensitivity.rows = 2, 1000, 5, 1024
         c.subspace.min_features, c.subspace.subsamples, c.subspace.ranks, c.subspace.headline_rank = 3, 3, (1, 2, 4), 2
     elif arg:
         raise ValueError(f"--config=configs/synthetic.py:{arg}: the only argument is 'tiny'")

@@ -19,7 +19,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if variant not in ("topk", "l1") or size not in ("", "tiny"):
         raise ValueError(f"--config=configs/synthetic_known_answer.py:{arg}: the arguments are 'topk', 'l1', 'topk-tiny' and 'l1-tiny'")
     c = common.synthetic_study()
-    c.stages = ("train", "stability", "subspace", "recovery", "report")
     c.seeds = (5,)
     w = c.synthetic
     w.width, w.free_atoms, w.free_active, w.blocks, w.block_atoms, w.block_active = 16, 32, 3, 0, 0, 0

@@ -3,7 +3,7 @@
 Reads a list of dictionaries and, where there are any, held-out activations; knows nothing of how the SAEs were trained.
 
 features.parquet          a row per (seed, feature)
-pairs.parquet             a row per (anchor, other): p̂ and MMCS of the anchor's live features in the other
+pairs.parquet             a row per (anchor, other): p̂ and MMCS of the anchor's live features in the other, p̂ of uniform directions as null
 theta_curve.parquet       p̂ of live features over θ, and of every null model
 labels.parquet            shares of stable and unstable features over θ and ε, beside the strongest null's
 match_histogram.parquet   best cosines, trained and rotated
@@ -23,7 +23,7 @@ from launch import dictionary_list, null_models, progress, sources
 from launch.dictionary_list import DictionaryList
 from launch.null_models import NullModels
 from saes.evaluation import Evaluation, evaluate, evaluate_each
-from stability import aggregates, reappearance, similarity
+from stability import aggregates, nulls, reappearance, similarity
 from stability.aggregates import pair_mean, seed_mean
 from stability.estimates import Count, Estimate
 from storage import files
@@ -84,7 +84,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     files.write_json(folder / "summary.json", summary)
     tables = {
         "features": _features(c, listed, best, counts_SF, labels_SF, strata_SF, evaluation),
-        "pairs": _pairs(listed, best.cosine, hits_SSF, live_SF),
+        "pairs": _pairs(c, listed, best.cosine, hits_SSF, live_SF),
         "theta_curve": _theta_curve(c, best.cosine, live_SF, models),
         "labels": _labels(c, best.cosine, live_SF, models),
         "match_histogram": _histogram(best.cosine, models.rotated_SSF),
@@ -135,7 +135,8 @@ def _curve(
         every = np.ones(dictionaries.w_dec_FD.shape[:2], bool)
         tables.append(aggregates.share_reappearing(reappearance.reappears(cosine, c.theta), every))
         p = _mean_p(tables[-1], c, null=None)
-        row = {"tokens": tokens, "p": p.value, "p_low": p.low, "p_high": p.high, "mmcs": float(np.nanmean(cosine))}
+        null = nulls.chance_of_match(c.theta, *dictionaries.w_dec_FD.shape[:0:-1])
+        row = {"tokens": tokens, "p": p.value, "p_low": p.low, "p_high": p.high, "null": null, "mmcs": float(np.nanmean(cosine))}
         if acts_ND is not None:
             some_ND = acts_ND[:: max(1, len(acts_ND) // c.curve_rows)][: c.curve_rows]
             evaluation = evaluate(jax.device_put(dictionaries), progress.batches(some_ND, f"stability/at {tokens} tokens"), 1)
@@ -271,13 +272,16 @@ def _features(
     return {name: values[listed.exists_SF] for name, values in table.items()}
 
 
-def _pairs(listed: DictionaryList, cosine_SSF: np.ndarray, hits_SSF: np.ndarray, live_SF: np.ndarray) -> dict[str, Any]:
+def _pairs(c: Any, listed: DictionaryList, cosine_SSF: np.ndarray, hits_SSF: np.ndarray, live_SF: np.ndarray) -> dict[str, Any]:
     """Of SAEs of different size p̂ has a direction: the anchor's features, looked for in the other."""
     p_SS, mmcs_SS = aggregates.share_reappearing(hits_SSF, live_SF), aggregates.mean_among(cosine_SSF, live_SF)
     anchor, other = np.nonzero(~np.eye(len(listed.seeds), dtype=bool))
     seeds, sizes = np.asarray(listed.seeds), np.asarray(listed.sizes)
     columns = {"anchor": seeds[anchor], "other": seeds[other], "features": sizes[anchor], "features_other": sizes[other]}
-    return columns | {"p": p_SS[anchor, other], "mmcs": mmcs_SS[anchor, other]}
+    d = listed.dictionaries[0].w_dec_FD.shape[1]
+    null = {size: nulls.chance_of_match(c.theta, d, size) for size in set(listed.sizes)}
+    by_chance = np.array([null[size] for size in sizes[other].tolist()])
+    return columns | {"p": p_SS[anchor, other], "mmcs": mmcs_SS[anchor, other], "null": by_chance}
 
 
 def _theta_curve(c: Any, cosine_SSF: np.ndarray, live_SF: np.ndarray, models: NullModels) -> dict[str, Any]:
