@@ -37,10 +37,10 @@ class NullModels(NamedTuple):
     p_of_theta: dict[str, list[float]]
     rotated_SSF: np.ndarray
 
-    def strongest(self, figure: str) -> float:
-        """Of the models' values the one nearest to "shared": the largest, but the smallest share of unstable features."""
+    def strongest(self, figure: str) -> float | None:
+        """Of the models' values the one nearest to "shared": the largest, but the smallest share of unstable features; None of none."""
         values = [of[figure] for model, of in self.figures.items() if figure in of and model not in (*SHOWN_ONLY, SPAN)]
-        return min(values) if figure == "unstable" else max(values)
+        return min(values, default=None) if figure == "unstable" else max(values, default=None)
 
     def strongest_p_of_theta(self) -> list[float]:
         rows = [p for model, p in self.p_of_theta.items() if model not in SHOWN_ONLY]
@@ -90,8 +90,9 @@ def measure(
         for cosine_SSF in draws:
             of_draws.append(_figures(cosine_SSF, among_SF, c, comparisons))
             curve_of_draws.append([_mean_p(cosine_SSF, theta, among_SF) for theta in c.thetas])
-        figures[model] = {name: float(np.mean([of[name] for of in of_draws])) for name in FIGURES}
-        curves[model] = np.mean(curve_of_draws, axis=0).tolist()
+        means = {name: float(np.mean([of[name] for of in of_draws])) for name in FIGURES}
+        figures[model] = {name: mean for name, mean in means.items() if not np.isnan(mean)}  # there may be no live features at all
+        curves[model] = np.nan_to_num(np.mean(curve_of_draws, axis=0)).tolist()
         return cosine_SSF
 
     keys = (jax.random.fold_in(root, draw) for draw in range(c.null_draws))

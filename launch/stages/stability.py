@@ -192,7 +192,7 @@ def _similarity_figures(c: Any, cosine_SSF: np.ndarray, exists_SF: np.ndarray, l
     figures = {
         "mean_p_live": live,
         "mean_p_all": mean_p(exists_SF, null["p"]),
-        "mean_p_live_chance_corrected": _corrected(live, null["p"]),
+        "mean_p_live_chance_corrected": _corrected(live, null["p"] or 0.0),
         # In the comparison that a feature was not labelled by.
         "mean_p_unstable": _mean_p(held_out(hits_SSF), c, in_span.get("p")),
         "mmcs": mmcs(aggregates.mean_among(cosine_SSF, exists_SF), null["mmcs"]),

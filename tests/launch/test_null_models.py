@@ -133,3 +133,10 @@ def test_dead_features_are_no_part_of_a_null():
     turned = of(live).rotated_SSF
     assert of(live).figures[null_models.HAAR]["mmcs"] != of(LIVE).figures[null_models.HAAR]["mmcs"]
     assert np.nanmean(turned[:, :, F // 2 :]) == pytest.approx(of(live).figures[null_models.HAAR]["mmcs"], abs=0.05)
+
+
+def test_without_any_live_feature_there_is_no_null_but_the_closed_form():
+    nobody = LIVE & False
+    found = null_models.measure(C, listed(planted()), NOBODY, None, None, None, nobody, nobody, lambda: None)
+    assert found.strongest("mmcs") is None and found.strongest("p") == nulls.chance_of_match(C.theta, D, F)
+    assert not np.isnan(found.strongest_p_of_theta()).any()
