@@ -1,0 +1,83 @@
+"""The stage that finds SAEs: what it writes, what it notices, what it refuses."""
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from activations.store import Rows, StoreWriter
+from configs import compare
+from launch import config, dictionary_list
+from launch.stages import collect
+from saes.formats import saelens, stacked
+from tests.saes.dictionaries import make
+
+STACKED = make("topk")
+OF = {"model_name": "m", "hook_name": "blocks.1.hook_resid_post"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(2):
+        saelens.save(tmp_path / "sae" / f"seed-{i}", jax.tree.map(lambda a, i=i: a[i], STACKED), OF | {"seed": i})
+    return tmp_path
+
+
+def settings(saes, **changes):
+    c = compare.get_config()
+    c.saes = str(saes)
+    c.update_from_flattened_dict({field.replace("__", "."): value for field, value in changes.items()})
+    return config.validated(c)
+
+
+def store(folder, **hook):
+    width = STACKED.w_dec_FD.shape[2]
+    writer = StoreWriter(folder, {"width": width, "dtype": "float32", "hook": {"path": "m", "layer": 1} | hook, "documents": []})
+    place = np.arange(20, dtype=np.int32)
+    writer.write(0, Rows(np.ones((20, width), np.float32), place, place, place))
+    writer.finish()
+    return str(folder)
+
+
+def test_the_list_names_every_sae_with_its_checksums(folder):
+    (path,) = collect.run(settings(folder / "sae"), epath.Path(folder))
+    listing = dictionary_list.read(path)
+    assert listing["hook"] == {"path": "m", "layer": 1, "site": "blocks.1.hook_resid_post"}
+    assert [e["seed"] for e in listing["dictionaries"]] == [0, 1] and all(saelens.WEIGHTS in e["sha256"] for e in listing["dictionaries"])
+    assert (dictionary_list.load(path).w_dec_SFD == STACKED.w_dec_FD[:2]).all()
+
+
+def test_other_weights_under_an_old_name_are_noticed(folder):
+    before = collect.inputs(settings(folder / "sae"))
+    saelens.save(folder / "sae" / "seed-1", jax.tree.map(lambda a: a[2], STACKED), OF | {"seed": 1})
+    assert collect.inputs(settings(folder / "sae")) != before
+
+
+def test_a_list_of_ours_keeps_its_course_of_training_and_what_it_names_is_watched(folder):
+    entries = [{"seed": i, "path": f"sae/seed-{i}", "format": "saelens"} for i in range(2)]
+    stacked.save(folder / "start", jax.tree.map(lambda a: a[:2], STACKED))
+    snapshots = [{"tokens": 0, "paths": ["start"]}, {"tokens": 9, "paths": ["gone"]}]
+    dictionary_list.write(
+        epath.Path(folder / dictionary_list.NAME), {"path": "m", "layer": 1, "site": "resid_post"}, {"k": 4}, entries, snapshots
+    )
+    of = settings(folder)
+    before = collect.inputs(of)
+    (path,) = collect.run(of, epath.Path(folder / "w"))
+    listing = dictionary_list.read(path)
+    assert listing["training"] == {"k": 4} and [s["tokens"] for s in listing["snapshots"]] == [0]  # the other is not there any more
+    stacked.save(folder / "start", jax.tree.map(lambda a: a[1:3], STACKED))
+    assert collect.inputs(of) != before
+
+
+@pytest.mark.parametrize(("hook", "says"), [({"layer": 2}, "holds layer 2, the SAEs are of layer 1"), ({"path": "n"}, "holds model 'n'")])
+def test_activations_of_another_place_are_refused(folder, hook, says):
+    other = store(folder / "store", **hook)
+    with pytest.raises(ValueError, match=f"config.source.activations: .*{says}"):
+        collect.run(settings(folder / "sae", source__activations=other), epath.Path(folder))
+    collect.run(settings(folder / "sae", source__activations=other, ignore_names=True), epath.Path(folder))
+    collect.run(settings(folder / "sae", source__activations=store(folder / "right")), epath.Path(folder))
+
+
+def test_a_store_that_is_not_there_is_named(folder):
+    with pytest.raises(FileNotFoundError, match="config.source.activations: no "):
+        collect.inputs(settings(folder / "sae", source__activations=str(folder)))
