@@ -21,13 +21,18 @@ def batches(acts_ND: np.ndarray, name: str) -> Iterator[np.ndarray]:
             bar.update(min(BATCH, len(acts_ND) - start))
 
 
+def look_for_signals() -> None:
+    """To be called after every pair of SAEs where another bar is shown."""
+    signals.raise_if_stop_requested(STOPPED)
+
+
 @contextlib.contextmanager
 def comparing(name: str, total: int | None = None) -> Iterator[Callable[[], None]]:
     """To be called after every pair of SAEs; shown only where it takes more than two seconds."""
     with tqdm.tqdm(desc=name, total=total, unit="pair", mininterval=1.0, delay=2.0) as bar:
 
         def step() -> None:
-            signals.raise_if_stop_requested(STOPPED)
+            look_for_signals()
             bar.update()
 
         yield step

@@ -12,7 +12,6 @@ tokens_curve.parquet      p̂ against training tokens
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -62,8 +61,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     unstable_SF = live_SF & (labels_SF == reappearance.UNSTABLE)
     with progress.comparing("stability/nulls") as on_pair:
         models = null_models.measure(c, listed, best.partner, gaussian, covariance_DD, firings_SF, live_SF, unstable_SF, on_pair)
-    with progress.comparing("stability/along training") as on_pair:
-        curve, rise = _curve(listed, acts_ND, c, on_pair)
+    curve, rise = _curve(listed, acts_ND, c)
     summary = _similarity_figures(c, best.cosine, exists_SF, live_SF, models)
     if evaluation is not None:
         summary |= _activation_figures(c, hits_SSF, exists_SF, strata_SF, evaluation)
@@ -121,9 +119,7 @@ def _about(listed: DictionaryList) -> dict[str, Any]:
     }
 
 
-def _curve(
-    listed: DictionaryList, acts_ND: np.ndarray | None, c: Any, on_pair: Callable[[], None]
-) -> tuple[dict[str, Any], Estimate | None]:
+def _curve(listed: DictionaryList, acts_ND: np.ndarray | None, c: Any) -> tuple[dict[str, Any], Estimate | None]:
     """p̂ against training tokens, with explained variance, L0 and dead share beside it (means over seeds); and by how much p̂ rose per
     doubling between the last two, with its interval over seeds."""
     rows: list[dict[str, Any]] = []
@@ -131,7 +127,7 @@ def _curve(
     listed = listed.first(c.curve_seeds)
     for tokens, paths in listed.snapshots:
         dictionaries = listed.snapshot(paths)
-        cosine = similarity.all_pairs(dictionaries.w_dec_FD, block_size=c.block_size, on_pair=on_pair).cosine
+        cosine = similarity.all_pairs(dictionaries.w_dec_FD, block_size=c.block_size, on_pair=progress.look_for_signals).cosine
         every = np.ones(dictionaries.w_dec_FD.shape[:2], bool)
         tables.append(aggregates.share_reappearing(reappearance.reappears(cosine, c.theta), every))
         p = _mean_p(tables[-1], c, null=None)
