@@ -34,21 +34,27 @@ class Pretraining:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Seeds:
-    """What every study of seeds has, whatever its activations come from."""
+class _Measured:
+    """What every study has that measures SAEs, wherever they come from."""
 
     stages: tuple[str, ...]
+    stability: Stability
+    sensitivity: Sensitivity
+    subspace: Subspace
+    report: Report
+    claims: Claims
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seeds(_Measured):
+    """What every study of seeds has, whatever its activations come from."""
+
     seeds: tuple[int, ...]
     init_seed: int
     data_seed: int
     sweep: Sweep
     sae: SAEConfig
     train: TrainConfig
-    stability: Stability
-    sensitivity: Sensitivity
-    subspace: Subspace
-    report: Report
-    claims: Claims
 
     def __post_init__(self):
         if not self.seeds or not 0 <= min(self.seeds) <= max(self.seeds) < 2**32 or len(set(self.seeds)) != len(self.seeds):
@@ -134,20 +140,14 @@ class Activations:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(_Measured):
     """Settings of a config that measures SAEs which are there already."""
 
     STAGES: ClassVar[tuple[str, ...]] = ("collect", "stability", "sensitivity", "subspace", "report")
 
-    stages: tuple[str, ...]
     saes: str
     ignore_names: bool
     source: Activations
-    stability: Stability
-    sensitivity: Sensitivity
-    subspace: Subspace
-    report: Report
-    claims: Claims
 
     def __post_init__(self):
         check(bool(self.paths), "saes", self.saes, "--config.saes=path1,path2,… names folders or hub ids of SAEs")

@@ -125,13 +125,11 @@ def load(path: epath.Path) -> DictionaryList:
         lanes.append(lane)
     if len(loaded) < 2:
         raise ValueError(f"{path} lists {len(loaded)} usable SAE: stability compares at least 2")
-    widths = {seed: d.w_dec_FD.shape[1] for seed, d in loaded.items()}
-    first = next(iter(loaded))
-    for seed, width in widths.items():
-        if width != widths[first]:
-            raise ValueError(
-                f"{path}: seed {seed} is of width {width}, seed {first} of {widths[first]}: of another model or hook, so not compared"
-            )
+    called = [name or f"{path}: seed {seed}" for name, seed in zip(names, loaded, strict=True)]
+    widths = [d.w_dec_FD.shape[1] for d in loaded.values()]
+    for name, width in zip(called, widths, strict=True):
+        if width != widths[0]:
+            raise ValueError(f"{name} is of width {width}, {called[0]} of {widths[0]}: of another model or hook, so not compared")
     snapshots = [(s["tokens"], [path.parent / p for p in s["paths"]]) for s in listing.get("snapshots", [])]
     if len({dictionary.kind(d) for d in loaded.values()}) > 1:
         snapshots = []

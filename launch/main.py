@@ -8,6 +8,10 @@ import os
 import sys
 import traceback
 
+# Before NumPy and JAX load it: the threads of the BLAS behind LAPACK wait for each other in a spin, and beside another busy program
+# a batch of small decompositions then takes minutes. With one thread it is no slower on idle cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags

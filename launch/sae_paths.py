@@ -125,7 +125,7 @@ def _local(text: str) -> epath.Path:
         fetched = snapshot_download(named["repo"], revision=named["revision"], allow_patterns=patterns)
     except Exception as error:  # what its HTTP client raises is not ours to list
         raise ValueError(
-            f"config.saes: nothing at {text} on this machine, and the hub did not give it ({type(error).__name__}): "
+            f"config.saes: no file or folder {text} on this machine; taken for a hub id it could not be fetched either ({type(error).__name__}): "
             "pass the path of a folder that holds it"
         ) from error
     folder = epath.Path(fetched) / below

@@ -21,6 +21,13 @@ def data(records: list[dict[str, Any]]) -> alt.Data:
     return alt.Data(values=records)
 
 
+def banded(base: alt.Chart, title: str, tooltip: list[Any], opacity: float = 0.2, **marks: Any) -> alt.LayerChart:
+    """A share between 0 and 1 as a line with points in the band of its interval: columns value, low, high."""
+    band = base.mark_area(opacity=opacity, **marks).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(domain=[0, 1]))
+    return band + base.mark_line(point=True, **marks).encode(y=y, tooltip=tooltip)
+
+
 def sized(chart: alt.Chart | alt.LayerChart, height: int = HEIGHT) -> alt.TopLevelMixin:
     return styled(chart.properties(width=WIDTH, height=height))
 

@@ -75,6 +75,8 @@ def _too_little(results: Results, rules: Any) -> str | None:
 def _under_trained(results: Results, rules: Any) -> str | None:
     """Why nothing can be said of unstable features as such, if so: away from a plateau they may be under-trained."""
     rise = results.rise_per_doubling()
+    if rise is None and not results.has("stability/tokens_curve.parquet"):
+        return "no dictionaries along training are there, so no plateau can be shown"
     if rise is None:
         return "fewer than two dictionaries along training with p̂ above chance, so no plateau can be shown"
     if not on_plateau(rise, rules):

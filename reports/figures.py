@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from reports import recovery_figures, stability_figures
-from reports.chart import NULL_COLOUR, WIDTH, Figure, data, sized, styled
+from reports.chart import NULL_COLOUR, WIDTH, Figure, banded, data, sized, styled
 from reports.results import Results
 from reports.text import number, with_interval
 
@@ -190,17 +190,8 @@ def _over_ranks(results: Results, figure: str, title: str) -> Figure:
             legend=alt.Legend(columns=2),
         ),
     )
-    band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
-    line = base.mark_line(point=True).encode(
-        y=alt.Y("value:Q", title=figure.replace("_", " ") + " (share)", scale=alt.Scale(domain=[0, 1])),
-        tooltip=[
-            "predictor:N",
-            "rank:Q",
-            alt.Tooltip("value:Q", format=".3f"),
-            alt.Tooltip("low:Q", format=".3f"),
-            alt.Tooltip("high:Q", format=".3f"),
-        ],
-    )
+    tooltip = ["predictor:N", "rank:Q", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("value", "low", "high"))]
+    lines = banded(base, figure.replace("_", " ") + " (share)", tooltip)
     s = results.summary["subspace"]
     own, excess = s[f"{figure}_unstable"], s[f"{figure}_excess"]
     what = "overlap" if figure == "overlap" else "captured energy"
@@ -209,7 +200,7 @@ def _over_ranks(results: Results, figure: str, title: str) -> Figure:
         f"({s[f'{figure}_strongest_null']}) reaches {number(own['null'])}, so the excess is {with_interval(excess)}. "
         f"{s['features_against_nulls']} features a set; stable ones, being fewer, {s['features_per_set']}."
     )
-    return Figure(figure, title, sentence, sized(band + line))
+    return Figure(figure, title, sentence, sized(lines))
 
 
 def _spectra(results: Results) -> Figure:

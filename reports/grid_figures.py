@@ -8,7 +8,7 @@ import altair as alt
 from reports.chart import Figure, sized, styled
 from reports.results import Results
 
-PANELS = {"p": "p̂ at 0.9", "atoms found": "atoms found", "span overlap, planted": "span overlap with the planted"}
+PANELS = {"p": "p̂ at {found:g}", "atoms found": "atoms found", "span overlap, planted": "span overlap with the planted"}
 VERDICT_COLOURS = {
     "identified": "#2166ac",
     "reproducible, not the truth": "#92c5de",
@@ -21,18 +21,20 @@ VERDICT_COLOURS = {
 SPHERE_COLOURS = ["#bdbdbd", "#d6604d", "#2166ac", "#1b7837"]
 
 
-def all_figures(results: Results) -> list[Figure]:
+def all_figures(results: Results, found: float) -> list[Figure]:
+    """`found`: cosine from which an atom counts as found."""
+    panels = {key: title.format(found=found) for key, title in PANELS.items()}
     rows = results.table("verdicts/verdicts.parquet")
     figures = []
     for x, y in _diagrams(rows):
         cells = [r for r in rows if r[x] is not None and r[y] is not None]
-        figures += [_phase(cells, x, y), _verdict_map(cells, x, y)]
+        figures += [_phase(cells, x, y, panels), _verdict_map(cells, x, y)]
     if results.has("verdicts/block_3d.parquet"):
         figures.append(_sphere(results.table("verdicts/block_3d.parquet")))
     if results.has("verdicts/seeds.parquet"):
         figures.append(_seeds(results.table("verdicts/seeds.parquet")))
     if not _diagrams(rows):
-        figures.insert(0, _cells(rows))
+        figures.insert(0, _cells(rows, panels))
     return figures
 
 
@@ -69,8 +71,8 @@ def _heat(cells: list[dict[str, Any]], x: str, y: str, key: str, title: str) -> 
     return (rect + value + chance).properties(width=240, height=230)
 
 
-def _phase(cells: list[dict[str, Any]], x: str, y: str) -> Figure:
-    panels = [_heat(cells, x, y, key, title) for key, title in PANELS.items()]
+def _phase(cells: list[dict[str, Any]], x: str, y: str, titles: dict[str, str]) -> Figure:
+    panels = [_heat(cells, x, y, key, title) for key, title in titles.items()]
     crowded = [c for c in cells if c["p"] is not None and c["p"] < 0.5]
     held = [c for c in crowded if (c["span overlap, planted"] or 0.0) > 0.9]
     sentence = (
@@ -101,12 +103,12 @@ def _verdict_map(cells: list[dict[str, Any]], x: str, y: str) -> Figure:
     return Figure(_slug(f"verdicts {y} {x}"), f"Why latents differ between seeds: {y} × {x}", sentence, sized(chart))
 
 
-def _cells(rows: list[dict[str, Any]]) -> Figure:
+def _cells(rows: list[dict[str, Any]], titles: dict[str, str]) -> Figure:
     """Without coordinates: every cell a row, latents beside subspace, chance as a tick."""
     records = [
         {"cell": r["cell"], "figure": title, "value": r[key], "low": r[f"{key}, low"], "high": r[f"{key}, high"], "null": r[f"{key}, null"]}
         for r in rows
-        for key, title in PANELS.items()
+        for key, title in titles.items()
         if r[key] is not None
     ]
     base = alt.Chart(alt.Data(values=records)).encode(y=alt.Y("cell:N", title=None, sort=[r["cell"] for r in rows]))

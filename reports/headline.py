@@ -43,12 +43,14 @@ FIGURES = (
     Figure("subspace.overlap_excess", "overlap over strongest null", "that overlap less the strongest null's: random live or stable features of another seed, activation PCA, random plane"),
     Figure("subspace.effective_rank_unstable", "effective rank / D, unstable", "exp of the spectrum's entropy over the width, at equal n, which also caps it (n/D); null: random live features"),
     Figure("subspace.effective_rank_stable", "effective rank / D, stable", "the same for stable features"),
-    Figure("recovery.free, latents: atoms found at 0.9", "free atoms found", "atoms in general position that some live latent meets at cosine 0.9"),
-    Figure("recovery.block, latents: atoms found at 0.9", "block atoms found", "the same of atoms crowded into the planted block"),
-    Figure("recovery.free, latents: p̂ at 0.9", "p̂ at 0.9, free latents", "probability that a latent outside the block has a match at cosine 0.9 in another seed"),
-    Figure("recovery.block, latents: p̂ at 0.9", "p̂ at 0.9, block latents", "the same of latents that lie in the block"),
-    Figure("recovery.block, latents: p̂ at 0.7", "p̂ at 0.7, block latents", "at cosine 0.7"),
-    Figure("recovery.block, subspace: top plane, overlap between seeds, its unstable latents", "block span, between seeds", "overlap of the top planes of the block's unstable latents (p̂ at 0.7 below 0.5), as many dimensions as planted; null: uniform directions that lie in the block by the same rule"),
+    Figure("recovery.free, latents: atoms found at {found}", "free atoms found", "atoms in general position that some live latent meets at cosine {found}"),
+    Figure("recovery.block, latents: atoms found at {found}", "block atoms found", "the same of atoms crowded into the planted block"),
+    Figure("recovery.free, latents: p̂ at {found}", "p̂ at {found}, free latents", "probability that a latent outside the block has a match at cosine {found} in another seed"),
+    Figure("recovery.free, latents: PW-MCC", "PW-MCC, free latents", "mean cosine of the latents of two seeds under their one-to-one matching; null: as many random directions"),
+    Figure("recovery.free, latents: ground-truth MCC", "ground-truth MCC, free atoms", "mean cosine of atoms with latents under their one-to-one matching; null: as many random directions"),
+    Figure("recovery.block, latents: p̂ at {found}", "p̂ at {found}, block latents", "the same of latents that lie in the block"),
+    Figure("recovery.block, latents: p̂ at {theta}", "p̂ at {theta}, block latents", "at cosine {theta}"),
+    Figure("recovery.block, subspace: top plane, overlap between seeds, its unstable latents", "block span, between seeds", "overlap of the top planes of the block's unstable latents (p̂ at {theta} below {unstable_below}), as many dimensions as planted; null: uniform directions that lie in the block by the same rule"),
     Figure("recovery.block, subspace: top plane, overlap with the planted one, its unstable latents", "block span, planted", "overlap of that plane with the planted one"),
     Figure("recovery.blocks, subspace: top plane, overlap between seeds, unstable latents, chosen without the truth", "unstable span, between seeds", "overlap of the top planes of all unstable latents, as many dimensions as planted; null: random planes, activation PCA"),
     Figure("recovery.blocks, subspace: top plane, overlap with the planted one, unstable latents, chosen without the truth", "unstable span, planted", "overlap of that plane with the planted one"),
@@ -61,17 +63,28 @@ FIGURES = (
 )  # fmt: skip
 
 
+def figures_of(results: Results) -> list[Figure]:
+    """Those of `FIGURES` that a run has; thresholds of a synthetic study ({found}, {theta}, …) are its own."""
+    at = {name: f"{value:g}" for name, value in results.summary.get("recovery", {}).items() if isinstance(value, float)}
+    found = []
+    for f in FIGURES:
+        for name, value in at.items():
+            f = Figure(*(text.replace(f"{{{name}}}", value) for text in f))
+        stage, key = f.path.split(".", 1)
+        if key in results.summary.get(stage, {}):
+            found.append(f)
+    return found
+
+
 def print_headline(workdir: epath.Path, stages: Sequence[str], rules: Any) -> None:
     """Prints the figures that the stages made, the page's path, and what a reader must know first; `rules` is `config.claims`."""
     results = Results(workdir, stages)
     if "stability" not in results.summary:
         return
     rows = [("", "value [interval]", "null")]
-    for f in FIGURES:
-        stage, key = f.path.split(".", 1)
-        if key in results.summary.get(stage, {}):
-            estimate = results.figure(f.path)
-            rows.append((f.name, with_interval(estimate), number(estimate["null"])))
+    for f in figures_of(results):
+        estimate = results.figure(f.path)
+        rows.append((f.name, with_interval(estimate), number(estimate["null"])))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     print()
     for row in rows:
@@ -102,7 +115,9 @@ def remarks(results: Results, rules: Any) -> list[str]:
     if s["evaluation_rows"] == 0:
         out.append("No activations were given: dead features cannot be told and count as live.")
     rise = results.rise_per_doubling()
-    if rise is None:
+    if rise is None and not results.has("stability/tokens_curve.parquet"):
+        out.append("There are no dictionaries along training, so whether p̂ has reached a plateau cannot be told.")
+    elif rise is None:
         out.append("Whether p̂ has reached a plateau cannot be told: fewer than two dictionaries along training lie above chance.")
     else:
         reached = "a plateau" if on_plateau(rise, rules) else "no plateau is shown, unstable features may be under-trained"

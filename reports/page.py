@@ -35,20 +35,10 @@ def write_page(
     own = "train" in settings.stages and not settings.stability.dictionaries
     shown = figures.all_figures(results, settings.seed_list if own else ())
     rows = []
-    for f in headline.FIGURES:
-        stage, key = f.path.split(".", 1)
-        if key in results.summary.get(stage, {}):
-            e = results.figure(f.path)
-            rows.append(
-                {
-                    "name": f.name,
-                    "value": with_interval(e),
-                    "null": number(e["null"]),
-                    "n": f"{e['n']['number']:,} {e['n']['of']}",
-                    "unit": e["unit"],
-                    "meaning": f.meaning,
-                }
-            )
+    for f in headline.figures_of(results):
+        e = results.figure(f.path)
+        n = f"{e['n']['number']:,} {e['n']['of']}"
+        rows.append({"name": f.name, "value": with_interval(e), "null": number(e["null"]), "n": n, "unit": e["unit"], "meaning": f.meaning})
     return _write(
         folder,
         "page.html.jinja",
@@ -72,7 +62,7 @@ def write_grid_page(folder: epath.Path, results: Results, settings: Any, title: 
         starts = [with_interval(c[key]) if key in c else "–" for key in ("kept", "gain", "worth", "leaving")]
         cells.append({"name": name, "verdict": c["verdict"], "found": found, "starts": starts})
     contrasts = [c | {"text": with_interval(c)} for c in summary["contrasts"]]
-    shown = grid_figures.all_figures(results)
+    shown = grid_figures.all_figures(results, settings.recovery.found)
     return _write(folder, "grid.html.jinja", shown, settings, title=title, cells=cells, contrasts=contrasts, seeds=settings.seed_list)
 
 

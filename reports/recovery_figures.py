@@ -9,9 +9,9 @@ from reports.results import Results
 from reports.text import with_interval
 
 SHOWN = (
-    ("latents", "atoms found at 0.9"),
-    ("latents", "p̂ at 0.9"),
-    ("latents", "p̂ at 0.7"),
+    ("latents", "atoms found at {found}"),
+    ("latents", "p̂ at {found}"),
+    ("latents", "p̂ at {theta}"),
     ("subspace", "top plane, overlap between seeds, all its latents"),
     ("subspace", "top plane, overlap between seeds, its unstable latents"),
     ("subspace", "top plane, overlap with the planted one, its unstable latents"),
@@ -21,24 +21,26 @@ SHOWN = (
 
 
 def all_figures(results: Results) -> list[Figure]:
-    figures = [_levels(results.table("recovery/recovery.parquet"))]
+    at = {name: f"{results.summary['recovery'][name]:g}" for name in ("found", "theta")}
+    shown = [(level, figure.format(**at)) for level, figure in SHOWN]
+    figures = [_levels(results.table("recovery/recovery.parquet"), shown)]
     spectra, angles = (results.table(f"recovery/{name}.parquet") for name in ("spectra", "angles"))
     return figures + ([_spectra(spectra), _angles(angles)] if angles else [])
 
 
-def _levels(rows: list[dict[str, Any]]) -> Figure:
+def _levels(rows: list[dict[str, Any]], places: list[tuple[str, str]]) -> Figure:
     found = {(r["group"], r["level"], r["figure"]): r for r in rows}
     groups = list(dict.fromkeys(r["group"] for r in rows))
-    shown = [found[group, *place] for group in groups for place in SHOWN if (group, *place) in found]
+    shown = [found[group, *place] for group in groups for place in places if (group, *place) in found]
     records = [r | {"shown": f"{r['level']}: {r['figure']}"} for r in shown if r["value"] is not None]
-    order = [f"{level}: {figure}" for level, figure in SHOWN]
+    order = [f"{level}: {figure}" for level, figure in places]
     colour = alt.Color("group:N", scale=alt.Scale(domain=groups, scheme="set1"), title="")
     base = alt.Chart(data(records)).encode(y=alt.Y("shown:N", sort=order, title=None, axis=alt.Axis(labelLimit=420)))
     x = alt.X("value:Q", scale=alt.Scale(domain=[0, 1]), title="share")
     dots = base.mark_point(filled=True, size=70).encode(x=x, color=colour, tooltip=["group:N", "shown:N", "value:Q", "null:Q"])
     bars = base.mark_rule().encode(x="low:Q", x2="high:Q", color=colour)
     ticks = base.mark_tick(thickness=2, size=16, color="#555").encode(x="null:Q")
-    atoms = {g: found[g, "latents", "atoms found at 0.9"] for g in groups if (g, "latents", "atoms found at 0.9") in found}
+    atoms = {g: found[g, *places[0]] for g in groups if (g, *places[0]) in found}
     sentence = (
         "Atoms found: "
         + ", ".join(f"{g} {with_interval(e)}" for g, e in atoms.items())

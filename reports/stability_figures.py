@@ -4,7 +4,7 @@ from typing import Any
 
 import altair as alt
 
-from reports.chart import Figure, data, sized, styled
+from reports.chart import Figure, banded, data, sized, styled
 from reports.results import Results
 from reports.text import number, with_interval
 
@@ -67,18 +67,15 @@ def _labels(results: Results) -> Figure:
         x=alt.X("epsilon:Q", title="ε: stable is p̂ ≥ 1−ε, unstable p̂ ≤ ε", axis=alt.Axis(tickCount=6)),
         color=alt.Color("label:N", scale=alt.Scale(domain=["stable", "unstable"], range=["#2166ac", "#d6604d"]), title="label"),
     )
-    band = base.mark_area(opacity=0.2, interpolate="step-after").encode(y=alt.Y("low:Q", title=""), y2="high:Q")
-    tip = ["label:N", "epsilon:Q", alt.Tooltip("value:Q", format=".3f"), alt.Tooltip("null:Q", format=".3f")]
-    line = base.mark_line(point=True, interpolate="step-after").encode(
-        y=alt.Y("value:Q", title="share of live features", scale=alt.Scale(domain=[0, 1])), tooltip=tip
-    )
+    tooltip = ["label:N", "epsilon:Q", alt.Tooltip("value:Q", format=".3f"), alt.Tooltip("null:Q", format=".3f")]
+    lines = banded(base, "share of live features", tooltip, interpolate="step-after")
     null = base.mark_line(strokeDash=NULL_DASH, opacity=0.7, interpolate="step-after").encode(y="null:Q")
     comparisons = len(s["seeds"]) - 1
     sentence = (
         f"At θ = {s['theta']:g}. With {comparisons} comparisons p̂ moves in steps of {1 / comparisons:.2g}, so labels change only where ε passes one. "
         "Dashed: dictionaries rotated at random."
     )
-    return Figure("labels", "Labels over ε", sentence, sized(band + null + line))
+    return Figure("labels", "Labels over ε", sentence, sized(null + lines))
 
 
 def _notions(results: Results) -> Figure:
@@ -93,11 +90,8 @@ def _notions(results: Results) -> Figure:
             legend=alt.Legend(columns=2),
         ),
     )
-    band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
-    tip = ["what:N", "theta:Q", alt.Tooltip("value:Q", format=".3f"), alt.Tooltip("null:Q", format=".4f")]
-    line = base.mark_line(point=True).encode(
-        y=alt.Y("value:Q", title="mean p̂ of live features", scale=alt.Scale(domain=[0, 1])), tooltip=tip
-    )
+    tooltip = ["what:N", "theta:Q", alt.Tooltip("value:Q", format=".3f"), alt.Tooltip("null:Q", format=".4f")]
+    lines = banded(base, "mean p̂ of live features", tooltip, opacity=0.15)
     null = base.mark_line(strokeDash=NULL_DASH, opacity=0.7).encode(y="null:Q")
     theta, s = results.summary["stability"]["theta"], results.summary["sensitivity"]
     at_theta = ", ".join(f"{name} {with_interval(s[f'p by {name}'])}" for name in present)
@@ -105,7 +99,7 @@ def _notions(results: Results) -> Figure:
         f"At θ = {theta:g} p̂ by {at_theta}. One to one instead of many to one, {with_interval(s['shared_one_to_one'])} of live features keep a partner; the sets agree "
         f"by {number(s['agreement_of_matchings']['value'])} (intersection over union). Dashed: rotated dictionaries, for activations shifted tokens."
     )
-    return Figure("notions", "What counts as the same feature", sentence, sized(band + null + line))
+    return Figure("notions", "What counts as the same feature", sentence, sized(null + lines))
 
 
 def _pairs(results: Results) -> Figure:

@@ -123,11 +123,15 @@ def evaluate_each(dictionaries: Sequence[Dictionary], batches: Callable[[], Iter
 def explained_inside(dictionaries: Sequence[Dictionary], x_ND: np.ndarray, basis_DR: np.ndarray, batch: int = 1024) -> np.ndarray:
     """(S,) explained variance inside a subspace: 1 − Σ‖P(x−x̂)‖² / Σ‖P(x−x̄)‖², P the projection on orthonormal columns."""
     basis = jnp.asarray(basis_DR, jnp.float32)
-    error = jax.jit(lambda d, x_BD: jnp.sum(jnp.square((x_BD - decode(d, encode(d, x_BD))) @ basis)))
     inside_NR = (x_ND - x_ND.mean(axis=0, dtype=np.float64)) @ basis_DR
     batches = [jnp.asarray(x_ND[n : n + batch]) for n in range(0, len(x_ND), batch)]
-    sums_S = [sum(float(error(d, x_BD)) for x_BD in batches) for d in jax.device_put(list(dictionaries))]
+    sums_S = [sum(float(_error_inside(d, x_BD, basis)) for x_BD in batches) for d in jax.device_put(list(dictionaries))]
     return 1.0 - np.array(sums_S) / np.square(inside_NR).sum()
+
+
+@jax.jit
+def _error_inside(dictionary: Dictionary, x_BD: Float[Array, "B D"], basis_DR: Float[Array, "D R"]) -> Float[Array, ""]:
+    return jnp.sum(jnp.square((x_BD - decode(dictionary, encode(dictionary, x_BD))) @ basis_DR))
 
 
 @functools.partial(jax.jit, donate_argnums=1)

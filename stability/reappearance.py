@@ -49,6 +49,9 @@ def table(
         raise ValueError(f"confidence={confidence}: between 0 and 1")
     _check_theta(theta)
     allowed_misses(1, epsilon)
+    if not len(dictionaries) or (isinstance(dictionaries, np.ndarray) and dictionaries.ndim != 3):
+        of = f"an array of shape {dictionaries.shape}" if isinstance(dictionaries, np.ndarray) else f"{type(dictionaries).__name__}"
+        raise ValueError(f"dictionaries is {of}: an array (S, F, D), or a list of arrays (F, D), at least 2")
     arrays = [np.asarray(w, np.float32) for w in dictionaries]
     shapes = [w.shape for w in arrays]
     if any(len(shape) != 2 or 0 in shape for shape in shapes) or len({shape[1:] for shape in shapes}) > 1:

@@ -35,22 +35,29 @@ def draw_bases(unit_SFD: np.ndarray, members: list[np.ndarray], n: int, draws: i
     return Bases(rows_STND, u_STDR, sigma_STR)
 
 
-def overlap_between_seeds(a: Bases, b: Bases, ranks: tuple[int, ...]) -> np.ndarray:
-    """Overlap of the top-r planes of set `a` in seed i and set `b` in seed j, mean over draws: (S, S, K), diagonal NaN."""
+OnPair = Callable[[], None]
+
+
+def overlap_between_seeds(a: Bases, b: Bases, ranks: tuple[int, ...], on_pair: OnPair = lambda: None) -> np.ndarray:
+    """Overlap of the top-r planes of set `a` in seed i and set `b` in seed j, mean over draws: (S, S, K), diagonal NaN.
+
+    Args:
+      on_pair: called after every pair, here and below; may raise to stop.
+    """
     one = jax.jit(lambda u, v: subspaces.nested_overlap(u, v, ranks).mean(0))
-    return _over_pairs(lambda i, j: one(a.u_STDR[i], b.u_STDR[j]), len(a.u_STDR), len(ranks))
+    return _over_pairs(lambda i, j: one(a.u_STDR[i], b.u_STDR[j]), len(a.u_STDR), len(ranks), on_pair)
 
 
-def energy_between_seeds(a: Bases, b: Bases, ranks: tuple[int, ...]) -> np.ndarray:
+def energy_between_seeds(a: Bases, b: Bases, ranks: tuple[int, ...], on_pair: OnPair = lambda: None) -> np.ndarray:
     """Share of the energy of set `b` in seed j inside the top-r plane of set `a` in seed i: (S, S, K), diagonal NaN."""
     one = jax.jit(lambda u, rows: subspaces.nested_energy(rows, u, ranks).mean(0))
-    return _over_pairs(lambda i, j: one(a.u_STDR[i], b.rows_STND[j]), len(a.u_STDR), len(ranks))
+    return _over_pairs(lambda i, j: one(a.u_STDR[i], b.rows_STND[j]), len(a.u_STDR), len(ranks), on_pair)
 
 
-def angles_between_seeds(a: Bases, rank: int) -> np.ndarray:
+def angles_between_seeds(a: Bases, rank: int, on_pair: OnPair = lambda: None) -> np.ndarray:
     """Principal angles (degrees, ascending) of the top-`rank` planes of two seeds, mean over draws: (S, S, rank), diagonal NaN."""
     one = jax.jit(lambda u, v: jnp.degrees(subspaces.principal_angles(u[..., :rank], v[..., :rank])).mean(0))
-    return _over_pairs(lambda i, j: one(a.u_STDR[i], a.u_STDR[j]), len(a.u_STDR), rank)
+    return _over_pairs(lambda i, j: one(a.u_STDR[i], a.u_STDR[j]), len(a.u_STDR), rank, on_pair)
 
 
 def overlap_with_plane(b: Bases, plane_DD: np.ndarray, ranks: tuple[int, ...]) -> np.ndarray:
@@ -72,10 +79,11 @@ def principal_components(acts_ND: np.ndarray) -> np.ndarray:
     return vectors[:, ::-1]
 
 
-def _over_pairs(one: Callable[[int, int], Array], seeds: int, width: int) -> np.ndarray:
+def _over_pairs(one: Callable[[int, int], Array], seeds: int, width: int, on_pair: OnPair) -> np.ndarray:
     out = np.full((seeds, seeds, width), np.nan)
     for i in range(seeds):
         for j in range(seeds):
             if i != j:
                 out[i, j] = np.asarray(one(i, j))
+                on_pair()
     return out

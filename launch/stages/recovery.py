@@ -36,7 +36,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     features = read_table(workdir / "stability" / "features.parquet")
     alive_SF = (features["stratum"] != reappearance.DEAD).reshape(listed.w_dec_SFD.shape[:2])
     figures = measure(config, listed.w_dec_SFD, alive_SF, sources.evaluation_rows(config, workdir))
-    files.write_json(folder / "summary.json", {_key(*place): estimate.as_dict() for place, estimate in figures.items()})
+    at = {"found": config.recovery.found, "theta": config.recovery.theta, "unstable_below": config.recovery.unstable_below}
+    files.write_json(folder / "summary.json", {_key(*place): estimate.as_dict() for place, estimate in figures.items()} | at)
     columns: dict[str, list[Any]] = {"group": [], "level": [], "figure": [], "value": [], "low": [], "high": [], "null": [], "unit": []}
     for (group, level, figure), e in figures.items():
         for column, value in zip(columns, (group, level, figure, e.value, e.low, e.high, e.null, e.unit), strict=True):

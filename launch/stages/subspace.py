@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from launch import dictionary_list, signals, sources
+from launch import dictionary_list, progress, sources
 from stability import aggregates, nulls, reproducibility, similarity, subspaces
 from stability.aggregates import pair_mean, seed_mean
 from stability.estimates import Count, Estimate
@@ -78,9 +78,10 @@ class Predictor(NamedTuple):
 
 
 def _from_features(name: str, bases: reproducibility.Bases, unstable: reproducibility.Bases, n: int, ranks: tuple[int, ...]) -> Predictor:
-    signals.raise_if_stop_requested("subspace: nothing to save, it starts again")
-    overlap = reproducibility.overlap_between_seeds(bases, unstable, ranks)
-    return Predictor(f"{name} features of another seed", n, ranks, overlap, reproducibility.energy_between_seeds(bases, unstable, ranks))
+    with progress.comparing(f"subspace/{name}") as on_pair:
+        overlap = reproducibility.overlap_between_seeds(bases, unstable, ranks, on_pair)
+        energy = reproducibility.energy_between_seeds(bases, unstable, ranks, on_pair)
+    return Predictor(f"{name} features of another seed", n, ranks, overlap, energy)
 
 
 def _from_plane(plane_DD: np.ndarray, unstable: reproducibility.Bases, n: int, ranks: tuple[int, ...]) -> Predictor:
@@ -201,7 +202,7 @@ def _angles_table(bases: dict[str, Any], rank: int, d: int) -> dict[str, Any]:
         columns["high"] += list(np.percentile(angles_PR, 97.5, axis=0))
 
     for name, b in bases.items():
-        angles = reproducibility.angles_between_seeds(b, rank)
+        angles = reproducibility.angles_between_seeds(b, rank, progress.look_for_signals)
         add(name, angles[~np.isnan(angles[..., 0])])
     planes = nulls.haar_rotations(jax.random.key(0, impl="threefry2x32"), 64, d)[..., :rank]
     by_chance = jax.vmap(subspaces.principal_angles)(planes[::2], planes[1::2])

@@ -135,8 +135,8 @@ def _batches(x_ND: np.ndarray) -> list[np.ndarray]:
     return [x_ND[n : n + BATCH] for n in range(0, len(x_ND), BATCH)]
 
 
-def _knife(config: Any, statistic: Callable[..., float], unit: str, null: float | None = None) -> Estimate:
-    return aggregates.jackknifed(statistic, len(config.seed_list), config.stability.confidence, null=null, unit=unit)
+def _knife(config: Any, statistic: Callable[..., float], unit: str, null: float | None = None, **others: Any) -> Estimate:
+    return aggregates.jackknifed(statistic, len(config.seed_list), config.stability.confidence, null=null, unit=unit, **others)
 
 
 def _deciding(config: Any, cell: Any, of: dict[str, Trained], found: dict[str, Any], truth: Truth) -> dict[str, Estimate]:
@@ -161,7 +161,7 @@ def _deciding(config: Any, cell: Any, of: dict[str, Trained], found: dict[str, A
             1
         ]  # a smaller dictionary starts at a part of the atoms
         kept_S = held_SG * cell.synthetic.block_atoms / given if given else np.full(len(held_SG), np.nan)
-        out["kept"] = _knife(config, functools.partial(seed_mean, kept_S), "share of atoms started at")
+        out["kept"] = _knife(config, functools.partial(seed_mean, np.minimum(kept_S, 1.0)), "share of atoms started at", bounds=(0.0, 1.0))
         for name, start, less in (("gain", TRUTH, RANDOM), ("worth", HELD, RANDOM), ("leaving", TRUTH, HELD)):
             difference_S = of[start].inside_S - of[less].inside_S
             out[name] = _knife(config, functools.partial(seed_mean, difference_S), "explained variance inside the block", null=0.0)
@@ -196,7 +196,7 @@ def _contrasts(config: Any, trained: dict[tuple[str, str], Trained], truths: dic
             if figure == "unstable share":
                 continue
             difference = lambda w, f=of[figure], g=less[figure]: f(w) - g(w)
-            e = _knife(config, difference, "difference", null=0.0)
+            e = _knife(config, difference, "difference", null=0.0, bounds=(-1.0, 1.0))
             for column, value in zip(out, (what, cell_name(*a), cell_name(*b), figure, e.value, e.low, e.high), strict=True):
                 out[column].append(value)
     return out

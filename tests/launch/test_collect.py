@@ -81,3 +81,11 @@ def test_activations_of_another_place_are_refused(folder, hook, says):
 def test_a_store_that_is_not_there_is_named(folder):
     with pytest.raises(FileNotFoundError, match="config.source.activations: no "):
         collect.inputs(settings(folder / "sae", source__activations=str(folder)))
+
+
+def test_saes_of_another_width_are_called_as_the_user_called_them(folder):
+    one = jax.tree.map(lambda a: a[0], STACKED)
+    cut = one.replace(w_enc_DF=one.w_enc_DF[:4], w_dec_FD=one.w_dec_FD[:, :4], b_dec_D=one.b_dec_D[:4])
+    saelens.save(folder / "narrow", cut, OF)
+    with pytest.raises(ValueError, match=f"{folder}/narrow is of width 4, {folder}/sae/seed-0 of 7"):
+        collect.run(settings(f"{folder}/sae,{folder}/narrow"), epath.Path(folder))

@@ -121,7 +121,7 @@ def test_fewer_features_are_padded_and_known_as_such(tmp_path):
 def test_another_width_is_refused(tmp_path):
     path = write(tmp_path)
     saelens.save(tmp_path / "seed-9", smaller(width=6), {})
-    with pytest.raises(ValueError, match="seed 9 is of width 6, seed 4 of 7"):
+    with pytest.raises(ValueError, match="dictionaries.json: seed 9 is of width 6, .*seed 4 of 7"):
         dictionary_list.load(path)
 
 

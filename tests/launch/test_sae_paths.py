@@ -68,7 +68,11 @@ def test_names_that_metadata_do_not_tell_or_tell_in_their_own_way_are_no_reason(
     a = sae_paths.find(of_saelens(tmp_path / "a", model_name="m", hook_name="blocks.3.hook_resid_post"))
     sparsify.save(tmp_path / "layers.3", one(1))
     b = sae_paths.find(of_saelens(tmp_path / "c", 2))
-    sae_paths.refuse_strangers(a + sae_paths.find(str(tmp_path / "layers.3")) + b, ignore_names=False)
+    saes = a + sae_paths.find(str(tmp_path / "layers.3")) + b
+    assert [(s.model, s.hook, s.layer) for s in saes] == [("m", "blocks.3.hook_resid_post", 3), ("", "layers.3", 3), ("", "", None)]
+    sae_paths.refuse_strangers(saes, ignore_names=False)  # raises nothing
+    with pytest.raises(ValueError, match="layer 3.*of 4"):  # but between formats layers are compared
+        sae_paths.refuse_strangers([*saes, saes[1]._replace(path=epath.Path("/other"), hook="layers.4")], ignore_names=False)
 
 
 def test_too_few_and_twice_the_same(tmp_path):
@@ -132,5 +136,5 @@ def test_hub_ids_are_fetched_with_their_folder_and_revision(tmp_path, monkeypatc
         raise ConnectionError("no network")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
-    with pytest.raises(ValueError, match=r"the hub did not give it \(ConnectionError\): pass the path of a folder"):
+    with pytest.raises(ValueError, match=r"could not be fetched either \(ConnectionError\): pass the path of a folder"):
         sae_paths.find("owner/name")

@@ -45,6 +45,7 @@ def results(rise=0.01, **changes):
         (stability if name in stability else subspace)[name] = value
     found = types.SimpleNamespace(summary={"stability": stability, "subspace": subspace})
     found.rise_per_doubling = lambda: rise if rise is None or isinstance(rise, dict) else estimate(rise, rise - 0.002, rise + 0.002)
+    found.has = lambda name: True
     found.figure = lambda name: found.summary[name.split(".")[0]][name.split(".")[1]]
     return found
 
@@ -86,6 +87,14 @@ def holds(name, **changes):
 )
 def test_rules(name, changes, verdict):
     assert holds(name, **changes) == verdict
+
+
+def test_where_there_is_nothing_along_training_the_reason_says_so():
+    found = results(rise=None)
+    reason = lambda: next(c.because for c in claims.decide(found, RULES) if c.name == "C4")
+    assert "fewer than two dictionaries along training" in reason()
+    found.has = lambda name: False
+    assert "no dictionaries along training are there" in reason()
 
 
 def test_the_table_has_all_claims_in_order():

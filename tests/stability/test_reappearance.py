@@ -98,7 +98,9 @@ def test_the_smallest_table(features):
     [
         ((unit(1, 3, 4),), "at least 2"),
         (([unit(3, 4), unit(3, 5)],), "of one width"),
-        ((unit(3, 4),), "features, width"),
+        ((unit(3, 4),), r"an array of shape \(3, 4\): an array \(S, F, D\)"),
+        (([],), "list: an array"),
+        (([unit(3, 4), unit(3)],), "features, width"),
         ((np.full((2, 3, 4), np.nan),), "NaN"),
     ],
 )
