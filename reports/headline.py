@@ -33,7 +33,7 @@ FIGURES = (
     Figure("sensitivity.p by activations", "p̂ by activations", "if activations correlate by ≥ θ on held-out tokens with one of the nearest features by decoder; null: tokens shifted"),
     Figure("sensitivity.pw_mcc", "PW-MCC", "mean cosine under the one-to-one matching with the largest sum, all features"),
     Figure("sensitivity.shared_one_to_one", "shared one to one", "live features whose partner under that matching is at cosine ≥ θ"),
-    Figure("sensitivity.agreement_of_matchings", "agreement of matchings", "intersection over union of the live features found one to one and many to one"),
+    Figure("sensitivity.agreement_of_matchings", "agreement of matchings", "intersection over union of the live features found one to one and many to one; null: unrelated sets of their sizes"),
     Figure("sensitivity.split_share", "split share", "live features with two or more rows of another SAE at cosine ≥ θ"),
     Figure("sensitivity.duplicate_share", "duplicate share", "live features with another of their own dictionary at cosine ≥ θ; null: uniform directions"),
     Figure("sensitivity.crowding", "crowding", "mean cosine with the ten nearest in the own dictionary; null: uniform directions"),

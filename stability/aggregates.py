@@ -37,6 +37,7 @@ def jackknifed(
     undefined without some seed.
     """
     n = Count(seeds, "seeds")
+    null = None if null is None or np.isnan(null) else null  # one that could not be measured
     value = statistic(np.ones(seeds))
     if np.isnan(value):
         return Estimate(None, None, None, null, n, unit)

@@ -131,3 +131,9 @@ def _auction(a: np.ndarray, b: np.ndarray, block_size: int) -> tuple[np.ndarray,
 def agreement(a_F: np.ndarray, b_F: np.ndarray) -> float:
     """|A ∩ B| / |A ∪ B| of two sets given as masks; NaN of two empty ones."""
     return float((a_F & b_F).sum() / (a_F | b_F).sum()) if (a_F | b_F).any() else float("nan")
+
+
+def agreement_by_chance(share_a: float, share_b: float) -> float:
+    """`agreement` of two large random sets that hold such shares of all and have nothing to do with each other; NaN of two empty ones."""
+    both = share_a * share_b
+    return both / (share_a + share_b - both) if share_a + share_b > 0 else float("nan")

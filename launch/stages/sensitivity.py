@@ -134,7 +134,7 @@ def _one_to_one(
     theta = config.stability.theta
     units = [np.asarray(similarity.unit_rows(d.w_dec_FD)) for d in listed.dictionaries]
     turned = [np.asarray(similarity.unit_rows(rows[:size])) for rows, size in zip(turned_SFD, listed.sizes, strict=True)]
-    names = ("anchor", "other", "pw_mcc", "pw_mcc_null", "shared", "shared_null", "agreement", "gap")
+    names = ("anchor", "other", "pw_mcc", "pw_mcc_null", "shared", "shared_null", "agreement", "agreement_null", "gap")
     columns: dict[str, list[Any]] = {name: [] for name in names}
     matched = functools.partial(matching.one_to_one, exact=config.sensitivity.exact_features, block_size=config.stability.block_size)
     with progress.comparing("sensitivity/one to one", len(chosen)) as on_pair:
@@ -149,7 +149,8 @@ def _one_to_one(
                 best_F = cosine_SSF[anchor, other, :f] >= theta
                 shared = [float(x[live_F].mean()) if live_F.any() else float("nan") for x in (at_theta, by_chance)]
                 agreement = matching.agreement(at_theta & live_F, best_F & live_F)
-                row = (listed.seeds[anchor], listed.seeds[other], own.mean(), null.mean(), *shared, agreement, own.gap)
+                unrelated = matching.agreement_by_chance(shared[0], float(best_F[live_F].mean()) if live_F.any() else float("nan"))
+                row = (listed.seeds[anchor], listed.seeds[other], own.mean(), null.mean(), *shared, agreement, unrelated, own.gap)
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
             on_pair()
@@ -232,7 +233,7 @@ def _summary(
     figures |= {
         "pw_mcc": knife(over_pairs("pw_mcc"), null=over_pairs("pw_mcc_null")(everyone), **cosine),
         "shared_one_to_one": knife(over_pairs("shared"), null=over_pairs("shared_null")(everyone), **share),
-        "agreement_of_matchings": knife(over_pairs("agreement"), null=None, **share),
+        "agreement_of_matchings": knife(over_pairs("agreement"), null=over_pairs("agreement_null")(everyone), **share),
         "split_share": knife(several, null=by_chance(everyone), **share),
         "duplicate_share": knife(over_seeds(twice_SF), null=inside.chance_of_duplicate, **share),
         "crowding": knife(over_seeds(inside.crowding_SF), null=inside.random_crowding, **cosine),

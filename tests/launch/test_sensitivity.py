@@ -58,6 +58,7 @@ def test_one_to_one_is_stricter_where_one_feature_answers_for_two():
     pairs = sensitivity._one_to_one(STUDY, of, turned, compared.cosine, live, [(0, 1)])
     assert pairs["anchor"] == [0, 1] and pairs["gap"] == [0.0, 0.0]
     assert pairs["shared"] == [pytest.approx((F - 1) / F)] * 2 and pairs["agreement"] == [pytest.approx((F - 1) / F), pytest.approx(1.0)]
+    assert 0.9 < pairs["agreement_null"][0] < pairs["agreement"][1]  # nearly everything is in both sets
     assert pairs["pw_mcc_null"][0] < 0.7 < pairs["pw_mcc"][0]
     inside = sensitivity._inside(STUDY, of)
     assert (inside.nearest_SF[0] > 0.99).sum() == 2 and (inside.nearest_SF[1] > 0.99).sum() == 0

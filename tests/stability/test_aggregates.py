@@ -149,3 +149,8 @@ def test_labels_chosen_without_a_comparison_leave_it_unbiased():
     assert np.nanmean(aggregates.share_reappearing(hits, unstable)) == 0  # what the labels make of it
     cosine = np.where(hits, 0.9, 0.1)
     np.testing.assert_allclose(aggregates.held_out(cosine, hits, everyone, 0.05, stable=False), 0.1 + 0.8 * table, atol=1e-9)
+
+
+def test_a_null_that_could_not_be_measured_is_none():
+    e = aggregates.jackknifed(lambda w: 1.0, 4, 0.95, null=float("nan"), unit="")
+    assert e.null is None and e.value == 1.0

@@ -92,3 +92,9 @@ def test_agreement_of_sets():
     a, b = np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool)
     assert matching.agreement(a, b) == pytest.approx(1 / 3) and matching.agreement(a, a) == 1
     assert np.isnan(matching.agreement(a & ~a, b & ~b))
+
+
+def test_agreement_by_chance_is_that_of_random_sets():
+    a, b = RNG.uniform(size=(2, 200_000)) < np.array([[0.4], [0.7]])
+    assert matching.agreement_by_chance(0.4, 0.7) == pytest.approx(matching.agreement(a, b), abs=0.01)
+    assert matching.agreement_by_chance(1.0, 1.0) == 1 and np.isnan(matching.agreement_by_chance(0.0, 0.0))
