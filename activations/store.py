@@ -5,11 +5,14 @@ A store is a folder:
   shard-00000.safetensors   acts (rows, D) float32 | bfloat16; document, position, token (rows,) int32;
                             acts_crc32 (rows / 256,) int64: of every block of rows, so that a block is verified when it is read
 
+The activations themselves may lie elsewhere, in a user's array (`Elsewhere`): the shard then holds the rest, and the manifest says where.
+
 Rows follow the documents' order; `position` is the token's place in its document.  A shard is written whole or not at
 all, and one that is there is not made again, so a harvest that was killed goes on where it stopped.
 """
 
 import collections
+import dataclasses
 import hashlib
 import os
 import zlib
@@ -21,6 +24,7 @@ import safetensors.numpy
 from etils import epath
 
 from storage import files
+from storage.arrays import open_arrays
 from storage.memory_map import memory_map
 from storage.tensors import loads
 
@@ -29,7 +33,7 @@ BLOCK = 256  # rows that have a checksum of their own
 OPEN_SHARDS = 256  # at a time: each holds a file descriptor
 ADVICE = "harvest again with --overwrite"
 MANIFEST = "manifest.json"
-_DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+_DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float64": np.float64}
 
 
 class Rows(NamedTuple):
@@ -39,6 +43,31 @@ class Rows(NamedTuple):
     document_N: np.ndarray
     position_N: np.ndarray
     token_N: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Elsewhere:
+    """Rows `first` to `first` + count of an array in a user's file, which is not copied.
+
+    Attributes:
+      path: absolute.
+      name: of the array in the file; "": the file is a `.npy`.
+      first: its first row here, of the array's leading axes flattened.
+    """
+
+    path: str
+    name: str
+    first: int
+
+    def rows(self, count: int) -> np.ndarray:
+        """(count, D), memory-mapped. Raises ValueError, FileNotFoundError where the file is not what it was."""
+        acts = open_arrays(self.path)[self.name]
+        return as_rows(acts)[self.first : self.first + count]
+
+
+def as_rows(array: np.ndarray) -> np.ndarray:
+    """All leading axes as one: (…, D) → (N, D), a view."""
+    return array.reshape(-1, array.shape[-1])
 
 
 class StoreWriter:
@@ -53,45 +82,51 @@ class StoreWriter:
         self._folder = epath.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._header = {"format": FORMAT, **header}
-        self._shards: list[dict[str, Any]] = []
 
     def kept(self, index: int) -> bool:
-        """Whether shard `index` stands from an earlier attempt at the same store, whole; then it counts as written."""
+        """Whether shard `index` stands from an earlier attempt at the same store, whole."""
         record = self._record(index)
         if not record.exists():
             return False
         entry = files.read_json(record)
         path = self._folder / entry["shard"]["file"]
-        if entry["header"] != self._header or not path.exists() or files.sha256_file(path) != entry["shard"]["sha256"]:
-            return False
-        self._shards.append(entry["shard"])
-        return True
+        return entry["header"] == self._header and path.exists() and files.sha256_file(path) == entry["shard"]["sha256"]
 
-    def write(self, index: int, rows: Rows) -> None:
-        """Raises ValueError for activations that are not finite or of another width."""
+    def write(self, index: int, rows: Rows, elsewhere: Elsewhere | None = None) -> None:
+        """A shard.
+
+        Args:
+          elsewhere: where the activations lie, if they are not to be copied.
+
+        Raises:
+          ValueError: activations that are not finite or of another width.
+        """
         if rows.acts_ND.shape[1] != self._header["width"]:
             raise ValueError(f"shard {index}: width {rows.acts_ND.shape[1]}, the store says {self._header['width']}")
-        if not np.isfinite(rows.acts_ND.astype(np.float32)).all():
+        if elsewhere is None and not np.isfinite(rows.acts_ND.astype(np.float32)).all():
             raise ValueError(f"shard {index}: activations hold NaN or infinity; look at the model (lm.path)")
-        tensors = {
-            "acts": np.ascontiguousarray(rows.acts_ND, _DTYPES[self._header["dtype"]]),
+        acts = rows.acts_ND if elsewhere else np.ascontiguousarray(rows.acts_ND, _DTYPES[self._header["dtype"]])
+        tensors: dict[str, np.ndarray] = {
             "document": np.ascontiguousarray(rows.document_N, np.int32),
             "position": np.ascontiguousarray(rows.position_N, np.int32),
             "token": np.ascontiguousarray(rows.token_N, np.int32),
+            "acts_crc32": np.array([_checksum(acts, b) for b in range(-(-len(acts) // BLOCK))], np.int64),
         }
-        acts = tensors["acts"]
-        tensors["acts_crc32"] = np.array([_checksum(acts, b) for b in range(-(-len(acts) // BLOCK))], np.int64)
+        if elsewhere is None:
+            tensors["acts"] = acts
         path = self._folder / f"shard-{index:05d}.safetensors"
         data = safetensors.numpy.save(tensors)
-        files.write_bytes(path, data)
+        files.write_bytes(path, data, every_process=True)
         shard = {"file": path.name, "rows": len(rows.token_N), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        files.write_json(self._record(index), {"header": self._header, "shard": shard})
-        self._shards.append(shard)
+        if elsewhere is not None:
+            shard["acts"] = dataclasses.asdict(elsewhere)
+        files.write_json(self._record(index), {"header": self._header, "shard": shard}, every_process=True)
 
     def finish(self) -> epath.Path:
-        """Writes the manifest and returns its path."""
-        manifest = {**self._header, "rows": sum(s["rows"] for s in self._shards), "shards": self._shards}
-        files.write_json(self._folder / MANIFEST, manifest)
+        """Writes the manifest, of all shards that were written here or by other processes, and returns its path."""
+        records = [files.read_json(path) for path in sorted(self._folder.glob("*.record"))]
+        shards = [r["shard"] for r in records if r["header"] == self._header]
+        files.write_json(self._folder / MANIFEST, {**self._header, "rows": sum(s["rows"] for s in shards), "shards": shards})
         for record in self._folder.glob("*.record"):
             record.unlink()
         return self._folder / MANIFEST
@@ -168,8 +203,7 @@ class ActivationStore:
         blocks = np.unique(rows_N // BLOCK)
         for block in blocks[~verified[blocks]]:
             if _checksum(tensors["acts"], int(block)) != tensors["acts_crc32"][block]:
-                file = self._folder / self.manifest["shards"][index]["file"]
-                raise ValueError(f"{file} does not match its checksum at rows from {block * BLOCK}, it is damaged: {ADVICE}")
+                raise ValueError(self._damaged(self.manifest["shards"][index], int(block) * BLOCK))
             verified[block] = True
         return tensors["acts"][rows_N]
 
@@ -179,6 +213,8 @@ class ActivationStore:
             shard = self.manifest["shards"][index]
             path = self._folder / shard["file"]
             tensors = memory_map(path) if os.path.exists(path) else loads(path.read_bytes(), shard["file"])
+            if "acts" in shard:
+                tensors["acts"] = Elsewhere(**shard["acts"]).rows(shard["rows"])
             self._check(path, tensors, shard["rows"])
             self._open[index] = tensors
             if len(self._open) > OPEN_SHARDS:
@@ -186,8 +222,17 @@ class ActivationStore:
         self._open.move_to_end(index)
         return self._open[index]
 
+    def _damaged(self, shard: dict[str, Any], row: int) -> str:
+        if "acts" in shard:
+            first = shard["acts"]["first"] + row
+            return f"{shard['acts']['path']} is not what it was at rows from {first:,}: put it back, or take it in again with --overwrite"
+        return f"{self._folder / shard['file']} does not match its checksum at rows from {row}, it is damaged: {ADVICE}"
+
     def _check(self, path: epath.Path, tensors: dict[str, np.ndarray], rows: int) -> None:
-        expected: dict[str, tuple[tuple[int, ...], Any]] = {"acts": ((rows, self.width), np.dtype(_DTYPES[self.manifest["dtype"]]))}
+        dtype = (
+            tensors["acts"].dtype if self.manifest["dtype"] == "as they are" and "acts" in tensors else _DTYPES.get(self.manifest["dtype"])
+        )
+        expected: dict[str, tuple[tuple[int, ...], Any]] = {"acts": ((rows, self.width), np.dtype(dtype))}
         expected |= {name: ((rows,), np.dtype(np.int32)) for name in ("document", "position", "token")}
         expected["acts_crc32"] = ((-(-rows // BLOCK),), np.dtype(np.int64))
         for name, (shape, dtype) in expected.items():

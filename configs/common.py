@@ -15,6 +15,44 @@ def source() -> ml_collections.ConfigDict:
     return default.get_config().source
 
 
+def language_model_study(path: str, config_from: str, layer: int) -> ml_collections.ConfigDict:
+    """A study of a published model on web text, at the paper's dictionary size and L0."""
+    c = default.get_config()
+    c.lm.path, c.lm.config_from = path, config_from
+    c.lm.dtype = "bfloat16"
+    c.source.text = "data/fineweb"  # .jsonl files below it, a document a line in a field "text"
+    c.source.layer = layer
+    c.source.context_length = 256
+    c.source.dtype = "bfloat16"
+    c.source.eval_tokens = 1_000_000
+    c.source.shard_contexts = 1024
+    c.seeds = (21,)
+    c.sae.n_features, c.sae.k = 2**14, 64
+    c.sae.dead_after_tokens = 10_000_000
+    c.train.batch_size = 4096
+    c.train.steps_per_dispatch, c.train.checkpoint_every = 8, 4000
+    c.train.eval_rows = 131_072
+    c.train.snapshots = 11
+    c.stability.curve_rows = 65_536
+    c.report.contexts = 8
+    return c
+
+
+def cell(c: ml_collections.ConfigDict, arg: str, name: str) -> None:
+    """Changes a study by its argument: `layer=3`, `features=4096`, `variant=jumprelu`, or several with commas between."""
+    for part in (p for p in arg.split(",") if p):
+        field, _, value = part.partition("=")
+        if field in ("layer", "features") and value.isdigit():
+            if field == "layer":
+                c.source.layer = int(value)
+            else:
+                c.sae.n_features = int(value)
+        elif field == "variant" and value:
+            c.sae.variant = value
+        else:
+            raise ValueError(f"--config=configs/{name}.py:{arg}: arguments are layer=…, features=…, variant=…, with commas between")
+
+
 def comparison() -> ml_collections.ConfigDict:
     """Measures SAEs that are there already, with the measuring fields of a study."""
     study = default.get_config()

@@ -21,19 +21,33 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     sweep.lr = ()  # peak learning rates; (): train.lr
     sweep.k = ()  # active features a token, at most sae.k; (): sae.k
     sweep.sparsity = ()  # fixed penalty coefficients, with sae.control_rate=0 and sae.control_gain=0; (): sae.sparsity
-    c.source = source = ml_collections.ConfigDict()  # text and the activations read over it
+    c.source = source = ml_collections.ConfigDict()  # text and the activations read over it, or activations that are there already
+    source.text = ""  # a .txt or .jsonl file, or a folder of them; "": the standard library. See activations/text/local_files.py
+    source.text_field = "text"  # of a line of a .jsonl file
     source.root = ""  # folder of a Python standard library; "": the running interpreter's
+    source.activations = (
+        ""  # .npy, .npz, safetensors (…, D), or folders of them, with commas between; "": read them with lm. See activations/adopt.py
+    )
+    source.eval_activations = (
+        ""  # held-out ones; "": the last eval_tokens rows of source.activations, at most a tenth. All others are trained on
+    )
+    source.activations_of = ""  # model and hook that source.activations are of, for exports and the report
+    source.start_token = ""  # text of the token that begins every context; "": what the tokenizer names
     source.context_length = 256  # tokens, start token included; what the embedded model was trained on
     source.tokens = 1_600_000  # rows to harvest for training; fewer if the text is shorter
     source.eval_tokens = 150_000  # rows from held-out files, for every figure about activations
     source.layer = 1  # block whose output is read, from 0
-    source.site = "resid_post"  # the residual stream behind the block
+    source.site = "resid_post"  # the residual stream behind the block; or resid_pre, attn_out, resid_mid, mlp_in, mlp_act, mlp_out
     source.dtype = "float32"  # of the stored rows: float32 | bfloat16
-    source.batch_size = 32  # contexts a forward pass
-    source.shard_contexts = 512  # contexts a file of the store; a multiple of batch_size
+    source.batch_size = 0  # contexts a forward pass, over all devices; 0: as many as fit
+    source.shard_contexts = 512  # contexts a file of the store; a multiple of batch_size (with 0: of a power of two)
 
     c.lm = ml_collections.ConfigDict()
-    c.lm.path = "models/stdlib-neox-4x128"  # folder in Hugging Face layout (GPT-NeoX so far)
+    c.lm.path = "models/stdlib-neox-4x128"  # folder in Hugging Face layout, or a hub id: a family of activations/language_model/families.py
+    c.lm.revision = ""  # commit, tag or branch of a hub id; "": the default branch. The run records the commit
+    c.lm.dtype = "float32"  # of parameters and forward pass: float32 | bfloat16
+    c.lm.model_parallel = 1  # devices that share a copy of the model; batches are cut over the others
+    c.lm.config_from = ""  # folder with the model's config.json, for --plan without the hub; "": that of path
 
     c.sae = sae = ml_collections.ConfigDict()
     sae.variant = "topk"  # a key of saes.variants.VARIANTS

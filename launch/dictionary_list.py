@@ -81,6 +81,14 @@ def write(
     files.write_json(path, {"format": FORMAT, "hook": hook, "training": training, "dictionaries": entries, "snapshots": snapshots})
 
 
+def hook_name(hook: dict[str, Any]) -> str:
+    """As TransformerLens and SAELens call it, where they have a name for it."""
+    if hook.get("layer") is None:
+        return str(hook.get("site", ""))
+    point = {"mlp_act": "mlp.hook_post", "mlp_in": "ln2.hook_normalized"}.get(hook.get("site", ""), f"hook_{hook.get('site', '')}")
+    return f"blocks.{hook['layer']}.{point}"
+
+
 def place(config: Any, workdir: epath.Path) -> epath.Path:
     """The list to read: the one named by `config.stability.dictionaries`, or what the stage `collect` or `train` wrote."""
     if config.stability.dictionaries:

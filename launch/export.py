@@ -164,10 +164,12 @@ def _sparsify(home: epath.Path, hook: dict[str, Any], seed: int) -> epath.Path:
 def _metadata(config: Any, member: Member, hook: dict[str, Any]) -> dict[str, Any]:
     text: dict[str, Any] = {"dataset_path": "synthetic"}
     if hasattr(config, "source"):
-        text = {"context_size": config.source.context_length, "prepend_bos": True, "dataset_path": "Python standard library"}
+        c = config.source
+        text = {"dataset_path": c.activations or c.text or "Python standard library"}
+        text |= {} if c.activations else {"context_size": c.context_length, "prepend_bos": True}
     return {
         "model_name": hook["path"],
-        "hook_name": hook["site"] if hook["layer"] is None else f"blocks.{hook['layer']}.hook_{hook['site']}",
+        "hook_name": dictionary_list.hook_name(hook),
         **text,
         "training_architecture": config.sae.variant,
         "seed": member.seed,

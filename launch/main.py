@@ -23,19 +23,28 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
 _STAGES = flags.DEFINE_list("stages", [], "Run these of the config's stages only.")
+_PLAN = flags.DEFINE_bool("plan", False, "Say what the config's stages will cost on the device at hand, and end.")
+_PLAN_ON = flags.DEFINE_string("plan_on", "", "With --plan: on a device by its data sheet instead, e.g. h100, tpu-v5e:8.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Throw away results that were made with other settings.")
-flags.mark_flags_as_required(["config", "workdir"])
+flags.mark_flags_as_required(["config"])
 
 
 def main(argv: list[str]) -> int:
     del argv
     logging.set_verbosity(logging.WARNING)
     signals.install()
-    workdir = epath.Path(_WORKDIR.value)
+    workdir = epath.Path(_WORKDIR.value or ".")
     try:
         from launch import config, runner  # behind the flags, so that a wrong one is reported at once
 
         settings = config.validated(_CONFIG.value)
+        if _PLAN.value or _PLAN_ON.value:
+            from launch import plan
+
+            print(plan.text(settings, plan.hardware(_PLAN_ON.value, settings.lm.dtype if hasattr(settings, "lm") else "float32")))
+            return 0
+        if not _WORKDIR.value:
+            raise ValueError("--workdir is missing: the folder for everything that the run writes")
         runner.run_stages(_CONFIG.value, settings, workdir, _STAGES.value, _OVERWRITE.value)
         if {"verdicts", "arms"} & set(settings.stages):
             page = workdir / "report" / "index.html"
@@ -55,7 +64,7 @@ def main(argv: list[str]) -> int:
         foreseen = isinstance(error, ValueError | OSError)
         kind = "" if foreseen else f"unexpected {type(error).__name__}, please report it with error.log: "
         print(f"error: {kind}{' '.join(str(error).split())}", file=sys.stderr)
-        if workdir.is_dir():
+        if _WORKDIR.value and workdir.is_dir():
             (workdir / "error.log").write_text(traceback.format_exc())
         return 1
     return 0

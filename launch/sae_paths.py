@@ -7,7 +7,7 @@ from etils import epath
 
 from launch import dictionary_list
 from saes.formats import dictionary_learning, gemma_scope, saelens, sparsify
-from storage import files
+from storage import files, hub
 
 # Files by which a folder is known, the first that are all there.
 _KNOWN_BY = (
@@ -117,18 +117,10 @@ def _local(text: str) -> epath.Path:
     named = _HUB_ID.fullmatch(text)
     if not named:
         raise FileNotFoundError(f"config.saes: nothing at {text}, and it is no hub id (owner/name, with /folder and @revision)")
-    from huggingface_hub import snapshot_download
-
     below = named["below"].strip("/")
-    try:
-        patterns = [f"{below}/**/{name}".lstrip("/") for name in _FETCHED] + [f"{below}/{name}".lstrip("/") for name in _FETCHED]
-        fetched = snapshot_download(named["repo"], revision=named["revision"], allow_patterns=patterns)
-    except Exception as error:  # what its HTTP client raises is not ours to list
-        raise ValueError(
-            f"config.saes: no file or folder {text} on this machine; taken for a hub id it could not be fetched either ({type(error).__name__}): "
-            "pass the path of a folder that holds it"
-        ) from error
-    folder = epath.Path(fetched) / below
+    patterns = [f"{below}/**/{name}".lstrip("/") for name in _FETCHED] + [f"{below}/{name}".lstrip("/") for name in _FETCHED]
+    fetched = hub.fetch(named["repo"], named["revision"], patterns, "saes")
+    folder = fetched / below
     if not folder.is_dir():
         raise FileNotFoundError(f"config.saes: {named['repo']} holds no SAE in a folder {below!r}")
     return folder
@@ -163,7 +155,7 @@ def _of_list(path: epath.Path, text: str) -> list[Found]:
     listing = dictionary_list.read(path)
     hook = listing["hook"]
     # As our exports in SAELens' format call it, so that a list and a folder of it belong together.
-    name = "" if hook.get("layer") is None else f"blocks.{hook['layer']}.hook_{hook.get('site', '')}"
+    name = "" if hook.get("layer") is None else dictionary_list.hook_name(hook)
     out = []
     for entry in listing["dictionaries"]:
         if entry.get("frozen_at_step") is None:

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from activations.language_model.config import SITES
+
 
 def check(ok: bool, field: str, value: Any, rule: str) -> None:
     if not ok:
@@ -18,7 +20,13 @@ def positive(section: Any, prefix: str, *names: str) -> None:
 class Source:
     """Where text and activations come from; see `configs/default.py` for the meaning of fields."""
 
+    text: str
+    text_field: str
     root: str
+    activations: str
+    eval_activations: str
+    activations_of: str
+    start_token: str
     context_length: int
     tokens: int
     eval_tokens: int
@@ -29,13 +37,20 @@ class Source:
     shard_contexts: int
 
     def __post_init__(self):
-        positive(self, "source", "context_length", "tokens", "eval_tokens", "batch_size", "shard_contexts")
+        positive(self, "source", "context_length", "tokens", "eval_tokens", "shard_contexts")
+        check(self.batch_size >= 0, "source.batch_size", self.batch_size, "must not be negative (0: as many as fit)")
         check(
-            self.shard_contexts % self.batch_size == 0, "source.shard_contexts", self.shard_contexts,
+            not self.batch_size or self.shard_contexts % self.batch_size == 0, "source.shard_contexts", self.shard_contexts,
             f"must be a multiple of source.batch_size={self.batch_size}",
         )  # fmt: skip
+        check(not (self.text and self.root), "source.root", self.root, "source.text takes its place")
+        check(not (self.text and self.activations), "source.text", self.text, "source.activations takes its place")
+        check(
+            bool(self.activations) or not (self.eval_activations or self.activations_of), "source.activations", self.activations,
+            "source.eval_activations and source.activations_of speak of source.activations",
+        )  # fmt: skip
         check(self.layer >= 0, "source.layer", self.layer, "layers count from 0")
-        check(self.site == "resid_post", "source.site", self.site, "only 'resid_post' is captured so far")
+        check(self.site in SITES, "source.site", self.site, f"one of {SITES}")
         check(self.dtype in ("float32", "bfloat16"), "source.dtype", self.dtype, "'float32' or 'bfloat16'")
 
 
@@ -100,9 +115,18 @@ class ModelCard:
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModel:
-    """The model whose activations are studied: a folder in Hugging Face layout."""
+    """The model whose activations are studied: a folder in Hugging Face layout, or a hub id."""
 
     path: str
+    revision: str
+    dtype: str
+    model_parallel: int
+    config_from: str
+
+    def __post_init__(self):
+        check(bool(self.path), "lm.path", self.path, "a folder in Hugging Face layout, or a hub id")
+        check(self.dtype in ("float32", "bfloat16"), "lm.dtype", self.dtype, "'float32' or 'bfloat16'")
+        positive(self, "lm", "model_parallel")
 
 
 @dataclasses.dataclass(frozen=True)

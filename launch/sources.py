@@ -6,9 +6,11 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
+from activations import adopt
 from activations.order import ShuffledOrder
 from activations.store import MANIFEST, ActivationStore
 from activations.stream import RowRanges, StoredStream, Stream, gaussian_like, half_of_documents
+from launch import own_arrays
 from launch.roster import Member
 from storage import files
 from synthetic.config import common_shape
@@ -55,7 +57,10 @@ def gaussian_rows(config: Any, workdir: epath.Path) -> np.ndarray:
 def evaluation_store(config: Any, workdir: epath.Path) -> epath.Path | None:
     """The store of held-out activations for the measuring stages, None where SAEs from elsewhere come without."""
     if hasattr(config, "saes"):
-        return epath.Path(config.source.activations) if config.source.activations else None
+        given = config.source.activations
+        if not given:
+            return None
+        return epath.Path(given) if own_arrays.is_store(given) else workdir / "collect" / "eval"
     return workdir / "activations" / "eval" if "activations" in config.stages else None
 
 
@@ -72,9 +77,9 @@ def evaluation_digest(config: Any) -> dict[str, str]:
     if not hasattr(config, "saes") or not config.source.activations:
         return {}
     path = epath.Path(config.source.activations) / MANIFEST
-    if not path.exists():
-        raise FileNotFoundError(f"config.source.activations: no {MANIFEST} in {path.parent}: not a finished activation store")
-    return {str(path): files.sha256_file(path)}
+    if path.exists():
+        return {str(path): files.sha256_file(path)}
+    return adopt.fingerprint(adopt.find(config.source.activations, "source.activations"))
 
 
 def for_members(of: Source, members: Sequence[Member]) -> list[Stream]:

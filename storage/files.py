@@ -18,9 +18,25 @@ def sha256_file(path: epath.PathLike) -> str:
     return digest.hexdigest()
 
 
-def write_bytes(path: epath.PathLike, data: bytes) -> None:
-    """Replaces `path` in one step: a reader sees the old content or the new, never a part. Process 0 alone writes."""
-    if jax.process_index() != 0:
+def sha256_pieces(path: epath.PathLike, pieces: int = 64, size: int = 1 << 14) -> str:
+    """Of a file's length and evenly spaced pieces of it: tells another file under an old name apart without reading all of it."""
+    path = epath.Path(path)
+    length = path.stat().length
+    digest = hashlib.sha256(str(length).encode())
+    with path.open("rb") as f:
+        for i in range(pieces):
+            f.seek(i * max(length - size, 0) // max(pieces - 1, 1))
+            digest.update(f.read(size))
+    return digest.hexdigest()
+
+
+def write_bytes(path: epath.PathLike, data: bytes, every_process: bool = False) -> None:
+    """Replaces `path` in one step: a reader sees the old content or the new, never a part.
+
+    Args:
+      every_process: of several hosts, all write (each a file of its own); else process 0 alone.
+    """
+    if jax.process_index() != 0 and not every_process:
         return
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,9 +80,9 @@ def sidecar_checksum(path: epath.PathLike) -> str | None:
     return (beside.read_text().split() or [""])[0] if beside.exists() else None
 
 
-def write_json(path: epath.PathLike, value: Any) -> None:
+def write_json(path: epath.PathLike, value: Any, every_process: bool = False) -> None:
     """JSON with sorted keys and one newline at the end; numbers that are not finite become null."""
-    write_bytes(path, (json.dumps(plain(value), indent=2, sort_keys=True) + "\n").encode())
+    write_bytes(path, (json.dumps(plain(value), indent=2, sort_keys=True) + "\n").encode(), every_process)
 
 
 def json_line(value: Any) -> str:

@@ -73,8 +73,8 @@ _ALL = (
         after=("activations", "train", "stability", "sensitivity", "subspace", "recovery", "verdicts", "arms"),
     ),
     # The embedded language model.
-    Stage("tokenizer", ("source.root", "pretrain.vocab_size"), guarded=True),
-    Stage("pretrain", ("source.root", "pretrain"), after=("tokenizer",), guarded=True, training=True),
+    Stage("tokenizer", ("source.text", "source.text_field", "source.root", "pretrain.vocab_size"), guarded=True),
+    Stage("pretrain", ("source.text", "source.text_field", "source.root", "pretrain"), after=("tokenizer",), guarded=True, training=True),
     Stage("model_card", ("model_card",), after=("tokenizer", "pretrain")),
 )
 

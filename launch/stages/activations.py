@@ -1,64 +1,138 @@
-"""Stage: the residual stream of a language model over text, as two stores: `train` and `eval` (held-out files)."""
+"""Stage: the activations to train on and those held out, as two stores: `train` and `eval`.
+
+They are what a site of a language model holds over text, or a user's own arrays (`config.source.activations`), taken in where they lie.
+"""
 
 import dataclasses
+import math
+import time
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import tqdm
 from etils import epath
+from jax.experimental import multihost_utils
 
-from activations import contexts, corpus, harvest, huggingface
+from activations import harvest
+from activations.harvest import Harvest
+from activations.language_model import checkpoint, cost
+from activations.language_model.config import DecoderConfig
+from activations.language_model.placement import Placement
+from activations.loss import mean_nll
 from activations.store import StoreWriter
-from activations.tokenizer import load_tokenizer, token_texts
-from launch import signals
+from activations.text import contexts
+from activations.text.contexts import Contexts
+from activations.text.tokenizer import load_tokenizer
+from launch import device, own_arrays, signals
+from launch.mesh import make_language_mesh
+from launch.metrics import WallTimes
+from launch.texts import text_source
 from storage import files
+
+BYTES_PER_TOKEN = 16  # of text, more than any tokenizer needs on average: no more than this is tokenised for a row
+CHECKED_CONTEXTS = 4  # at the beginning, on which it is looked whether the model knows this text
 
 
 def inputs(config: Any) -> dict[str, str]:
     c = config.source
-    model = huggingface.load_config(config.lm.path)
-    if c.layer >= model.n_layers:
-        raise ValueError(f"config.source.layer={c.layer}: the model has layers 0 to {model.n_layers - 1}")
+    if c.activations:
+        return own_arrays.digests(c)
+    folder = checkpoint.locate(config.lm.path, config.lm.revision)
+    model = checkpoint.load_config(folder)
+    model.check_place(c.layer, c.site)
     if c.context_length > model.max_positions:
         raise ValueError(f"config.source.context_length={c.context_length}: the model has {model.max_positions} positions")
-    return {
-        "model": huggingface.model_digest(config.lm.path),
-        "corpus": corpus.standard_library(config.source.root or None).digest,
-    }
+    return {"model": checkpoint.identity(folder).digest, "corpus": text_source(c).digest()}
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
-    c = config.source
-    folder = workdir / "activations"
-    text = corpus.standard_library(c.root or None)
-    model = huggingface.load_config(config.lm.path)
-    params = huggingface.load_params(config.lm.path, model)
-    tokenizer = load_tokenizer(config.lm.path)
+    c, folder = config.source, workdir / "activations"
+    if c.activations:
+        return own_arrays.take_in(c, folder)
+    home = checkpoint.locate(config.lm.path, config.lm.revision)
+    model = checkpoint.load_config(home)
+    placement = Placement(make_language_mesh(config.lm.model_parallel))
+    source = text_source(c)
+    text = source.read()
+    tokenizer = load_tokenizer(home, c.start_token, encoder=not model.causal)
+    of = Harvest(
+        checkpoint.load_params(home, model, config.lm.dtype, placement),
+        model,
+        c.layer,
+        c.site,
+        batch_size(config, model, placement.data),
+        c.shard_contexts,
+        c.dtype,
+        placement,
+        jax.process_index(),
+        jax.process_count(),
+    )
+    identity = checkpoint.identity(home)
     header = {
-        "width": model.width,
+        "width": model.sites()[c.site],
         "dtype": c.dtype,
-        "source": dataclasses.asdict(c),
-        "hook": {"model": huggingface.model_digest(config.lm.path), "path": config.lm.path, "layer": c.layer, "site": c.site},
+        "source": dataclasses.asdict(c) | {"batch_size": of.batch_size},
+        "text": source.description,
+        "hook": {"model": identity.digest, "commit": identity.commit, "path": config.lm.path, "layer": c.layer, "site": c.site},
     }
     outputs = []
     for split, documents, rows in (("train", text.train, c.tokens), ("eval", text.held_out, c.eval_tokens)):
-        every = contexts.make_contexts(documents, tokenizer, c.context_length)
-        chosen = harvest.choose_contexts(every, rows, seed=0)
-        writer = StoreWriter(folder / split, {**header, "documents": [d.name for d in documents]})
-        total = int((chosen.length_N - 1).sum())
-        with tqdm.tqdm(total=total, desc=f"activations/{split}", unit="tok", unit_scale=True, mininterval=1.0) as bar:
-            harvest.harvest(
-                params,
-                model,
-                chosen,
-                layer=c.layer,
-                batch_size=c.batch_size,
-                shard_contexts=c.shard_contexts,
-                writer=writer,
-                progress=bar.update,
-                before_shard=lambda: signals.raise_if_stop_requested("activations: finished shards are kept"),
-            )
+        documents = documents.sample(BYTES_PER_TOKEN * rows, seed=0)
+        chosen = harvest.choose_contexts(contexts.make_contexts(documents, tokenizer, c.context_length), rows, seed=0)
+        if split == "train":
+            _look_at_loss(of, chosen)
+        writer = StoreWriter(folder / split, {**header, "documents": list(documents.names)})
+        _harvest(of, chosen, writer, f"activations/{split}", workdir)
         manifest = epath.Path(writer.finish())
         outputs += [manifest, *(folder / split / s["file"] for s in files.read_json(manifest)["shards"])]
-    files.write_json(folder / "vocabulary.json", token_texts(tokenizer))
-    files.write_json(folder / "corpus.json", {"digest": text.digest, "documents": text.listing(), "near_duplicates": text.dropped})
+    files.write_json(folder / "vocabulary.json", tokenizer.texts())
+    files.write_json(folder / "corpus.json", {"digest": text.digest, "documents": text.listing, "duplicates": text.dropped})
     return [*outputs, folder / "vocabulary.json", folder / "corpus.json"]
+
+
+def batch_size(config: Any, model: DecoderConfig, data: int) -> int:
+    """Contexts a forward pass: the config's number, or as many as fit beside the parameters."""
+    c, width = config.source, jnp.dtype(config.lm.dtype).itemsize
+    if c.batch_size:
+        if c.batch_size % data:
+            raise ValueError(f"config.source.batch_size={c.batch_size}: must be a multiple of the {data} parts that batches are cut into")
+        return c.batch_size
+    memory = device.work_memory(cost.parameter_bytes(model, width) // config.lm.model_parallel)
+    found = cost.batch_size(model, c.context_length, width, memory, c.shard_contexts, data)
+    if c.shard_contexts % found:
+        raise ValueError(
+            f"config.source.shard_contexts={c.shard_contexts}: must be a multiple of the {data} parts that batches are cut into"
+        )
+    return found
+
+
+def _harvest(of: Harvest, chosen: Contexts, writer: StoreWriter, name: str, workdir: epath.Path) -> None:
+    """Every host its share; the rate, and how near it comes to the device's matrix products, go to wall_times.jsonl."""
+    total = int((chosen.length_N - 1).sum())
+    started = time.perf_counter()
+    with tqdm.tqdm(total=total, desc=name, unit="tok", unit_scale=True, mininterval=1.0) as bar:
+        made = of.run(chosen, writer, bar.update, lambda: signals.raise_if_stop_requested("activations: finished shards are kept"))
+    seconds = time.perf_counter() - started
+    if of.processes > 1:
+        multihost_utils.sync_global_devices(name)  # the first host lists what all have written
+    if made:
+        padded = made * chosen.tokens_NT.size / total  # every position is computed, padding too
+        flops = padded * cost.flops_per_token(of.config, of.layer + 1, chosen.tokens_NT.shape[1]) / seconds
+        share = flops / (device.matmul_rate(of.params["embed"]["w"].dtype) * len(jax.local_devices()))
+        rate = {"tokens_per_second": made / seconds, "flops_per_second": flops, "share_of_matmul_rate": share}
+        WallTimes(workdir / "wall_times.jsonl").write(what=name, seconds=seconds, **rate)
+        print(f"{name}: {made / seconds:,.0f} tokens/s, {share:.0%} of this device's matrix products", flush=True)
+
+
+def _look_at_loss(of: Harvest, chosen: Contexts) -> None:
+    """Says so where the model predicts the text worse than chance: the tokenizer of another model, or damaged weights."""
+    if not of.config.causal or of.config.head == "none":
+        return
+    harvest.check_tokens(chosen, of.config)
+    count = -(-CHECKED_CONTEXTS // of.placement.data) * of.placement.data
+    first = Contexts(*(field[:count] for field in chosen))
+    nll, chance = mean_nll(of.params, of.config, first, count, of.placement), math.log(of.config.vocab_size)
+    print(f"activations: the model predicts the first {len(first.length_N)} contexts with {nll:.2f} nats a token (chance {chance:.2f})")
+    if nll > chance:
+        print("warning: that is worse than chance: is lm.path's tokenizer another model's, or is the model untrained?")

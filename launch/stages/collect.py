@@ -1,6 +1,7 @@
 """Stage: which SAEs are compared: found by path or hub id, held to be of one model and layer.
 
 dictionaries.json   the list that the measuring stages read, with a sha256 of every weights file
+eval/               of activations in a user's own arrays: where their rows lie, with checksums
 """
 
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from activations.store import ActivationStore
-from launch import dictionary_list, sae_paths, sources
+from launch import dictionary_list, own_arrays, sae_paths, sources
 from launch.sae_paths import Found
 from storage import files
 
@@ -28,14 +29,21 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     ]
     first = next((sae for sae in saes if sae.model), saes[0])
     hook = {"path": first.model, "layer": first.layer, "site": first.hook}
-    if config.source.activations and not config.ignore_names:
+    if own_arrays.is_store(config.source.activations) and not config.ignore_names:
         _refuse_other_activations(config, hook)
     training, snapshots = _of_our_own(config)
     dictionary_list.write(folder / dictionary_list.NAME, hook, training, entries, snapshots)
-    dictionary_list.load(folder / dictionary_list.NAME)  # what cannot be read or compared is refused here
+    loaded = dictionary_list.load(folder / dictionary_list.NAME)  # what cannot be read or compared is refused here
     for sae in saes:
         print(f"collect: {sae.name} ({sae.format})")
-    return [folder / dictionary_list.NAME]
+    return [folder / dictionary_list.NAME, *_own_activations(config.source.activations, folder, loaded.dictionaries[0].w_dec_FD.shape[1])]
+
+
+def _own_activations(given: str, folder: epath.Path, width: int) -> list[epath.Path]:
+    """A user's arrays made readable, if such are given."""
+    if not given or own_arrays.is_store(given):
+        return []
+    return own_arrays.take_in_for_evaluation(given, folder, width)
 
 
 def _refuse_other_activations(config: Any, hook: dict[str, Any]) -> None:

@@ -6,28 +6,33 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from etils import epath
 
-from activations import contexts, corpus, decoder, huggingface
+from activations.language_model import checkpoint, decoder
+from activations.language_model.block import Params
+from activations.language_model.config import DecoderConfig, Rotary
+from activations.language_model.parameters import init_params
+from activations.loss import mean_nll
 from activations.order import ShuffledOrder
-from activations.tokenizer import load_tokenizer
+from activations.text import contexts
+from activations.text.tokenizer import load_tokenizer
 from launch.checkpoints import Checkpoints
 from launch.loop import LoopPlan, run_loop
 from launch.metrics import MetricsWriter, WallTimes
+from launch.texts import text_source
 
 
 @flax.struct.dataclass
 class State:
-    params: decoder.Params
+    params: Params
     opt_state: optax.OptState
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     c = config.pretrain
     folder = workdir / "pretrain"
-    text = corpus.standard_library(config.source.root or None)
+    text = text_source(config.source).read()
     tokenizer = load_tokenizer(workdir / "tokenizer")
     train = contexts.make_contexts(text.train, tokenizer, c.context_length)
     held_out = contexts.make_contexts(text.held_out, tokenizer, c.context_length)
@@ -35,7 +40,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     model = model_config(c)
     optimizer = make_optimizer(c)
 
-    params = decoder.init_params(jax.random.key(c.seed, impl="threefry2x32"), model)
+    params = init_params(jax.random.key(c.seed, impl="threefry2x32"), model)
     state = State(params, optimizer.init(params))
     checkpoints = Checkpoints(folder / "checkpoints")
     restored = checkpoints.restore_latest(state)
@@ -65,25 +70,26 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         headline=lambda m: f"loss {m['loss']:.3f}" + (f", held out {m['held_out_nll']:.3f}" if "held_out_nll" in m else ""),
     )
     checkpoints.close()
-    huggingface.save(folder / "model", model, state.params, tokenizer)
+    checkpoint.save(folder / "model", model, state.params, tokenizer.backend)
     return [folder / "model" / name for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")]
 
 
-def model_config(c: Any) -> decoder.DecoderConfig:
-    return decoder.DecoderConfig(
+def model_config(c: Any) -> DecoderConfig:
+    return DecoderConfig(
         family="gpt_neox",
         vocab_size=c.vocab_size,
         width=c.width,
         n_layers=c.n_layers,
         n_heads=c.n_heads,
+        n_kv_heads=c.n_heads,
+        head_width=c.width // c.n_heads,
         mlp_width=c.mlp_width,
         max_positions=c.max_positions,
         activation="gelu",
         norm_eps=1e-5,
-        rotary_width=int(c.width // c.n_heads * c.rotary_fraction),
-        rotary_base=10000.0,
-        parallel_residual=True,
         tied_embeddings=False,
+        residual="parallel",
+        rotary=(Rotary(int(c.width // c.n_heads * c.rotary_fraction), 10000.0),),
     )
 
 
@@ -103,11 +109,11 @@ def make_optimizer(c: Any) -> optax.GradientTransformation:
 
 
 def train_steps(
-    model: decoder.DecoderConfig, optimizer: optax.GradientTransformation, state: State, batches: tuple[jax.Array, jax.Array]
+    model: DecoderConfig, optimizer: optax.GradientTransformation, state: State, batches: tuple[jax.Array, jax.Array]
 ) -> tuple[State, dict[str, jax.Array]]:
     """One optimizer step per batch; batches are (tokens (N, B, T), lengths (N, B)). Metrics are means over the N steps."""
 
-    def loss_fn(params: decoder.Params, tokens_BT: jax.Array, length_B: jax.Array) -> jax.Array:
+    def loss_fn(params: Params, tokens_BT: jax.Array, length_B: jax.Array) -> jax.Array:
         nll_BU = decoder.next_token_nll(params, model, tokens_BT, unroll=True)
         real_BU = jnp.arange(1, tokens_BT.shape[1]) < length_B[:, None]
         return jnp.sum(nll_BU * real_BU) / jnp.sum(real_BU)
@@ -120,20 +126,3 @@ def train_steps(
 
     state, metrics = jax.lax.scan(step, state, batches)
     return state, {name: jnp.mean(values) for name, values in metrics.items()}
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _nll_sum(params: decoder.Params, model: decoder.DecoderConfig, tokens_BT: jax.Array, length_B: jax.Array) -> jax.Array:
-    real_BU = jnp.arange(1, tokens_BT.shape[1]) < length_B[:, None]
-    return jnp.sum(decoder.next_token_nll(params, model, tokens_BT) * real_BU)
-
-
-def mean_nll(params: decoder.Params, model: decoder.DecoderConfig, data: contexts.Contexts, batch_size: int = 32) -> float:
-    """Mean negative log-likelihood (nats per token) over every token of `data`; summed in float64 on the host."""
-    total = 0.0
-    for start in range(0, len(data.length_N), batch_size):
-        tokens, length = data.tokens_NT[start : start + batch_size], data.length_N[start : start + batch_size]
-        missing = batch_size - len(length)  # one shape, one compile: pad with contexts of length 0
-        tokens = np.pad(tokens, ((0, missing), (0, 0)))
-        total += float(_nll_sum(params, model, *jax.device_put((tokens, np.pad(length, (0, missing))))))
-    return total / int(np.sum(data.length_N - 1))

@@ -79,8 +79,8 @@ def test_activations_of_another_place_are_refused(folder, hook, says):
 
 
 def test_a_store_that_is_not_there_is_named(folder):
-    with pytest.raises(FileNotFoundError, match="config.source.activations: no "):
-        collect.inputs(settings(folder / "sae", source__activations=str(folder)))
+    with pytest.raises(FileNotFoundError, match="config.source.activations: nothing at"):
+        collect.inputs(settings(folder / "sae", source__activations=str(folder / "none")))
 
 
 def test_saes_of_another_width_are_called_as_the_user_called_them(folder):

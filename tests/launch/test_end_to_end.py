@@ -165,7 +165,7 @@ def test_the_page_needs_nothing_from_elsewhere(finished):
         (["stray"], "'stray' is no flag"),
         (["--stages=nonsense"], "--stages: ['nonsense']"),
         (["--config.source.layer=9"], "config.source.layer=9: the model has layers 0 to 3"),
-        (["--config.lm.path=/nowhere"], "no config.json in /nowhere: lm.path"),
+        (["--config.lm.path=/nowhere"], "config.lm.path: nothing at /nowhere"),
     ],
 )
 def test_wrong_input_gets_one_clear_line(tmp_path, flags, says):

@@ -172,11 +172,11 @@ def test_cut_at_any_write_it_ends_with_the_same_bytes(study, monkeypatch):
     }  # fmt: skip
     original, writes, cut_at = files.write_bytes, [], []
 
-    def write(path, data):
+    def write(path, data, every_process=False):
         writes.append(path)
         if (len(writes), False) in cut_at:
             raise KeyboardInterrupt
-        original(path, data)
+        original(path, data, every_process)
         if (len(writes), True) in cut_at:
             raise KeyboardInterrupt
 

@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 import scipy.special
 
-from activations import decoder, huggingface
+from activations.language_model import checkpoint, decoder
+from activations.language_model.config import DecoderConfig, Rotary
+from activations.language_model.parameters import init_params
 
-SMALL = decoder.DecoderConfig(
-    family="gpt_neox", vocab_size=50, width=16, n_layers=3, n_heads=2, mlp_width=24, max_positions=32, activation="gelu",
-    norm_eps=1e-5, rotary_width=4, rotary_base=10000.0, parallel_residual=True, tied_embeddings=False,
+SMALL = DecoderConfig(
+    family="gpt_neox", vocab_size=50, width=16, n_layers=3, n_heads=2, n_kv_heads=2, head_width=8, mlp_width=24, max_positions=32,
+    activation="gelu", norm_eps=1e-5, tied_embeddings=False, residual="parallel", rotary=(Rotary(4, 10000.0),),
 )  # fmt: skip
-MODEL = pathlib.Path(__file__).parents[2] / "models" / "stdlib-neox-4x128"
-REFERENCE = pathlib.Path(__file__).parents[1] / "data" / "stdlib_neox_reference.json"
+MODEL = pathlib.Path(__file__).parents[3] / "models" / "stdlib-neox-4x128"
+REFERENCE = pathlib.Path(__file__).parents[2] / "data" / "stdlib_neox_reference.json"
 
 
 def params_of(config, seed=0):
-    params = decoder.init_params(jax.random.key(seed), config)
+    params = init_params(jax.random.key(seed), config)
     keys = iter(jax.random.split(jax.random.key(seed + 1), 99))
     return jax.tree.map(lambda a: a + 0.3 * jax.random.normal(next(keys), a.shape), params)  # no zero biases, no unit norms
 
@@ -35,9 +37,9 @@ def numpy_forward(params, config, tokens, layers):
         return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + config.norm_eps) * q["w"] + q["b"]
 
     def rotate(v, position):
-        n, out = config.rotary_width, v.copy()
+        n, out = config.rotary[0].width, v.copy()
         for i in range(n // 2):
-            a = position / config.rotary_base ** (2 * i / n)
+            a = position / config.rotary[0].base ** (2 * i / n)
             out[i] = v[i] * math.cos(a) - v[i + n // 2] * math.sin(a)
             out[i + n // 2] = v[i + n // 2] * math.cos(a) + v[i] * math.sin(a)
         return out
@@ -55,7 +57,7 @@ def numpy_forward(params, config, tokens, layers):
                 scores = np.array([rotate(q[t, s], t) @ rotate(k[u, s], u) for u in range(t + 1)]) / math.sqrt(e)
                 attended[t, s] = scipy.special.softmax(scores) @ v[: t + 1, s]
         attended = attended @ layer["o"]["w"] + layer["o"]["b"]
-        y = norm(layer["mlp_norm"], h if config.parallel_residual else h + attended)
+        y = norm(layer["mlp_norm"], h if config.residual == "parallel" else h + attended)
         y = y @ layer["up"]["w"] + layer["up"]["b"]
         y = y * scipy.special.ndtr(y)
         h = h + attended + y @ layer["down"]["w"] + layer["down"]["b"]
@@ -65,7 +67,7 @@ def numpy_forward(params, config, tokens, layers):
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("tied", [True, False])
 def test_agrees_with_numpy(parallel, tied):
-    config = dataclasses.replace(SMALL, parallel_residual=parallel, tied_embeddings=tied)
+    config = dataclasses.replace(SMALL, residual="parallel" if parallel else "pre", tied_embeddings=tied)
     params, tokens = params_of(config), np.random.default_rng(0).integers(0, 50, (2, 7))
     for b in range(2):
         h, logits = numpy_forward(params, config, tokens[b], config.n_layers)
@@ -110,10 +112,61 @@ def test_nll_is_the_log_softmax_of_the_next_token():
     np.testing.assert_allclose(decoder.next_token_nll(params, SMALL, tokens), expected, rtol=1e-5)
 
 
+def test_the_loss_in_pieces_is_the_loss(monkeypatch):
+    params, tokens = params_of(SMALL), jnp.arange(2 * 11).reshape(2, 11)
+    whole = decoder.next_token_nll(params, SMALL, tokens)
+    gradient = jax.grad(lambda p: decoder.next_token_nll(p, SMALL, tokens, unroll=True).mean())(params)
+    for width in (1, 3, 4):
+        monkeypatch.setattr(decoder, "LOGITS_AT_ONCE", 2 * SMALL.vocab_size * width)
+        np.testing.assert_allclose(decoder.next_token_nll(params, SMALL, tokens), whole, rtol=1e-5)
+        of_pieces = jax.grad(lambda p: decoder.next_token_nll(p, SMALL, tokens, unroll=True).mean())(params)
+        for a, b in zip(jax.tree.leaves(of_pieces), jax.tree.leaves(gradient), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_no_array_of_tokens_times_vocabulary_is_made(monkeypatch):
+    """Nothing in the program is as large as all logits."""
+    config = dataclasses.replace(SMALL, vocab_size=5000)
+    tokens = jnp.zeros((4, 65), jnp.int32)
+    monkeypatch.setattr(decoder, "LOGITS_AT_ONCE", 4 * 5000 * 8)
+    program = jax.jit(lambda p: decoder.next_token_nll(p, config, tokens)).lower(init_params(jax.random.key(0), config)).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 4 * 4 * 64 * 5000 / 2
+
+
+def test_sites_and_layers_that_are_not_there():
+    params, tokens = params_of(SMALL), jnp.arange(10).reshape(2, 5)
+    with pytest.raises(ValueError, match="site 'resid_mid': layers of this gpt_neox model have resid_pre, attn_out, mlp_in"):
+        decoder.capture(params, SMALL, tokens, 0, "resid_mid")
+    with pytest.raises(ValueError, match="site 'nowhere'"):
+        decoder.patched_nll(params, SMALL, tokens, 0, "nowhere", lambda x: x)
+    for layer, site, says in ((3, "resid_post", "source.layer=3: the model has layers 0 to 2"), (0, "x", "source.site='x'")):
+        with pytest.raises(ValueError, match=says):
+            SMALL.check_place(layer, site)
+
+
+def test_one_compile_captures_in_every_layer():
+    params, tokens = params_of(SMALL), jnp.arange(10).reshape(2, 5)
+    traces = []
+
+    @jax.jit
+    def captured(layer):
+        traces.append(layer)
+        return decoder.capture(params, SMALL, tokens, layer, "mlp_act")
+
+    found = [captured(layer) for layer in range(3)]
+    assert len(traces) == 1 and found[0].shape == (2, 5, 24)
+    assert all(np.abs(found[i] - found[j]).max() > 1e-3 for i in range(3) for j in range(i))
+
+
+def test_lowers_for_tpu():
+    run = jax.jit(lambda p, tokens: decoder.patched_nll(p, SMALL, tokens, 1, "mlp_out", lambda x: 0 * x))
+    run.trace(init_params(jax.random.key(0), SMALL), jnp.zeros((2, 8), jnp.int32)).lower(lowering_platforms=("tpu",))
+
+
 def test_the_embedded_model_gives_the_reference_implementations_logits():
     """`tests/data/stdlib_neox_reference.json` comes from torch transformers: `python -m tests.make_reference`."""
     reference = json.loads(REFERENCE.read_text())
-    config = huggingface.load_config(MODEL)
-    logits = decoder.run(huggingface.load_params(MODEL, config), config, jnp.asarray(reference["tokens"]))
+    config = checkpoint.load_config(MODEL)
+    logits = decoder.run(checkpoint.load_params(MODEL, config), config, jnp.asarray(reference["tokens"]))
     np.testing.assert_allclose(logits[:, -1, :64], reference["last_logits"], atol=2e-4)
     np.testing.assert_allclose(logits.mean(-1), reference["mean_logits"], atol=2e-4)

@@ -1,7 +1,8 @@
 import sysconfig
 
-from activations import corpus
-from activations.corpus import Document
+from activations.text import corpus
+from activations.text.corpus import Document
+from activations.text.standard_library import StandardLibrary, standard_library
 
 
 def doc(name, lines):
@@ -9,10 +10,11 @@ def doc(name, lines):
 
 
 def test_standard_library_is_split_by_document_and_free_of_test_suites():
-    text = corpus.standard_library()
+    text = standard_library()
     names = [d.name for d in (*text.train, *text.held_out)]
     assert len(text.train) > 300 and len(text.held_out) > 30
-    assert len(names) == len(set(names))
+    assert len(names) == len(set(names)) and names == [*text.train.names, *text.held_out.names]
+    assert StandardLibrary().digest() == text.digest
     assert not [n for n in names if "/test/" in n or n.startswith(("test/", "idlelib", "tkinter"))]
     assert any("#" in n for n in names)  # manual topics
     assert sum(len(d.text) for d in text.train) > 6e6
@@ -40,7 +42,7 @@ def test_near_duplicates_are_dropped_and_the_first_kept():
 def test_split_depends_on_the_name_alone():
     held = [corpus.is_held_out(f"package/module_{i}.py") for i in range(2000)]
     assert 0.07 < sum(held) / len(held) < 0.13
-    text = corpus.standard_library(sysconfig.get_paths()["stdlib"])
+    text = standard_library(sysconfig.get_paths()["stdlib"])
     assert all(corpus.is_held_out(d.name) for d in text.held_out) and not any(corpus.is_held_out(d.name) for d in text.train)
 
 
@@ -48,4 +50,4 @@ def test_a_folder_without_source_is_refused(tmp_path):
     import pytest
 
     with pytest.raises(FileNotFoundError, match="source.root"):
-        corpus.standard_library(str(tmp_path))
+        standard_library(str(tmp_path))

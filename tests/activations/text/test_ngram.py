@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from activations.ngram import NgramModel
+from activations.text.ngram import NgramModel
 
 RNG = np.random.default_rng(0)
 TRAIN = [RNG.integers(0, 4, n) for n in (60, 5, 1)]

@@ -7,12 +7,10 @@ the same Python version read the same corpus; `Corpus.digest` says whether they 
 """
 
 import ast
-import dataclasses
-import hashlib
 import pathlib
 import sysconfig
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+from activations.text.corpus import Corpus, Document, split_corpus
 
 # Packages read whole (their `test`/`tests` folders left out).
 PACKAGES = (
@@ -25,43 +23,7 @@ TOPICS_FILE = "pydoc_data/topics.py"
 EXCLUDED_FILES = ("html/entities.py", "re/_casefix.py", "__phello__.foo.py")
 EXCLUDED_PREFIXES = ("_sysconfigdata", "_osx_support", "__phello__")
 EXCLUDED_FOLDERS = ("test", "tests", "__pycache__")
-
-HELD_OUT_FRACTION = 0.1
-NEAR_DUPLICATE_SHARE = 0.5
 MIN_CHARACTERS = 200
-MIN_LINE = 20  # shorter lines (`return self`, `pass`) are shared by files that have nothing to do with each other
-
-
-class Document(NamedTuple):
-    """One document: `name` is stable across machines (path below the library, `#topic` for a manual topic)."""
-
-    name: str
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-    """Documents in order of name, split by document into train and held-out.
-
-    Attributes:
-      train: documents that the embedded language model may learn from.
-      held_out: documents it never sees (about `HELD_OUT_FRACTION` of the names, by hash of the name).
-      dropped: names left out as near-duplicates of a document before them.
-      digest: sha256 over every kept document's name and content.
-    """
-
-    train: tuple[Document, ...]
-    held_out: tuple[Document, ...]
-    dropped: tuple[str, ...]
-    digest: str
-
-    def listing(self) -> list[dict[str, str | int]]:
-        """One record a kept document: name, split, bytes, sha256; in order of name."""
-        return [
-            {"name": d.name, "split": split, "bytes": len(d.text.encode()), "sha256": _sha256(d.text)}
-            for split, docs in (("train", self.train), ("held_out", self.held_out))
-            for d in docs
-        ]
 
 
 def standard_library(root: str | None = None) -> Corpus:
@@ -75,39 +37,6 @@ def standard_library(root: str | None = None) -> Corpus:
     if not documents:
         raise FileNotFoundError(f"no Python source text under {folder}: source.root must name a standard library's folder")
     return split_corpus(documents)
-
-
-def split_corpus(documents: Iterable[Document]) -> Corpus:
-    """Drops near-duplicates and splits by document; the split depends on a document's name alone."""
-    kept, dropped = drop_near_duplicates(sorted(documents))
-    digest = hashlib.sha256("".join(f"{d.name}\0{_sha256(d.text)}\n" for d in kept).encode()).hexdigest()
-    held_out = tuple(d for d in kept if is_held_out(d.name))
-    train = tuple(d for d in kept if not is_held_out(d.name))
-    return Corpus(train=train, held_out=held_out, dropped=tuple(dropped), digest=digest)
-
-
-def is_held_out(name: str) -> bool:
-    """Whether a document of this name belongs to the held-out split."""
-    return int(_sha256(name)[:8], 16) < HELD_OUT_FRACTION * 2**32
-
-
-def drop_near_duplicates(documents: Sequence[Document]) -> tuple[list[Document], list[str]]:
-    """Keeps documents in order; drops one if at least half of its distinct long lines stand in those kept before it.
-
-    Returns:
-      (kept documents, names of the dropped).
-    """
-    seen: set[str] = set()
-    kept: list[Document] = []
-    dropped: list[str] = []
-    for document in documents:
-        lines = {line.strip() for line in document.text.splitlines() if len(line.strip()) >= MIN_LINE}
-        if lines and len(lines & seen) >= NEAR_DUPLICATE_SHARE * len(lines):
-            dropped.append(document.name)
-            continue
-        kept.append(document)
-        seen |= lines
-    return kept, dropped
 
 
 def _source_files(folder: pathlib.Path) -> list[Document]:
@@ -136,5 +65,16 @@ def _manual_topics(folder: pathlib.Path) -> list[Document]:
     return []
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+class StandardLibrary:
+    """The corpus as a text source; `root` as in `standard_library`."""
+
+    description = "Python standard library"  # of the interpreter that runs, its manual topics included
+
+    def __init__(self, root: str | None = None):
+        self._root = root
+
+    def digest(self) -> str:
+        return self.read().digest
+
+    def read(self) -> Corpus:
+        return standard_library(self._root)

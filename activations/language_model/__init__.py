@@ -1,0 +1,1 @@
+"""Language models in JAX: one generic transformer, read from Hugging Face checkpoints."""

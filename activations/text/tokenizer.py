@@ -1,0 +1,122 @@
+"""Tokenizers: a byte-level BPE trained here for the embedded model, or the one in a model's folder."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tokenizers
+from etils import epath
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from storage import files
+
+END_OF_TEXT = "<|endoftext|>"
+BATCH = 256  # documents encoded at a time: an encoding holds many times the memory of its ids
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """Text → token ids.
+
+    Attributes:
+      backend: the library's.
+      start: id of the token that begins every context (position 0, never a row); it also pads.
+      end: id of the token that ends every context of an encoder; None: none.
+    """
+
+    backend: tokenizers.Tokenizer
+    start: int
+    end: int | None = None
+
+    def encode(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
+        """Token ids of each text, int32, without start and end."""
+        batch: list[str] = []
+        for text in texts:
+            batch.append(text)
+            if len(batch) == BATCH:
+                yield from self._encode(batch)
+                batch = []
+        yield from self._encode(batch)
+
+    def texts(self) -> list[str]:
+        """The text of every token id inside running text, in order of ids; bytes that are no whole character show as U+FFFD."""
+        ids = range(1 + max(self.backend.get_vocab(with_added_tokens=True).values()))
+        before = next(i for i in ids if self._decode([[i]])[0].strip().isalnum())  # some decoders eat the blank that begins a text
+        known = len(self._decode([[before]])[0])
+        return [text[known:] for text in self._decode([[before, i] for i in ids])]
+
+    def _encode(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
+        for encoding in self.backend.encode_batch(list(texts), add_special_tokens=False):
+            yield np.asarray(encoding.ids, np.int32)
+
+    def _decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        return self.backend.decode_batch([list(i) for i in ids], skip_special_tokens=False)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
+    """Trains a byte-level BPE with `vocab_size` entries; `END_OF_TEXT` is token 0. Every text is representable."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def load_tokenizer(folder: epath.PathLike, start: str = "", encoder: bool = False) -> Tokenizer:
+    """Reads the tokenizer in a model's folder.
+
+    Args:
+      start: text of the token that begins every context; "": what the tokenizer names as beginning of a sequence, else as
+        classifier, else `<|endoftext|>`, else as end of a sequence.
+      encoder: contexts end with the separator (BERT).
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: the file is not a tokenizer, or has no such token.
+    """
+    folder = epath.Path(folder)
+    backend = _backend(folder)
+    backend.no_truncation()  # some files cut texts to what the model was trained for
+    backend.no_padding()
+    special = _special_tokens(folder)
+    candidates = [start] if start else [special.get("bos_token"), special.get("cls_token"), END_OF_TEXT, special.get("eos_token")]
+    ids = [i for token in candidates if token and (i := backend.token_to_id(token)) is not None]
+    if not ids:
+        wanted = f"no token {start!r}" if start else "no token to begin a context with"
+        raise ValueError(f"the tokenizer in {folder} has {wanted}: set config.source.start_token to one of its tokens")
+    end = backend.token_to_id(special.get("sep_token") or special.get("eos_token") or "") if encoder else None
+    return Tokenizer(backend, ids[0], end)
+
+
+def _backend(folder: epath.Path) -> tokenizers.Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        older = any((folder / name).exists() for name in ("vocab.json", "vocab.txt", "tokenizer.model"))
+        advice = (
+            "write it with transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+            if older
+            else "lm.path must name a folder in Hugging Face layout"
+        )
+        raise FileNotFoundError(f"no tokenizer at {path}: {advice}")
+    try:
+        return tokenizers.Tokenizer.from_str(path.read_text())
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f"{path} is not a readable tokenizer ({error})") from error
+
+
+def _special_tokens(folder: epath.Path) -> dict[str, str]:
+    """bos_token, cls_token, … as the folder names them."""
+    found: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).exists():
+            said = files.read_json(folder / name)
+            found |= said if isinstance(said, dict) else {}
+    as_text = {k: v.get("content") if isinstance(v, dict) else v for k, v in found.items() if k.endswith("_token")}
+    return {k: v for k, v in as_text.items() if isinstance(v, str)}

@@ -1,0 +1,70 @@
+"""Activations that a user brings: found, checked, and made readable as stores."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import tqdm
+from etils import epath
+
+from activations import adopt
+from activations.adopt import Part, UserArray
+from activations.store import MANIFEST
+from launch import signals
+from launch.sections import Source
+from storage import files
+
+
+def digests(source: Source) -> dict[str, str]:
+    """Of the arrays a study names: what its stages depend on."""
+    return _fingerprint(source.activations, "source.activations") | _fingerprint(source.eval_activations, "source.eval_activations")
+
+
+def take_in(source: Source, folder: epath.Path) -> list[epath.Path]:
+    """Makes `folder/train` and `folder/eval` of a study's arrays, and `folder/vocabulary.json` where tokens have texts; returns all files."""
+    arrays = adopt.find(source.activations, "source.activations")
+    held_out = adopt.find(source.eval_activations, "source.eval_activations") if source.eval_activations else []
+    if held_out and held_out[0].width != arrays[0].width:
+        raise ValueError(
+            f"config.source.eval_activations: {held_out[0].path} has width {held_out[0].width}, source.activations {arrays[0].width}"
+        )
+    train, evaluated = (adopt.whole(arrays), adopt.whole(held_out)) if held_out else adopt.split(arrays, source.eval_tokens)
+    outputs = []
+    for name, parts, of in (("train", train, arrays), ("eval", evaluated, held_out or arrays)):
+        outputs += _one(parts, of, folder / name, source.activations_of)
+    return outputs + _vocabulary(held_out or arrays, folder)
+
+
+def take_in_for_evaluation(paths: str, folder: epath.Path, width: int) -> list[epath.Path]:
+    """Makes `folder/eval` of arrays on which SAEs of this width from elsewhere are measured. Raises ValueError for another width."""
+    arrays = adopt.find(paths, "source.activations")
+    if arrays[0].width != width:
+        raise ValueError(f"config.source.activations: {arrays[0].path} has width {arrays[0].width}, the SAEs have {width}")
+    return _one(adopt.whole(arrays), arrays, folder / "eval", "") + _vocabulary(arrays, folder)
+
+
+def is_store(path: str) -> bool:
+    """Whether a path holds a finished store of this repository."""
+    return bool(path) and (epath.Path(path) / MANIFEST).exists()
+
+
+def _one(parts: Sequence[Part], arrays: Sequence[UserArray], folder: epath.Path, of_what: str) -> list[epath.Path]:
+    model = hashlib.sha256("".join(adopt.fingerprint(arrays).values()).encode()).hexdigest()
+    hook: dict[str, Any] = {"model": model, "path": of_what, "layer": None, "site": "activations"}
+    names = [name for a in arrays for name in a.documents]
+    with tqdm.tqdm(total=adopt.rows_of(parts), desc=f"checking {folder.name}", unit="tok", unit_scale=True, mininterval=1.0) as bar:
+        look = lambda: signals.raise_if_stop_requested("activations: what was checked stays checked")
+        manifest = epath.Path(adopt.take_in(parts, names, folder, hook, bar.update, look))
+    return [manifest, *(folder / s["file"] for s in files.read_json(manifest)["shards"])]
+
+
+def _vocabulary(arrays: Sequence[UserArray], folder: epath.Path) -> list[epath.Path]:
+    texts = adopt.vocabulary(arrays)
+    if texts is None:
+        return []
+    files.write_json(folder / "vocabulary.json", texts)
+    return [folder / "vocabulary.json"]
+
+
+def _fingerprint(paths: str, field: str) -> dict[str, str]:
+    return adopt.fingerprint(adopt.find(paths, field)) if paths else {}

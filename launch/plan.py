@@ -1,0 +1,283 @@
+"""What a study will cost, before anything runs: operations, bytes moved, disk, memory, hours. `--plan` prints it.
+
+Time of a stage = operations / (rate of matrix products × the share of it that the stage reaches) + bytes moved / bandwidth.
+Rates are measured on the device at hand in a moment, or are the published ones of `DEVICES`; the shares are below, with where they
+come from.  What is small is left out: the text, the null models' decompositions, subspaces, the report.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from activations import adopt
+from activations.language_model import checkpoint, cost
+from activations.language_model.config import DecoderConfig
+from launch import device
+from launch.device import Speed
+from saes import capacity
+
+
+class Device(NamedTuple):
+    """An accelerator by its data sheet.
+
+    Attributes:
+      name: for people.
+      exact, float32, bfloat16: multiplications and additions a second in dense matrix products: of float32 at the highest precision
+        (on TPUs six passes in bfloat16), at the default (GPUs multiply in TF32, TPUs in bfloat16), and of bfloat16.
+      bytes: memory bandwidth a second.
+      memory: bytes.
+      platform: as JAX calls it.
+    """
+
+    name: str
+    exact: float
+    float32: float
+    bfloat16: float
+    bytes: float
+    memory: int
+    platform: str
+
+
+GIB = 2**30
+DEVICES = {
+    "a100": Device("NVIDIA A100 80 GB", 19.5e12, 156e12, 312e12, 2.04e12, 80 * GIB, "gpu"),
+    "h100": Device("NVIDIA H100 SXM", 67e12, 495e12, 989e12, 3.35e12, 80 * GIB, "gpu"),
+    "h200": Device("NVIDIA H200", 67e12, 495e12, 989e12, 4.8e12, 141 * GIB, "gpu"),
+    "tpu-v4": Device("TPU v4 chip", 46e12, 275e12, 275e12, 1.23e12, 32 * GIB, "tpu"),
+    "tpu-v5e": Device("TPU v5e chip", 33e12, 197e12, 197e12, 0.82e12, 16 * GIB, "tpu"),
+    "tpu-v5p": Device("TPU v5p chip", 77e12, 459e12, 459e12, 2.77e12, 95 * GIB, "tpu"),
+    "tpu-v6e": Device("TPU v6e chip", 153e12, 918e12, 918e12, 1.64e12, 32 * GIB, "tpu"),
+}
+
+# Share of the rate of large matrix products that a stage reaches in its own products. On CPU measured on two EPYC cores with the
+# quickstart (BUILD.md has the comparison); on an accelerator assumed, none has been measured.
+SHARES = {"cpu": {"activations": 0.45, "train": 0.6, "match": 0.8}, "accelerator": {"activations": 0.4, "train": 0.4, "match": 0.6}}
+STARTING_SECONDS = 10  # of a stage: reading, compiling; on the quickstart between 5 and 20
+PARAMETER_PASSES = 14  # of a parameter through memory in a step: gradients, projection, norm, Adam's moments, the new value
+KEPT_CHECKPOINTS = 2  # at a time, of parameters and Adam's moments
+CODE_PASSES = 10  # of an array (batch, features)
+
+
+class Cost(NamedTuple):
+    """Of one stage.
+
+    Attributes:
+      stage: its name.
+      tokens: that it handles, counted once for each SAE.
+      flops: multiplications and additions in matrix products.
+      moved: bytes through memory.
+      disk: bytes that it leaves.
+      memory: peak bytes on a device.
+      kind: of `SHARES`.
+      note: what people should know.
+    """
+
+    stage: str
+    tokens: float
+    flops: float
+    moved: float
+    disk: float
+    memory: float
+    kind: str
+    note: str = ""
+
+
+class Hardware(NamedTuple):
+    """What the study would run on."""
+
+    name: str
+    devices: int
+    platform: str
+    memory: int
+    speed: Speed
+    measured: bool
+
+
+def hardware(name: str, dtype: str) -> Hardware:
+    """The device at hand (""), or a published one, e.g. "h100" or "tpu-v5e:8". Raises ValueError for an unknown one."""
+    if not name:
+        found = jax.devices()
+        return Hardware(
+            found[0].device_kind, len(found), found[0].platform, capacity.device_memory(), device.measure(jnp.dtype(dtype)), True
+        )
+    kind, _, count = name.partition(":")
+    if kind not in DEVICES or not (count or "1").isdigit() or int(count or 1) < 1:
+        raise ValueError(f"--plan_on={name}: one of {', '.join(DEVICES)}, with a number of them behind a colon")
+    of = DEVICES[kind]
+    speed = Speed(of.bfloat16 if dtype == "bfloat16" else of.exact, of.float32, of.exact, of.bytes)
+    return Hardware(of.name, int(count or 1), of.platform, int(capacity.SHARE * of.memory), speed, False)
+
+
+def costs(config: Any, of: Hardware) -> list[Cost]:
+    """Of the config's stages that cost something."""
+    if not hasattr(config, "lm"):
+        raise ValueError("--plan: counts studies of activations (configs with config.lm); this config is of another kind")
+    c, width = config.source, None
+    model = None if c.activations else language_model(config)
+    if model is None:
+        rows, width = _user_rows(config)
+    else:
+        rows, width = float(c.tokens + c.eval_tokens), model.sites()[c.site]
+    found = []
+    if "activations" in config.stages:
+        found.append(_activations(config, model, rows, width, of))
+    arms = len(config.arms) if hasattr(config, "arms") else 1
+    if {"train", "factorial"} & set(config.stages):
+        found.append(_training(config, width, of, "train" if arms == 1 else "factorial", len(config.seed_list) * arms))
+    if "gaussian" in config.stages:
+        found.append(_training(config, width, of, "gaussian", config.gaussian_seeds))
+    if "stability" in config.stages:
+        found.append(_stability(config, width, of))
+    if "sensitivity" in config.stages:
+        found.append(_sensitivity(config, width, of))
+    return found
+
+
+def seconds(one: Cost, of: Hardware) -> float:
+    """Expected of one stage."""
+    share = SHARES["cpu" if of.platform == "cpu" else "accelerator"][one.kind]
+    rate = {"activations": of.speed.language_model, "train": of.speed.training, "match": of.speed.measuring}[one.kind]
+    return STARTING_SECONDS + (one.flops / (share * rate) + one.moved / of.speed.bytes) / of.devices
+
+
+def language_model(config: Any) -> DecoderConfig:
+    """From `lm.config_from`, or the model's own folder, of which nothing but `config.json` is fetched."""
+    lm = config.lm
+    folder = epath.Path(lm.config_from) if lm.config_from else checkpoint.locate(lm.path, lm.revision, only_config=True)
+    model = checkpoint.load_config(folder)
+    model.check_place(config.source.layer, config.source.site)
+    return model
+
+
+def text(config: Any, of: Hardware) -> str:
+    """The whole plan, as it is printed."""
+    found = costs(config, of)
+    speed = "measured now" if of.measured else "published; what a run reaches of it is assumed"
+    s, k = config.sae, len(config.seed_list)
+    lines = [
+        f"{k} {s.variant} SAEs, F={s.n_features:,}, K={s.k}, {config.train.tokens:,} tokens each, on {_subject(config)}",
+        f"on {of.devices} × {of.name}: matrix products of the language model {_rate(of.speed.language_model)}, of training {_rate(of.speed.training)}, "
+        f"of comparisons {_rate(of.speed.measuring)}; memory {of.speed.bytes / 1e9:,.0f} GB/s ({speed})",
+        "",
+        f"{'stage':12} {'tokens':>9} {'FLOP':>9} {'moved':>10} {'on disk':>10} {'memory':>10} {'time':>10}",
+    ]
+    for one in found:
+        lines.append(
+            f"{one.stage:12} {_number(one.tokens):>9} {one.flops:9.1e} {_size(one.moved):>10} {_size(one.disk):>10} "
+            f"{_size(one.memory):>10} {_time(seconds(one, of)):>10}" + (f"  {one.note}" if one.note else "")
+        )
+    total = sum(seconds(one, of) for one in found)
+    lines.append(
+        f"{'all':12} {'':9} {sum(c.flops for c in found):9.1e} {_size(sum(c.moved for c in found)):>10} {_size(sum(c.disk for c in found)):>10} "
+        f"{_size(max((c.memory for c in found), default=0)):>10} {_time(total):>10}"
+    )
+    return "\n".join(lines)
+
+
+def _activations(config: Any, model: DecoderConfig | None, rows: float, width: int, of: Hardware) -> Cost:
+    c = config.source
+    if model is None:
+        return Cost("activations", rows, 0.0, 2.0 * 4 * rows * width, rows * 12 + rows / 32, 0.0, "activations", "read once, not copied")
+    item = jnp.dtype(config.lm.dtype).itemsize
+    positions = rows * c.context_length / (c.context_length - 1)
+    weights = cost.parameter_bytes(model, item) // config.lm.model_parallel
+    memory = device.CPU_WORK_BYTES if of.platform == "cpu" else int(device.SHARE * max(of.memory - weights, 0))
+    data = max(1, of.devices // config.lm.model_parallel)
+    batch = c.batch_size or cost.batch_size(model, c.context_length, item, memory, c.shard_contexts, data)
+    per_context = cost.context_bytes(model, c.context_length, item)
+    passes = 2.0 * (c.layer + 1) * per_context * positions / c.context_length  # what a layer computes is written and read
+    layers = cost.parameter_bytes(model, item) * (c.layer + 1) / model.n_layers * positions / (batch * c.context_length)
+    disk = rows * (width * jnp.dtype(c.dtype).itemsize + 12 + 8 / 256)
+    flops = positions * cost.flops_per_token(model, c.layer + 1, c.context_length)
+    return Cost(
+        "activations", rows, flops, passes + layers, disk, weights + batch / data * per_context, "activations", f"{batch} contexts a batch"
+    )
+
+
+def _training(config: Any, width: int, of: Hardware, name: str, count: int) -> Cost:
+    s, t = config.sae, config.train
+    tokens = float(t.steps * t.batch_size) * count * max(1, len(_cells(config)))
+    dense = 2.0 * width * s.n_features
+    gathers = s.variant == "topk" and of.platform == "cpu"  # codes as places: decoder and gradients touch K rows
+    flops = tokens * (dense + 8.0 * s.k * width if gathers else 5 * dense)
+    parameters = 2 * s.n_features * width
+    moved = tokens * (4.0 * PARAMETER_PASSES * parameters / t.batch_size + 4.0 * CODE_PASSES * s.n_features)
+    moved += tokens * (4.0 * 6 * s.k * width if gathers else 0.0)
+    own = config.data_seed < 0 or t.halves
+    fits = capacity.choose(count, s, t, width, of.devices, of.platform, of.memory, own)
+    held, work = capacity.bytes_per_lane(s, t, width, own)
+    at_once = math.ceil(min(count, fits.at_once) / of.devices)
+    memory = at_once * held + min(at_once, fits.width) * work + (0 if own else capacity.bytes_of_batches(t, width))
+    rounds = math.ceil(count / fits.at_once)
+    disk = 4.0 * count * (parameters + 2 * s.n_features) * (1 + len(t.snapshot_steps()))  # exported, and along training
+    disk += KEPT_CHECKPOINTS * 4 * 3.0 * parameters * min(count, fits.at_once)  # of the round that runs
+    return Cost(
+        name, tokens, flops, moved, disk, memory, "train", f"{rounds} round{'s' * (rounds > 1)} of up to {min(count, fits.at_once)} SAEs"
+    )
+
+
+def _stability(config: Any, width: int, of: Hardware) -> Cost:
+    """Every pair once; null models and dictionaries along training among the first SAEs; codes of held-out tokens."""
+    c, n = config.stability, len(config.seed_list)
+    pairs = lambda k: k * (k - 1) / 2
+    some, along = min(n, c.null_seeds), min(n, c.curve_seeds)
+    products = pairs(n) + (c.null_draws + 3) * pairs(some) + len(config.train.snapshot_steps()) * pairs(along)
+    return _comparisons(config, "stability", products, width, n * config.source.eval_tokens)
+
+
+def _sensitivity(config: Any, width: int, of: Hardware) -> Cost:
+    """Decoder, encoder, either sign, and their rotations, over all pairs."""
+    n = len(config.seed_list)
+    return _comparisons(config, "sensitivity", 6 * n * (n - 1) / 2, width, n * config.sensitivity.rows)
+
+
+def _comparisons(config: Any, stage: str, products: float, width: int, encoded: float) -> Cost:
+    f = float(config.sae.n_features)
+    n = len(config.seed_list)
+    flops = products * 2 * f * f * width + encoded * 4 * f * width
+    moved = 4.0 * (products * 3 * f * f + encoded * CODE_PASSES * f)
+    disk = n * f * (n * 12 + 400)
+    memory = 4.0 * n * f * width + 3 * 4.0 * config.stability.block_size * f
+    return Cost(stage, encoded, flops, moved, disk, memory, "match", f"{products:,.0f} comparisons of two SAEs")
+
+
+def _cells(config: Any) -> list[Any]:
+    return [0] * int(np.prod([max(1, len(getattr(config.sweep, name))) for name in ("lr", "k", "sparsity")]))
+
+
+def _user_rows(config: Any) -> tuple[float, int]:
+    arrays = adopt.find(config.source.activations, "source.activations")
+    return float(sum(a.rows for a in arrays)), arrays[0].width
+
+
+def _subject(config: Any) -> str:
+    c = config.source
+    return c.activations or f"{config.lm.path} layer {c.layer} {c.site}, {c.tokens:,} rows of {c.text or 'the standard library'}"
+
+
+def _rate(value: float) -> str:
+    return f"{value / 1e12:.3g} TFLOP/s"
+
+
+def _number(value: float) -> str:
+    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:.3g} {name}"
+    return f"{value:.0f}"
+
+
+def _size(value: float) -> str:
+    for unit, name in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if value >= unit:
+            return f"{value / unit:.3g} {name}"
+    return f"{value / 1e3:.0f} kB"
+
+
+def _time(value: float) -> str:
+    if value >= 2 * 86_400:
+        return f"{value / 86_400:.1f} days"
+    return f"{value / 3600:.1f} h" if value >= 3600 else f"{value / 60:.1f} min" if value >= 90 else f"{value:.1f} s"

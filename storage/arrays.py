@@ -1,0 +1,71 @@
+"""Arrays in a user's file, memory-mapped: `.npy`, `.npz`, safetensors. Nothing is unpickled, and what is not asked for is not read."""
+
+import functools
+import os
+import struct
+import zipfile
+
+import numpy as np
+from numpy.lib import format as npy
+
+from storage.memory_map import memory_map
+from storage.npz import read_npz
+
+SUFFIXES = (".npy", ".npz", ".safetensors")
+_LOCAL_HEADER = 30  # bytes of a zip member's header before its name
+
+
+def open_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays of a file by name; the only one of a `.npy` is called "".
+
+    Members of a `.npz` that are compressed (`np.savez_compressed`) cannot be mapped and are read whole.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not such a file, truncated, or one that holds pickled objects; names it.
+    """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no file at {path}")
+    about = os.stat(path)
+    return _open(str(path), about.st_size, about.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _open(path: str, size: int, changed: int) -> dict[str, np.ndarray]:
+    del size, changed  # of another file under an old name
+    suffix = os.path.splitext(path)[1]
+    if suffix == ".safetensors":
+        return memory_map(path)
+    try:
+        if suffix == ".npy":
+            return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+        if suffix != ".npz":
+            raise ValueError(f"{path}: one of {', '.join(SUFFIXES)} is wanted")
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+            return read_npz(path)
+        return {m.filename.removesuffix(".npy"): _mapped_member(path, m) for m in members}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, struct.error) as error:
+        raise ValueError(f"{path} is damaged or not a plain NumPy file ({error}): make it again") from error
+
+
+def _mapped_member(path: str, member: zipfile.ZipInfo) -> np.ndarray:
+    with open(path, "rb") as f:
+        f.seek(member.header_offset)
+        header = f.read(_LOCAL_HEADER)
+        if header[:4] != b"PK\3\4":
+            raise ValueError(f"member {member.filename!r} is not where the archive says")
+        f.seek(sum(struct.unpack("<HH", header[26:30])), os.SEEK_CUR)  # behind its name and what else it says
+        start = f.tell()
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(npy.read_magic(f))
+        if read is None:
+            raise ValueError(f"member {member.filename!r} is of an unknown version")
+        shape, fortran, dtype = read(f)
+        if dtype.hasobject:
+            raise ValueError(f"member {member.filename!r} holds pickled objects, which are never loaded")
+        if dtype.itemsize * int(np.prod(shape, dtype=object)) != member.file_size - (f.tell() - start):
+            raise ValueError(f"member {member.filename!r} declares another length than it has")
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", f.tell(), shape, "F" if fortran else "C")

@@ -1,0 +1,198 @@
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from activations import adopt
+from activations.store import ActivationStore
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((50, 6)).astype(np.float32)
+
+
+def taken_in(folder, paths, held_out=None, **kwargs):
+    arrays = adopt.find(str(paths), "source.activations")
+    parts = adopt.whole(arrays) if held_out is None else adopt.split(arrays, held_out)
+    names = [n for a in arrays for n in a.documents]
+    make = lambda p, f: ActivationStore(adopt.take_in(p, names, f, {"site": "x"}, lambda n: None, kwargs.get("look", lambda: None)).parent)
+    return make(parts, folder) if held_out is None else (make(parts[0], folder / "train"), make(parts[1], folder / "eval"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("suffix", ["npy", "npz", "safetensors"])
+def test_rows_are_read_where_they_lie(tmp_path, suffix, dtype):
+    if suffix == "npy" and dtype == ml_dtypes.bfloat16:
+        pytest.skip("NumPy's format has no bfloat16")
+    path = tmp_path / f"x.{suffix}"
+    acts = X.astype(dtype)
+    if suffix == "npy":
+        np.save(path, acts)
+    elif suffix == "npz" and dtype != ml_dtypes.bfloat16:
+        np.savez(path, acts=acts)
+    elif suffix == "safetensors" and dtype != np.float64:
+        safetensors.numpy.save_file({"acts": acts}, path)
+    else:
+        pytest.skip("another test's")
+    store = taken_in(tmp_path / "store", path)
+    assert (store.rows, store.width) == (50, 6)
+    wanted = np.array([49, 0, 7, 7])
+    assert (store.take(wanted) == acts.astype(np.float32)[wanted]).all()
+    assert sum(p.stat().st_size for p in (tmp_path / "store").iterdir()) < X.nbytes + 4000  # places and checksums alone
+    assert not any(b'acts"' in p.read_bytes() for p in (tmp_path / "store").glob("*.safetensors"))
+
+
+def test_a_folder_and_several_paths_in_order(tmp_path):
+    for i in (0, 1, 2):
+        np.save(tmp_path / f"{i}.npy", X + i)
+    np.save(tmp_path / "1.tokens.npy", np.arange(50))
+    store = taken_in(tmp_path / "store", tmp_path)
+    assert (store.load().acts_ND == np.concatenate([X, X + 1, X + 2])).all()
+    assert store.manifest["documents"] == ["0.npy", "1.npy", "2.npy"]
+    assert (store.load().document_N == np.repeat([0, 1, 2], 50)).all()
+    assert (store.load().token_N == np.concatenate([[-1] * 50, np.arange(50), [-1] * 50])).all()
+    turned = taken_in(tmp_path / "turned", f"{tmp_path / '2.npy'}, {tmp_path / '0.npy'}")
+    assert (turned.load().acts_ND == np.concatenate([X + 2, X])).all()
+
+
+def test_more_axes_are_documents_and_positions(tmp_path):
+    np.save(tmp_path / "x.npy", X.reshape(5, 10, 6))
+    np.save(tmp_path / "x.tokens.npy", np.arange(50).reshape(5, 10))
+    rows = taken_in(tmp_path / "store", tmp_path / "x.npy").load()
+    assert (rows.acts_ND == X).all() and (rows.token_N == np.arange(50)).all()
+    assert (rows.document_N == np.repeat(np.arange(5), 10)).all() and (rows.position_N == np.tile(np.arange(10), 5)).all()
+
+
+def test_columns_in_the_same_file(tmp_path):
+    np.savez(
+        tmp_path / "x.npz", acts=X, tokens=np.arange(50), document=np.repeat([7, 9], 25), positions=np.arange(50) % 25, note=np.array(1)
+    )
+    store = taken_in(tmp_path / "store", tmp_path / "x.npz")
+    rows = store.load()
+    assert (
+        (rows.token_N == np.arange(50)).all()
+        and (rows.document_N == np.repeat([0, 1], 25)).all()
+        and (rows.position_N == np.arange(50) % 25).all()
+    )
+    assert store.manifest["documents"] == ["x.npz#7", "x.npz#9"]
+
+
+def test_our_own_shards_are_arrays_like_any(tmp_path):
+    from tests.activations.test_store import rows, write
+
+    write(tmp_path / "ours")
+    found = taken_in(tmp_path / "store", tmp_path / "ours").load()
+    assert (found.acts_ND == rows(0, 8).acts_ND).all() and (found.token_N == rows(0, 8).token_N).all()
+
+
+@pytest.mark.parametrize("held_out", [1, 3, 100])
+def test_the_last_rows_are_held_out(tmp_path, held_out):
+    np.save(tmp_path / "a.npy", X)
+    np.save(tmp_path / "b.npy", X[:30] + 1)
+    train, evaluated = taken_in(tmp_path / "store", tmp_path, held_out)
+    count = min(held_out, 8)
+    assert evaluated.rows == count and train.rows == 80 - count
+    both = np.concatenate([train.load().acts_ND, evaluated.load().acts_ND])
+    assert (both == np.concatenate([X, X[:30] + 1])).all()
+
+
+def test_documents_are_not_cut_in_two(tmp_path):
+    np.save(tmp_path / "x.npy", X.reshape(5, 10, 6))
+    train, evaluated = taken_in(tmp_path / "store", tmp_path / "x.npy", 3)
+    assert (train.rows, evaluated.rows) == (40, 10)
+
+
+def test_a_stopped_check_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(adopt, "SHARD_ROWS", 20)
+    np.save(tmp_path / "x.npy", X)
+    calls = []
+
+    def stop():
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        taken_in(tmp_path / "store", tmp_path / "x.npy", look=stop)
+    stamp = (tmp_path / "store" / "shard-00000.safetensors").stat().st_mtime_ns
+    store = taken_in(tmp_path / "store", tmp_path / "x.npy")
+    assert (store.load().acts_ND == X).all() and (tmp_path / "store" / "shard-00000.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_file_that_changed_is_noticed(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    before = adopt.fingerprint(adopt.find(str(tmp_path / "x.npy"), "f"))
+    store = taken_in(tmp_path / "store", tmp_path / "x.npy")
+    data = bytearray((tmp_path / "x.npy").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "x.npy").write_bytes(bytes(data))
+    assert adopt.fingerprint(adopt.find(str(tmp_path / "x.npy"), "f")) != before
+    with pytest.raises(ValueError, match="x.npy is not what it was at rows from 0"):
+        store.take(np.array([3]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_rows_that_are_not_finite(tmp_path, bad):
+    x = X.astype(np.float64)
+    x[31, 2] = bad
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(ValueError, match="x.npy: row 31 holds NaN or infinity"):
+        taken_in(tmp_path / "store", tmp_path / "x.npy")
+
+
+def save(folder, **arrays):
+    for name, a in arrays.items():
+        np.save(folder / f"{name}.npy", a)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"x": X, "y": X[:, :5]}, "y.npy has width 5, .*x.npy has 6: one model, one site"),
+        ({"x": X.astype(int)}, "must hold one array of floats .rows, D., or one called 'acts'; it holds the array int64"),
+        ({"x": X[:, 0]}, r"must hold one array of floats \(rows, D\)"),
+        ({"x": X[:, :1]}, "rows of width 1"),
+        ({"x": X[:0]}, "no rows in"),
+        ({"x": X, "x.tokens": np.arange(49)}, r"tokens of .*x.npy are int64 \(49,\), whole numbers of shape \(50,\) are wanted"),
+        ({"x": X, "x.tokens": np.arange(50.0)}, "tokens of .*x.npy are float64"),
+        ({"x": X, "x.tokens": np.arange(50) - 1}, "reach from -1 to 48"),
+    ],
+)
+def test_arrays_that_do_not_fit(tmp_path, arrays, says):
+    save(tmp_path, **arrays)
+    with pytest.raises(ValueError, match=f"config.source.activations: .*{says}"):
+        adopt.find(str(tmp_path), "source.activations")
+
+
+def test_paths_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="config.f: nothing at"):
+        adopt.find(str(tmp_path / "x.npy"), "f")
+    (tmp_path / "x.csv").write_text("1")
+    for path in (tmp_path, tmp_path / "x.csv"):
+        with pytest.raises(ValueError, match="is no .npy, .npz, .safetensors file, no folder of them, and no store"):
+            adopt.find(str(path), "f")
+    np.savez(tmp_path / "x.npz", one=X, two=X)
+    with pytest.raises(ValueError, match=r"it holds one float32 \(50, 6\), two float32"):
+        adopt.find(str(tmp_path / "x.npz"), "f")
+
+
+def test_too_few_rows_to_hold_out(tmp_path):
+    np.save(tmp_path / "x.npy", X[:9])
+    with pytest.raises(ValueError, match="9 rows cannot be split"):
+        adopt.split(adopt.find(str(tmp_path), "f"), 100)
+
+
+def test_texts_of_tokens(tmp_path):
+    save(tmp_path, x=X)
+    assert adopt.vocabulary(adopt.find(str(tmp_path), "f")) is None
+    (tmp_path / "vocabulary.json").write_text(json.dumps([str(i) for i in range(50)]))
+    assert adopt.vocabulary(adopt.find(str(tmp_path), "f")) is None  # no tokens
+    save(tmp_path, **{"x.tokens": np.arange(50)})
+    assert adopt.vocabulary(adopt.find(str(tmp_path), "f"))[49] == "49"
+    (tmp_path / "vocabulary.json").write_text(json.dumps(["a"]))
+    with pytest.raises(ValueError, match="vocabulary.json has 1 texts, but there is a token 49"):
+        adopt.vocabulary(adopt.find(str(tmp_path), "f"))
+    (tmp_path / "vocabulary.json").write_text("{}")
+    with pytest.raises(ValueError, match="a list of texts"):
+        adopt.vocabulary(adopt.find(str(tmp_path), "f"))

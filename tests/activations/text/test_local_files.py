@@ -1,0 +1,115 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from activations.text.local_files import PIECES, LocalFiles
+
+
+def jsonl(path, texts, field="text"):
+    path.write_text("".join(json.dumps({"id": i, field: t}) + "\n" for i, t in enumerate(texts)))
+    return path
+
+
+def documents(corpus):
+    return {d.name: d.text for part in (corpus.train, corpus.held_out) for d in part}
+
+
+def test_lines_of_jsonl_are_documents(tmp_path):
+    texts = [f"text {i} with ünicode — and\nlines" for i in range(40)]
+    corpus = LocalFiles(str(jsonl(tmp_path / "a.jsonl", texts))).read()
+    assert documents(corpus) == {f"a.jsonl:{i + 1}": t for i, t in enumerate(texts)}
+    assert 0 < len(corpus.held_out) < 12 and list(corpus.train.names) == [d.name for d in corpus.train]
+
+
+def test_what_is_empty_or_there_already_stays_out(tmp_path):
+    corpus = LocalFiles(str(jsonl(tmp_path / "a.jsonl", ["one", "two", " ", "one", "three", ""]))).read()
+    assert sorted(documents(corpus).values()) == ["one", "three", "two"] and corpus.dropped == ("a.jsonl:4",)
+
+
+def test_another_field(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", ["one", "two"], field="content")
+    assert len(documents(LocalFiles(str(path), "content").read())) == 2
+    with pytest.raises(
+        ValueError, match=r"a.jsonl at byte 0 has no text in a field 'text' \(it has: id, content\): set config.source.text_field"
+    ):
+        LocalFiles(str(path)).read()
+
+
+def test_a_folder_of_both_kinds(tmp_path):
+    (tmp_path / "deep").mkdir()
+    jsonl(tmp_path / "deep" / "b.jsonl", ["b one", "b two"])
+    (tmp_path / "a.txt").write_text("first<|endoftext|>\nsecond\n<|endoftext|>")
+    (tmp_path / "c.txt").write_text("third")
+    (tmp_path / "notes.md").write_text("no text")
+    found = documents(LocalFiles(str(tmp_path)).read())
+    assert found == {"a.txt#0": "first", "a.txt#1": "\nsecond\n", "c.txt": "third", "deep/b.jsonl:1": "b one", "deep/b.jsonl:2": "b two"}
+
+
+@given(st.integers(2, 200), st.integers(1, 60))
+def test_a_single_text_is_cut_at_lines(tmp_path_factory, lines, width):
+    path = tmp_path_factory.mktemp("text") / "book.txt"
+    path.write_text("".join(f"{i} {'é' * (i * width % 61)}\n" for i in range(lines)))
+    corpus = LocalFiles(str(path)).read()
+    found = documents(corpus)
+    assert "".join(found[name] for name in sorted(found, key=lambda n: int(n.split("#")[1]))) == path.read_text()
+    assert 2 <= len(found) <= PIECES and len(corpus.held_out) >= 1 and len(corpus.train) >= 1
+
+
+def test_a_few_documents_are_split_too(tmp_path):
+    for count in range(2, 9):
+        corpus = LocalFiles(str(jsonl(tmp_path / f"{count}.jsonl", [f"text {i}" for i in range(count)]))).read()
+        assert len(corpus.held_out) >= 1 and len(corpus.train) >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("a.jsonl", b'{"text": "fine"}\n{"text": \n', "a.jsonl at byte 17 is no line of JSON"),
+        ("a.jsonl", b'{"text": "fine"}\n[1]\n', "byte 17 has no text in a field 'text' .it has: list"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": 3}\n', "byte 17 has no text in a field 'text'"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": "\xff"}\n', "a.jsonl is not UTF-8 at byte 27: convert it"),
+        ("a.txt", b"fine \xe9 latin", "a.txt is not UTF-8 at byte 5: convert it"),
+        ("a.txt", b"  \n", "holds no text"),
+        ("a.txt", b"", "holds no text"),
+        ("a.txt", b"a single line", "is a single line: at least two documents"),
+        ("a.jsonl", b'{"text": "fine"}\n', "holds a single document: at least two"),
+    ],
+)
+def test_text_that_cannot_be_read(tmp_path, name, data, says):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=f"config.source.text: .*{says}"):
+        LocalFiles(str(tmp_path / name)).read()
+
+
+def test_paths_that_are_none(tmp_path):
+    (tmp_path / "a.pdf").write_text("x")
+    for path, says in (
+        (tmp_path / "b.txt", "nothing at"),
+        (tmp_path, "nor a folder that holds any"),
+        (tmp_path / "a.pdf", "is no .txt or .jsonl"),
+    ):
+        with pytest.raises(FileNotFoundError, match=says):
+            LocalFiles(str(path))
+
+
+def test_the_digest_follows_content_names_and_field(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", ["one", "two"])
+    seen = {LocalFiles(str(path)).digest(), LocalFiles(str(path), "id").digest()}
+    assert LocalFiles(str(tmp_path)).digest() in seen  # of the same file by its folder
+    jsonl(path, ["one", "three"])
+    seen.add(LocalFiles(str(path)).digest())
+    path.rename(tmp_path / "b.jsonl")
+    seen.add(LocalFiles(str(tmp_path)).digest())
+    assert len(seen) == 4
+
+
+def test_a_sample_of_a_large_corpus(tmp_path):
+    corpus = LocalFiles(str(jsonl(tmp_path / "a.jsonl", [f"text number {i:04d}" for i in range(400)]))).read()
+    part = corpus.train.sample(1000, seed=0)
+    assert sum(len(d.text) for d in part) + 30 * len(part) >= 1000 and len(part) < 60  # bytes of lines, their frame included
+    order = [corpus.train.names.index(n) for n in part.names]
+    assert order == sorted(order) and order != list(range(len(order)))
+    assert list(part.names) == [d.name for d in part] and part.names == corpus.train.sample(1000, seed=0).names
+    assert corpus.train.sample(10**9, seed=0).names == corpus.train.names
