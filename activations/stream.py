@@ -5,9 +5,12 @@ integer and nothing of it needs to be saved.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Protocol
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from activations.order import ShuffledOrder
@@ -91,9 +94,19 @@ class GaussianStream:
 
     def rows(self, start: int, count: int) -> np.ndarray:
         pieces = range(start // self.PIECE, -(-(start + count) // self.PIECE))
-        drawn = np.concatenate([np.random.default_rng((self.seed, p)).standard_normal((self.PIECE, len(self.mean_D))) for p in pieces])
-        wanted = drawn[start - pieces.start * self.PIECE :][:count]
-        return (self.mean_D + wanted @ self.root_DD).astype(np.float32)
+        drawn = [_gaussian(*self._on_device, *jax.device_put((np.uint32(self.seed), np.uint32(p))), self.PIECE) for p in pieces]
+        return np.concatenate([np.asarray(d) for d in drawn])[start - pieces.start * self.PIECE :][:count]
+
+    @functools.cached_property
+    def _on_device(self) -> tuple[jax.Array, jax.Array]:
+        return jax.device_put((np.asarray(self.mean_D, np.float32), np.asarray(self.root_DD, np.float32)))
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _gaussian(mean_D: jax.Array, root_DD: jax.Array, seed: jax.Array, piece: jax.Array, rows: int) -> jax.Array:
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), piece)
+    drawn = jax.random.normal(key, (rows, len(mean_D)))
+    return mean_D + jnp.matmul(drawn, root_DD, precision="highest")
 
 
 def gaussian_like(x_ND: np.ndarray, seed: int) -> GaussianStream:

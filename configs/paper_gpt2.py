@@ -1,4 +1,23 @@
-"""PLACEHOLDER"""
+"""The paper's main cell: 96 TopK SAEs on GPT-2 small behind layer 7 (counted from 0), F = 2¹⁴, K = 64, 1 B tokens of FineWeb.
+
+Command:   python -m launch.main --config=configs/paper_gpt2.py --workdir=runs/paper_gpt2
+           python -m launch.main --config=configs/paper_gpt2.py --plan             what it costs on the device at hand
+Argument:  `layer=3`, `features=4096`, `variant=jumprelu`, or several with commas between: other cells of the paper's replication.
+Text:      .jsonl files below data/fineweb (documents of FineWeb, one a line in a field "text"); or --config.source.text=…
+           The model comes from the hub; --config.lm.path=folder where there is none.
+
+Not run yet. Expected by the cost model of launch/plan.py (`--plan --plan_on=h100`, `tpu-v5e:8`; published rates, and assumed shares of them):
+
+                         operations   on disk   memory      one H100   8 chips of TPU v5e
+  activations, 1 B       1.2e17       1.55 TB   20 GB       1.6 h      30 min
+  train, 96 × 1 B        1.2e19       136 GB    63 GB       24.9 h     9.4 h     (3 rounds of up to 33 SAEs; 2 of up to 64)
+  gaussian, 3 × 1 B      3.8e17       5 GB      12 GB       47 min     18 min
+  stability              8.2e15       2 GB      5 GB        6 min      2 min
+  sensitivity            1.1e16       2 GB      5 GB        2.4 h      2.3 h     (960 pairs matched one to one on the host)
+  all                    1.3e19       1.7 TB    63 GB       29.8 h     12.5 h
+
+Where 1.6 TB are too much: --config.source.tokens=250000000 keeps a quarter of the rows, and training goes over them four times.
+"""
 
 import ml_collections
 

@@ -18,6 +18,7 @@ from activations.language_model import checkpoint, cost
 from activations.language_model.config import DecoderConfig
 from launch import device
 from launch.device import Speed
+from launch.stages import sensitivity
 from saes import capacity
 
 
@@ -55,11 +56,15 @@ DEVICES = {
 
 # Share of the rate of large matrix products that a stage reaches in its own products. On CPU measured on two EPYC cores with the
 # quickstart (BUILD.md has the comparison); on an accelerator assumed, none has been measured.
-SHARES = {"cpu": {"activations": 0.45, "train": 0.6, "match": 0.8}, "accelerator": {"activations": 0.4, "train": 0.4, "match": 0.6}}
+SHARES = {"cpu": {"activations": 0.85, "train": 0.6, "match": 0.8}, "accelerator": {"activations": 0.4, "train": 0.4, "match": 0.6}}
 STARTING_SECONDS = 10  # of a stage: reading, compiling; on the quickstart between 5 and 20
 PARAMETER_PASSES = 14  # of a parameter through memory in a step: gradients, projection, norm, Adam's moments, the new value
 KEPT_CHECKPOINTS = 2  # at a time, of parameters and Adam's moments
-CODE_PASSES = 10  # of an array (batch, features)
+CODE_PASSES = 10  # of an array (batch, features) in a step
+MEASURING_PASSES = 75  # of such an array where SAEs are measured: codes, their choice, moments, top rows
+LAYER_PASSES = 7  # of what a layer computes
+MATCHING_SECONDS = 8.6 / 2**28  # on the host, a pair matched one to one, by the square of features (benchmarks/match.py)
+DRAWING_SECONDS = 20e-9  # on a CPU, a Gaussian number drawn and given its covariance, at width 768
 
 
 class Cost(NamedTuple):
@@ -72,6 +77,7 @@ class Cost(NamedTuple):
       moved: bytes through memory.
       disk: bytes that it leaves.
       memory: peak bytes on a device.
+      host: seconds of work that the host does alone.
       kind: of `SHARES`.
       note: what people should know.
     """
@@ -84,6 +90,7 @@ class Cost(NamedTuple):
     memory: float
     kind: str
     note: str = ""
+    host: float = 0.0
 
 
 class Hardware(NamedTuple):
@@ -129,7 +136,8 @@ def costs(config: Any, of: Hardware) -> list[Cost]:
     if {"train", "factorial"} & set(config.stages):
         found.append(_training(config, width, of, "train" if arms == 1 else "factorial", len(config.seed_list) * arms))
     if "gaussian" in config.stages:
-        found.append(_training(config, width, of, "gaussian", config.gaussian_seeds))
+        drawn = DRAWING_SECONDS * width * config.train.steps * config.train.batch_size if of.platform == "cpu" else 0.0
+        found.append(_training(config, width, of, "gaussian", config.gaussian_seeds)._replace(host=drawn))
     if "stability" in config.stages:
         found.append(_stability(config, width, of))
     if "sensitivity" in config.stages:
@@ -141,7 +149,7 @@ def seconds(one: Cost, of: Hardware) -> float:
     """Expected of one stage."""
     share = SHARES["cpu" if of.platform == "cpu" else "accelerator"][one.kind]
     rate = {"activations": of.speed.language_model, "train": of.speed.training, "match": of.speed.measuring}[one.kind]
-    return STARTING_SECONDS + (one.flops / (share * rate) + one.moved / of.speed.bytes) / of.devices
+    return STARTING_SECONDS + one.host + (one.flops / (share * rate) + one.moved / of.speed.bytes) / of.devices
 
 
 def language_model(config: Any) -> DecoderConfig:
@@ -189,7 +197,7 @@ def _activations(config: Any, model: DecoderConfig | None, rows: float, width: i
     data = max(1, of.devices // config.lm.model_parallel)
     batch = c.batch_size or cost.batch_size(model, c.context_length, item, memory, c.shard_contexts, data)
     per_context = cost.context_bytes(model, c.context_length, item)
-    passes = 2.0 * (c.layer + 1) * per_context * positions / c.context_length  # what a layer computes is written and read
+    passes = LAYER_PASSES * (c.layer + 1.0) * per_context * positions / c.context_length
     layers = cost.parameter_bytes(model, item) * (c.layer + 1) / model.n_layers * positions / (batch * c.context_length)
     disk = rows * (width * jnp.dtype(c.dtype).itemsize + 12 + 8 / 256)
     flops = positions * cost.flops_per_token(model, c.layer + 1, c.context_length)
@@ -226,20 +234,25 @@ def _stability(config: Any, width: int, of: Hardware) -> Cost:
     pairs = lambda k: k * (k - 1) / 2
     some, along = min(n, c.null_seeds), min(n, c.curve_seeds)
     products = pairs(n) + (c.null_draws + 3) * pairs(some) + len(config.train.snapshot_steps()) * pairs(along)
-    return _comparisons(config, "stability", products, width, n * config.source.eval_tokens)
+    encoded = n * config.source.eval_tokens + len(config.train.snapshot_steps()) * along * c.curve_rows
+    return _comparisons(config, "stability", products, width, encoded)
 
 
 def _sensitivity(config: Any, width: int, of: Hardware) -> Cost:
-    """Decoder, encoder, either sign, and their rotations, over all pairs."""
+    """Decoder, encoder, either sign, and their rotations, over all pairs; one to one, and of rotated ones, over the chosen pairs."""
     n = len(config.seed_list)
-    return _comparisons(config, "sensitivity", 6 * n * (n - 1) / 2, width, n * config.sensitivity.rows)
+    matched = 2 * len(sensitivity.chosen_pairs(n, config.sensitivity.pairs))
+    found = _comparisons(config, "sensitivity", 6 * n * (n - 1) / 2, width, n * config.sensitivity.rows)
+    return found._replace(
+        host=matched * MATCHING_SECONDS * config.sae.n_features**2, note=f"{found.note}, {matched} matched one to one on the host"
+    )
 
 
 def _comparisons(config: Any, stage: str, products: float, width: int, encoded: float) -> Cost:
     f = float(config.sae.n_features)
     n = len(config.seed_list)
     flops = products * 2 * f * f * width + encoded * 4 * f * width
-    moved = 4.0 * (products * 3 * f * f + encoded * CODE_PASSES * f)
+    moved = 4.0 * (products * 3 * f * f + encoded * MEASURING_PASSES * f)
     disk = n * f * (n * 12 + 400)
     memory = 4.0 * n * f * width + 3 * 4.0 * config.stability.block_size * f
     return Cost(stage, encoded, flops, moved, disk, memory, "match", f"{products:,.0f} comparisons of two SAEs")

@@ -59,7 +59,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         "decoder and encoder, same partner": Notion(_both(decoder, encoder), _both(*rotated)),
         "decoder, either sign": Notion(absolute.cosine, compared(turned[0], "rotated, absolute", absolute=True).cosine),
     }
-    chosen = _chosen_pairs(len(listed.seeds), config.sensitivity.pairs)
+    chosen = chosen_pairs(len(listed.seeds), config.sensitivity.pairs)
     acts_ND = sources.evaluation_rows(config, workdir)
     if acts_ND is not None:
         notions["activations"] = _by_activations(config, listed, acts_ND, chosen)
@@ -90,7 +90,7 @@ def _both(decoder: BestMatch, encoder: BestMatch) -> np.ndarray:
     return np.where(np.asarray(decoder.partner) == np.asarray(encoder.partner), weaker, np.where(np.isnan(weaker), np.nan, -1.0))
 
 
-def _chosen_pairs(seeds: int, each: int) -> list[tuple[int, int]]:
+def chosen_pairs(seeds: int, each: int) -> list[tuple[int, int]]:
     """Unordered pairs: every SAE with the `each` next, in a ring; 0: all of up to 21 SAEs, of more the next 5."""
     each = each or (seeds if seeds <= 21 else 5)
     if 2 * each >= seeds - 1:

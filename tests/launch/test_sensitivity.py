@@ -29,7 +29,7 @@ def test_activations_of_a_shared_feature_correlate_and_those_of_another_do_not()
     w = decoders()
     acts = np.random.default_rng(1).normal(size=(3000, D)).astype(np.float32)
     of = listed(w, k=F)  # ReLU of all
-    notion = sensitivity._by_activations(study(candidates=2, rows=3000), of, acts, sensitivity._chosen_pairs(S, 0))
+    notion = sensitivity._by_activations(study(candidates=2, rows=3000), of, acts, sensitivity.chosen_pairs(S, 0))
     best = np.stack([[[(a @ b.T).max(1) if i != j else np.full(F, np.nan) for j, b in enumerate(w)] for i, a in enumerate(w)]])[0]
     shared = best > 0.999
     assert (notion.strength_SSF[shared] > 0.99).all() and np.nanmean(notion.strength_SSF[best < 0.6]) < 0.8
@@ -68,7 +68,7 @@ def test_one_to_one_is_stricter_where_one_feature_answers_for_two():
 
 @pytest.mark.parametrize(("seeds", "each", "expected"), [(4, 0, 6), (5, 1, 5), (6, 2, 12), (3, 5, 3), (21, 0, 210), (22, 0, 110)])
 def test_chosen_pairs_are_all_or_a_ring(seeds, each, expected):
-    pairs = sensitivity._chosen_pairs(seeds, each)
+    pairs = sensitivity.chosen_pairs(seeds, each)
     assert len(pairs) == len(set(pairs)) == expected and all(i < j for i, j in pairs)
     assert {p for pair in pairs for p in pair} == set(range(seeds))
 
@@ -96,7 +96,7 @@ def test_the_order_of_saes_changes_no_figure():
     for order in ((0, 1, 2), (2, 0, 1)):
         of = listed([saes[i] for i in order], seeds=order)
         compared = sensitivity._compared(STUDY, of, of.w_dec_SFD, "test")
-        pairs = sensitivity._one_to_one(STUDY, of, of.w_dec_SFD, compared.cosine, of.exists_SF, sensitivity._chosen_pairs(3, 0))
+        pairs = sensitivity._one_to_one(STUDY, of, of.w_dec_SFD, compared.cosine, of.exists_SF, sensitivity.chosen_pairs(3, 0))
         found.append(
             {(a, b): (s, g) for a, b, s, g in zip(pairs["anchor"], pairs["other"], pairs["shared"], pairs["agreement"], strict=True)}
         )
