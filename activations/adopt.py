@@ -1,48 +1,73 @@
 """A user's own activations, of any model and modality, taken in as a store without being copied.
 
 Files are `.npy`, `.npz` or safetensors, or folders of them.  The array of activations is (…, D): all axes before the last are rows,
-and of more than two axes the first counts documents and the last before D positions.  A side-car says more of each row, as an
+and of more than two axes the first counts documents.  A side-car says more of each row, as an
 array of the rows' shape beside it (`tokens`, `documents`, `positions` in the same file, or `x.tokens.npy` beside `x.npy`), and
 `vocabulary.json`, a list of the text of every token, makes contexts readable.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from etils import epath
 
-from activations.store import Elsewhere, Rows, StoreWriter, as_rows
+from activations.store import BLOCK, Elsewhere, Rows, StoreWriter, as_rows
 from storage import files
 from storage.arrays import SUFFIXES, open_arrays
 
-SHARD_ROWS = 2**18  # rows checked and recorded at a time
+PIECE_BYTES = 2**26  # of float32 rows, checked and recorded at a time
 VOCABULARY = "vocabulary.json"
 _NAMES = ("acts", "activations")
 _COLUMNS = ("documents", "positions", "tokens")
 _SIDECARS = tuple(f".{c}.npy" for c in _COLUMNS)
 
 
-class UserArray(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class UserArray:
     """One array of activations.
 
     Attributes:
       path, name: its file, and what it is called there.
       rows, width: N and D.
-      columns: document, position, token of every row, (N,) int32; tokens are -1 where none are given.
-      documents: names of its documents, which are numbered through all arrays.
+      per_document: rows of a document where axes say so, else 0.
+      given: columns that are given: documents (numbered from 0), positions, tokens, each (N,).
+      documents: names of its documents.
+      first_document: number of its first one, through all arrays.
     """
 
     path: pathlib.Path
     name: str
     rows: int
     width: int
-    columns: tuple[np.ndarray, np.ndarray, np.ndarray]
+    per_document: int
+    given: dict[str, np.ndarray]
     documents: list[str]
+    first_document: int
+
+    def document(self, first: int, last: int) -> np.ndarray:
+        """Number of the document of rows `first` to `last`, (n,) int32."""
+        if "documents" in self.given:
+            found = self.given["documents"][first:last]
+        else:
+            found = np.arange(first, last) // (self.per_document or max(self.rows, 1))
+        return np.asarray(found + self.first_document, np.int32)
+
+    def position(self, first: int, last: int) -> np.ndarray:
+        """Place of each row in its document, (n,) int32."""
+        if "positions" in self.given:
+            return np.asarray(self.given["positions"][first:last], np.int32)
+        return np.asarray(np.arange(first, last) % (self.per_document or max(self.rows, 1)), np.int32)
+
+    def token(self, first: int, last: int) -> np.ndarray:
+        """Token id of each row, (n,) int32; -1 where none are given."""
+        return np.asarray(self.given["tokens"][first:last], np.int32) if "tokens" in self.given else np.full(last - first, -1, np.int32)
 
 
-class Part(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Part:
     """Rows `first` to `last` of an array."""
 
     array: UserArray
@@ -71,25 +96,28 @@ def find(paths: str, field: str) -> list[UserArray]:
 
 
 def fingerprint(arrays: Sequence[UserArray]) -> dict[str, str]:
-    """What tells other data under the same name without reading all of it: names, lengths and pieces; `ActivationStore` verifies the rest."""
-    return {str(a.path): files.sha256_pieces(epath.Path(a.path)) for a in arrays}
+    """What tells other data under the same names: of arrays their lengths and pieces (`ActivationStore` verifies what it reads), of
+    side-cars all."""
+    found = {str(a.path): files.sha256_pieces(epath.Path(a.path)) for a in arrays}
+    beside = [a.path.with_name(a.path.stem + ending) for a in arrays for ending in _SIDECARS] + [a.path.parent / VOCABULARY for a in arrays]
+    return found | {str(path): files.sha256_file(epath.Path(path)) for path in dict.fromkeys(beside) if path.exists()}
 
 
 def split(arrays: Sequence[UserArray], held_out_rows: int) -> tuple[list[Part], list[Part]]:
-    """Training parts and held-out ones: the last rows, at most a tenth, from where a document begins.
+    """Training parts and held-out ones: the last rows, about a tenth at most, from where a document begins if one begins near there.
 
     Raises:
       ValueError: too few rows to hold any out.
     """
     total = sum(a.rows for a in arrays)
-    cut = total - min(held_out_rows, total // 10)
+    wanted = min(held_out_rows, total // 10)
     before = 0
     train: list[Part] = []
     held_out: list[Part] = []
     for a in arrays:
-        inside = min(max(cut - before, 0), a.rows)
+        inside = min(max(total - wanted - before, 0), a.rows)
         if 0 < inside < a.rows:
-            inside = _document_start(a.columns[0], inside)
+            inside = _document_start(a, inside, wanted // 2)
         train += [Part(a, 0, inside)] if inside else []
         held_out += [Part(a, inside, a.rows)] if inside < a.rows else []
         before += a.rows
@@ -98,6 +126,15 @@ def split(arrays: Sequence[UserArray], held_out_rows: int) -> tuple[list[Part], 
             f"config.source.activations: {total} rows cannot be split into training and held-out ones: give more, or eval_activations"
         )
     return train, held_out
+
+
+def first_rows(arrays: Sequence[UserArray], count: int) -> list[Part]:
+    """The first so many rows, or all there are."""
+    out: list[Part] = []
+    for a in arrays:
+        taken = min(a.rows, count - rows_of(out))
+        out += [Part(a, 0, taken)] if taken else []
+    return out
 
 
 def whole(arrays: Sequence[UserArray]) -> list[Part]:
@@ -127,7 +164,8 @@ def take_in(
     header = {"width": parts[0].array.width, "dtype": "as they are", "hook": hook, "documents": list(documents)}
     header["source"] = [[str(p.array.path), p.array.name, p.first, p.last] for p in parts]
     writer = StoreWriter(folder, header)
-    pieces = [(p.array, start, min(start + SHARD_ROWS, p.last)) for p in parts for start in range(p.first, p.last, SHARD_ROWS)]
+    step = BLOCK * max(1, PIECE_BYTES // (4 * parts[0].array.width * BLOCK))
+    pieces = [(p.array, start, min(start + step, p.last)) for p in parts for start in range(p.first, p.last, step)]
     for index, (array, first, last) in enumerate(pieces):
         before_shard()
         if not writer.kept(index):
@@ -139,21 +177,21 @@ def take_in(
                 raise ValueError(
                     f"{array.path}: row {row:,} holds NaN or infinity (or is beyond float32), and {bad.sum() - 1:,} rows near it"
                 )
-            document, position, token = (column[first:last] for column in array.columns)
-            writer.write(index, Rows(acts_ND, document, position, token), Elsewhere(str(array.path), array.name, first))
+            rows = Rows(acts_ND, array.document(first, last), array.position(first, last), array.token(first, last))
+            writer.write(index, rows, Elsewhere(str(array.path), array.name, first))
         progress(last - first)
-    return writer.finish()
+    return writer.finish(len(pieces))
 
 
 def vocabulary(arrays: Sequence[UserArray]) -> list[str] | None:
     """Text of every token id, where tokens and a `vocabulary.json` are beside the activations."""
     path = epath.Path(arrays[0].path.parent / VOCABULARY)
-    if not path.exists() or any((a.columns[2] < 0).any() for a in arrays):
+    if not path.exists() or any("tokens" not in a.given for a in arrays):
         return None
     texts = files.read_json(path)
     if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
         raise ValueError(f"{path}: a list of texts, one for every token id, is wanted")
-    highest = max(int(a.columns[2].max(initial=-1)) for a in arrays)
+    highest = max(int(a.given["tokens"].max(initial=-1)) for a in arrays)
     if highest >= len(texts):
         raise ValueError(f"{path} has {len(texts)} texts, but there is a token {highest}")
     return texts
@@ -185,21 +223,19 @@ def _open(path: pathlib.Path, field: str, first_document: int) -> UserArray:
     leading, rows = acts.shape[:-1], int(np.prod(acts.shape[:-1]))
     if acts.shape[-1] < 2:
         raise ValueError(f"config.{field}: {path} has rows of width {acts.shape[-1]}")
-    if not acts.flags.c_contiguous and acts.ndim > 2:
-        raise ValueError(f"config.{field}: {path} holds an array in column order: save it with np.ascontiguousarray")
-    given = {c: _column(path, c, arrays, leading, field) for c in _COLUMNS}
-    document, position = np.zeros(rows, np.int32), np.arange(rows, dtype=np.int32)
-    if len(leading) > 1:
-        document = np.repeat(np.arange(leading[0], dtype=np.int32), rows // max(leading[0], 1))
-        position = np.tile(np.arange(rows // max(leading[0], 1), dtype=np.int32), leading[0])
-    if given["documents"] is not None:
-        document = given["documents"]
-    numbers, numbered = np.unique(document, return_inverse=True)  # whatever they are called: 0, 1, …
+    if not acts.flags.c_contiguous and acts.size:
+        raise ValueError(
+            f"config.{field}: {path} holds an array in column order, in which no row lies together: save np.ascontiguousarray of it"
+        )
+    per_document = rows // leading[0] if len(leading) > 1 and leading[0] else 0
+    given = {c: column for c in _COLUMNS if (column := _column(path, c, arrays, leading, field)) is not None}
+    numbers: np.ndarray | range = range(rows // per_document if per_document else 1)
+    if "documents" in given:
+        numbers, given["documents"] = np.unique(given["documents"], return_inverse=True)
+        if np.count_nonzero(np.diff(given["documents"])) >= len(numbers):
+            raise ValueError(f"config.{field}: documents of {path} are mixed: rows of a document must stand together")
     names = [path.name if len(numbers) == 1 else f"{path.name}#{n}" for n in numbers]
-    if given["positions"] is not None:
-        position = given["positions"]
-    token = given["tokens"] if given["tokens"] is not None else np.full(rows, -1, np.int32)
-    return UserArray(path, chosen[0], rows, acts.shape[-1], (numbered.astype(np.int32) + np.int32(first_document), position, token), names)
+    return UserArray(path, chosen[0], rows, acts.shape[-1], per_document, given, names, first_document)
 
 
 def _column(path: pathlib.Path, name: str, arrays: dict[str, np.ndarray], leading: tuple[int, ...], field: str) -> np.ndarray | None:
@@ -214,10 +250,11 @@ def _column(path: pathlib.Path, name: str, arrays: dict[str, np.ndarray], leadin
     column = np.asarray(found).reshape(-1)
     if column.size and (column.min() < 0 or column.max() >= 2**31):
         raise ValueError(f"config.{field}: {name} of {path} reach from {column.min()} to {column.max()}: 0 to 2³¹−1 are wanted")
-    return column.astype(np.int32)
+    return column
 
 
-def _document_start(document_N: np.ndarray, row: int) -> int:
-    """The last row up to `row` at which a document begins; `row` itself where that would be the first."""
-    starts = np.flatnonzero(np.diff(document_N[: row + 1])) + 1
-    return int(starts[-1]) if len(starts) else row
+def _document_start(array: UserArray, row: int, near: int) -> int:
+    """The row nearest to `row` at which a document begins, not further than `near` from it; `row` itself where none does."""
+    first, last = max(row - near, 1), min(row + near + 1, array.rows)
+    starts = first + np.flatnonzero(np.diff(array.document(first - 1, last)))
+    return int(starts[np.argmin(np.abs(starts - row))]) if len(starts) else row

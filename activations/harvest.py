@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_dtypes
@@ -19,7 +20,19 @@ from activations.text.contexts import Contexts
 _DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
 
-@dataclasses.dataclass(frozen=True)
+class Made(NamedTuple):
+    """What a run made itself, beside what it found there.
+
+    Attributes:
+      rows: how many.
+      seconds: that the model took for them.
+    """
+
+    rows: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Harvest:
     """What is read where.
 
@@ -44,8 +57,8 @@ class Harvest:
     process: int = 0
     processes: int = 1
 
-    def run(self, contexts: Contexts, writer: StoreWriter, progress: Callable[[int], None], before_shard: Callable[[], None]) -> int:
-        """Writes one row per token (start and end tokens and padding dropped); returns how many were made now, not kept from before.
+    def run(self, contexts: Contexts, writer: StoreWriter, progress: Callable[[int], None], before_shard: Callable[[], None]) -> Made:
+        """Writes one row per token (start and end tokens and padding dropped).
 
         Args:
           progress: called with the number of rows just done (kept ones included).
@@ -56,19 +69,26 @@ class Harvest:
         """
         self.config.check_place(self.layer, self.site)
         check_tokens(contexts, self.config)
-        forward, made = self._forward(), 0
+        rows, seconds = 0, 0.0
         for index, start in enumerate(range(0, len(contexts.length_N), self.shard_contexts)):
             if index % self.processes != self.process:
                 continue
             shard = Contexts(*(field[start : start + self.shard_contexts] for field in contexts))
             before_shard()
             if not writer.kept(index):
-                writer.write(index, _rows(shard, self._acts(forward, shard)))
-                made += int(np.sum(shard.length_N - 1))
+                started = time.perf_counter()
+                acts_ND = self._acts(shard)
+                seconds += time.perf_counter() - started
+                rows += len(acts_ND)
+                writer.write(index, _rows(shard, acts_ND))
             progress(int(np.sum(shard.length_N - 1)))
-        return made
+        return Made(rows, seconds)
 
-    def _acts(self, forward: Callable[..., jax.Array], shard: Contexts) -> np.ndarray:
+    def shards(self, contexts: Contexts) -> int:
+        """Files that all hosts together make of these contexts."""
+        return -(-len(contexts.length_N) // self.shard_contexts)
+
+    def _acts(self, shard: Contexts) -> np.ndarray:
         """Of the shard's rows (N, width); the device works on a batch while the one before it is copied."""
         kept: list[np.ndarray] = []
         pending: tuple[int, jax.Array] | None = None
@@ -83,12 +103,13 @@ class Harvest:
             tokens, length = (field[first : first + self.batch_size] for field in (shard.tokens_NT, shard.length_N))
             missing = self.batch_size - len(tokens)
             batch = (np.pad(tokens, ((0, missing), (0, 0))), np.pad(length, (0, missing), constant_values=1))
-            captured = forward(*jax.device_put(batch, self.placement.of_batch()))
+            captured = self._forward(*jax.device_put(batch, self.placement.of_batch()))
             fetch()
             pending = (first, captured)
         fetch()
         return np.concatenate(kept)
 
+    @functools.cached_property
     def _forward(self) -> Callable[..., jax.Array]:
         """(tokens (B, T), lengths (B,)) → (B, T, width) in `dtype`; one compile serves every layer."""
 

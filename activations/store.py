@@ -18,6 +18,7 @@ import os
 import zlib
 from typing import Any, NamedTuple
 
+import jax
 import ml_dtypes
 import numpy as np
 import safetensors.numpy
@@ -71,10 +72,10 @@ def as_rows(array: np.ndarray) -> np.ndarray:
 
 
 class StoreWriter:
-    """Writes shards one by one; `finish` makes the folder a store.
+    """Writes shards one by one, by one host or several; `finish` makes the folder a store.
 
     Args:
-      folder: made if it is not there; shards found in it with a matching record are kept.
+      folder: made if it is not there; shards found in it of the same header are kept, those of a finished store too.
       header: what the manifest says besides its shards (width, dtype, hook, documents, …).
     """
 
@@ -82,15 +83,16 @@ class StoreWriter:
         self._folder = epath.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._header = {"format": FORMAT, **header}
+        self._digest = files.digest(self._header)
+        self._finished = self._of_manifest()
 
     def kept(self, index: int) -> bool:
         """Whether shard `index` stands from an earlier attempt at the same store, whole."""
-        record = self._record(index)
-        if not record.exists():
+        shard = self._shard(index)
+        if shard is None:
             return False
-        entry = files.read_json(record)
-        path = self._folder / entry["shard"]["file"]
-        return entry["header"] == self._header and path.exists() and files.sha256_file(path) == entry["shard"]["sha256"]
+        path = self._folder / shard["file"]
+        return path.exists() and files.sha256_file(path) == shard["sha256"]
 
     def write(self, index: int, rows: Rows, elsewhere: Elsewhere | None = None) -> None:
         """A shard.
@@ -120,16 +122,41 @@ class StoreWriter:
         shard = {"file": path.name, "rows": len(rows.token_N), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         if elsewhere is not None:
             shard["acts"] = dataclasses.asdict(elsewhere)
-        files.write_json(self._record(index), {"header": self._header, "shard": shard}, every_process=True)
+        files.write_json(self._record(index), {"header": self._digest, "shard": shard}, every_process=True)
 
-    def finish(self) -> epath.Path:
-        """Writes the manifest, of all shards that were written here or by other processes, and returns its path."""
-        records = [files.read_json(path) for path in sorted(self._folder.glob("*.record"))]
-        shards = [r["shard"] for r in records if r["header"] == self._header]
-        files.write_json(self._folder / MANIFEST, {**self._header, "rows": sum(s["rows"] for s in shards), "shards": shards})
-        for record in self._folder.glob("*.record"):
-            record.unlink()
+    def finish(self, count: int) -> epath.Path:
+        """Writes the manifest, of the `count` shards that were written here or by other processes, and returns its path.
+
+        Of several hosts the first does it, after all have written; the others wait for it outside.
+
+        Raises:
+          ValueError: a shard is not there.
+        """
+        if jax.process_index() == 0:
+            shards = [self._shard(index) for index in range(count)]
+            if missing := [index for index, shard in enumerate(shards) if shard is None]:
+                raise ValueError(f"{self._folder} lacks {len(missing)} of {count} shards, first {missing[0]}: run the same command again")
+            rows = sum(shard["rows"] for shard in shards if shard)
+            files.write_json(self._folder / MANIFEST, {**self._header, "rows": rows, "shards": shards})
+            for record in self._folder.glob("*.record"):
+                record.unlink()
         return self._folder / MANIFEST
+
+    def _shard(self, index: int) -> dict[str, Any] | None:
+        """What is written of a shard, here or in the manifest of a finished store."""
+        record = self._record(index)
+        if record.exists():
+            entry = files.read_json(record)
+            return entry["shard"] if entry["header"] == self._digest else None
+        return self._finished.get(index)
+
+    def _of_manifest(self) -> dict[int, dict[str, Any]]:
+        path = self._folder / MANIFEST
+        if not path.exists():
+            return {}
+        manifest = files.read_json(path)
+        header = {name: value for name, value in manifest.items() if name not in ("rows", "shards")}
+        return dict(enumerate(manifest["shards"])) if files.digest(header) == self._digest else {}
 
     def _record(self, index: int) -> epath.Path:
         return self._folder / f"shard-{index:05d}.record"

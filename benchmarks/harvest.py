@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     if len(results) > 1:
         ours, theirs = results.values()
         print(f"  largest difference {np.abs(ours - theirs).max() / np.abs(theirs).max():.1e} of the largest value")
-    flops = tokens.size * cost.flops_per_token(config, _LAYER.value + 1, _CONTEXT.value)
+    flops = tokens.size * cost.flops_per_token(config, _LAYER.value, "resid_post", _CONTEXT.value)
     peak = device.matmul_rate(_DTYPE.value)
     first = seconds["ours, up to the layer"]
     for name, s in seconds.items():

@@ -61,7 +61,8 @@ def comparison() -> ml_collections.ConfigDict:
     c.saes = ""  # folders or hub ids (owner/name/folder@revision), with commas between them
     c.ignore_names = False  # True: compare also what metadata call different models or hooks
     c.source = ml_collections.ConfigDict()
-    c.source.activations = ""  # a store of activations (`runs/quickstart/activations/eval`); "": none
+    c.source.activations = ""  # a store of activations (`runs/quickstart/activations/eval`), or arrays as in a study; "": none
+    c.source.eval_tokens = 150_000  # rows of arrays that are taken, the first; a store is taken whole
     for section in ("stability", "sensitivity", "subspace", "report", "claims"):
         c[section] = study[section]
     return c

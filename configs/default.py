@@ -28,9 +28,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     source.activations = (
         ""  # .npy, .npz, safetensors (…, D), or folders of them, with commas between; "": read them with lm. See activations/adopt.py
     )
-    source.eval_activations = (
-        ""  # held-out ones; "": the last eval_tokens rows of source.activations, at most a tenth. All others are trained on
-    )
+    source.eval_activations = ""  # held-out ones, eval_tokens of them; "": the last eval_tokens rows of source.activations, at most a tenth. All others are trained on
     source.activations_of = ""  # model and hook that source.activations are of, for exports and the report
     source.start_token = ""  # text of the token that begins every context; "": what the tokenizer names
     source.context_length = 256  # tokens, start token included; what the embedded model was trained on

@@ -26,7 +26,7 @@ from configs import common
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c = common.language_model_study("openai-community/gpt2", "models/configs/gpt2", layer=7)
-    c.lm.revision = "607a30d"
+    c.lm.revision = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
     c.lm.dtype = "float32"  # a small model: its activations in full precision cost little
     c.seeds = (96,)
     c.source.tokens = c.train.tokens = 1_000_000_000

@@ -137,6 +137,10 @@ class Activations:
     """Activations that are there already."""
 
     activations: str
+    eval_tokens: int
+
+    def __post_init__(self):
+        check(self.eval_tokens > 0, "source.eval_tokens", self.eval_tokens, "must be above 0")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The device at hand: how fast it multiplies and moves, measured in a moment."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ def measure(dtype: Any = jnp.float32) -> Speed:
     return Speed(matmul_rate(dtype), matmul_rate(precision="default"), matmul_rate(), 8 * length * PASSES / moved)
 
 
+@functools.lru_cache
 def matmul_rate(dtype: Any = jnp.float32, precision: str = "highest") -> float:
     """Multiplications and additions a second in a large matrix product on the first device."""
     n = 1536 if jax.devices()[0].platform == "cpu" else 8192

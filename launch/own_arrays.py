@@ -28,19 +28,21 @@ def take_in(source: Source, folder: epath.Path) -> list[epath.Path]:
         raise ValueError(
             f"config.source.eval_activations: {held_out[0].path} has width {held_out[0].width}, source.activations {arrays[0].width}"
         )
-    train, evaluated = (adopt.whole(arrays), adopt.whole(held_out)) if held_out else adopt.split(arrays, source.eval_tokens)
+    train, evaluated = (
+        adopt.split(arrays, source.eval_tokens) if not held_out else (adopt.whole(arrays), adopt.first_rows(held_out, source.eval_tokens))
+    )
     outputs = []
     for name, parts, of in (("train", train, arrays), ("eval", evaluated, held_out or arrays)):
         outputs += _one(parts, of, folder / name, source.activations_of)
     return outputs + _vocabulary(held_out or arrays, folder)
 
 
-def take_in_for_evaluation(paths: str, folder: epath.Path, width: int) -> list[epath.Path]:
-    """Makes `folder/eval` of arrays on which SAEs of this width from elsewhere are measured. Raises ValueError for another width."""
+def take_in_for_evaluation(paths: str, rows: int, folder: epath.Path, width: int) -> list[epath.Path]:
+    """Makes `folder/eval` of the first rows of arrays on which SAEs of this width from elsewhere are measured. Raises ValueError for another width."""
     arrays = adopt.find(paths, "source.activations")
     if arrays[0].width != width:
         raise ValueError(f"config.source.activations: {arrays[0].path} has width {arrays[0].width}, the SAEs have {width}")
-    return _one(adopt.whole(arrays), arrays, folder / "eval", "") + _vocabulary(arrays, folder)
+    return _one(adopt.first_rows(arrays, rows), arrays, folder / "eval", "") + _vocabulary(arrays, folder)
 
 
 def is_store(path: str) -> bool:
@@ -54,7 +56,11 @@ def _one(parts: Sequence[Part], arrays: Sequence[UserArray], folder: epath.Path,
     names = [name for a in arrays for name in a.documents]
     with tqdm.tqdm(total=adopt.rows_of(parts), desc=f"checking {folder.name}", unit="tok", unit_scale=True, mininterval=1.0) as bar:
         look = lambda: signals.raise_if_stop_requested("activations: what was checked stays checked")
-        manifest = epath.Path(adopt.take_in(parts, names, folder, hook, bar.update, look))
+        try:
+            manifest = epath.Path(adopt.take_in(parts, names, folder, hook, bar.update, look))
+        except ValueError:  # a row that is not finite: once mended it is another file, and nothing checked so far stands
+            folder.rmtree()
+            raise
     return [manifest, *(folder / s["file"] for s in files.read_json(manifest)["shards"])]
 
 

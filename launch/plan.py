@@ -6,6 +6,7 @@ come from.  What is small is left out: the text, the null models' decompositions
 """
 
 import math
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -112,7 +113,7 @@ def hardware(name: str, dtype: str) -> Hardware:
             found[0].device_kind, len(found), found[0].platform, capacity.device_memory(), device.measure(jnp.dtype(dtype)), True
         )
     kind, _, count = name.partition(":")
-    if kind not in DEVICES or not (count or "1").isdigit() or int(count or 1) < 1:
+    if kind not in DEVICES or not re.fullmatch("[1-9][0-9]*", count or "1"):
         raise ValueError(f"--plan_on={name}: one of {', '.join(DEVICES)}, with a number of them behind a colon")
     of = DEVICES[kind]
     speed = Speed(of.bfloat16 if dtype == "bfloat16" else of.exact, of.float32, of.exact, of.bytes)
@@ -153,9 +154,10 @@ def seconds(one: Cost, of: Hardware) -> float:
 
 
 def language_model(config: Any) -> DecoderConfig:
-    """From `lm.config_from`, or the model's own folder, of which nothing but `config.json` is fetched."""
+    """From the model's own folder, or `lm.config_from`, or the hub, of which nothing but `config.json` is fetched."""
     lm = config.lm
-    folder = epath.Path(lm.config_from) if lm.config_from else checkpoint.locate(lm.path, lm.revision, only_config=True)
+    elsewhere = lm.config_from and not epath.Path(lm.path).exists()
+    folder = epath.Path(lm.config_from) if elsewhere else checkpoint.locate(lm.path, lm.revision, only_config=True)
     model = checkpoint.load_config(folder)
     model.check_place(config.source.layer, config.source.site)
     return model
@@ -200,7 +202,7 @@ def _activations(config: Any, model: DecoderConfig | None, rows: float, width: i
     passes = LAYER_PASSES * (c.layer + 1.0) * per_context * positions / c.context_length
     layers = cost.parameter_bytes(model, item) * (c.layer + 1) / model.n_layers * positions / (batch * c.context_length)
     disk = rows * (width * jnp.dtype(c.dtype).itemsize + 12 + 8 / 256)
-    flops = positions * cost.flops_per_token(model, c.layer + 1, c.context_length)
+    flops = positions * cost.flops_per_token(model, c.layer, c.site, c.context_length)
     return Cost(
         "activations", rows, flops, passes + layers, disk, weights + batch / data * per_context, "activations", f"{batch} contexts a batch"
     )
@@ -269,7 +271,8 @@ def _user_rows(config: Any) -> tuple[float, int]:
 
 def _subject(config: Any) -> str:
     c = config.source
-    return c.activations or f"{config.lm.path} layer {c.layer} {c.site}, {c.tokens:,} rows of {c.text or 'the standard library'}"
+    shape = f" (shape of {config.lm.config_from})" if config.lm.config_from and not epath.Path(config.lm.path).exists() else ""
+    return c.activations or f"{config.lm.path}{shape} layer {c.layer} {c.site}, {c.tokens:,} rows of {c.text or 'the standard library'}"
 
 
 def _rate(value: float) -> str:

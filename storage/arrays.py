@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from storage.memory_map import memory_map
-from storage.npz import read_npz
+from storage.npz import DAMAGE, read_npz
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 _LOCAL_HEADER = 30  # bytes of a zip member's header before its name
@@ -45,8 +45,10 @@ def _open(path: str, size: int, changed: int) -> dict[str, np.ndarray]:
             members = archive.infolist()
         if any(m.compress_type != zipfile.ZIP_STORED for m in members):
             return read_npz(path)
+        if len({m.filename for m in members}) < len(members):
+            raise ValueError("it holds a member twice")
         return {m.filename.removesuffix(".npy"): _mapped_member(path, m) for m in members}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, struct.error) as error:
+    except (*DAMAGE, struct.error) as error:
         raise ValueError(f"{path} is damaged or not a plain NumPy file ({error}): make it again") from error
 
 

@@ -11,23 +11,23 @@ from etils import epath
 
 
 def sha256_file(path: epath.PathLike) -> str:
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     with epath.Path(path).open("rb") as f:
         while block := f.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+            found.update(block)
+    return found.hexdigest()
 
 
 def sha256_pieces(path: epath.PathLike, pieces: int = 64, size: int = 1 << 14) -> str:
     """Of a file's length and evenly spaced pieces of it: tells another file under an old name apart without reading all of it."""
     path = epath.Path(path)
     length = path.stat().length
-    digest = hashlib.sha256(str(length).encode())
+    found = hashlib.sha256(str(length).encode())
     with path.open("rb") as f:
         for i in range(pieces):
             f.seek(i * max(length - size, 0) // max(pieces - 1, 1))
-            digest.update(f.read(size))
-    return digest.hexdigest()
+            found.update(f.read(size))
+    return found.hexdigest()
 
 
 def write_bytes(path: epath.PathLike, data: bytes, every_process: bool = False) -> None:
@@ -107,6 +107,11 @@ def read_json_lines(path: epath.PathLike) -> list[Any]:
         except json.JSONDecodeError:
             break
     return records
+
+
+def digest(value: Any) -> str:
+    """sha256 of what `write_json` would write."""
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()
 
 
 def plain(value: Any) -> Any:

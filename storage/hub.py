@@ -29,9 +29,12 @@ def fetch(repo: str, revision: str | None, patterns: Sequence[str], field: str) 
         return epath.Path(snapshot_download(repo, revision=revision or None, allow_patterns=list(patterns)))
     except Exception as error:  # what its HTTP client raises is not ours to list
         at = f" at revision {revision!r}" if revision else ""
+        gated = (
+            " (a gated one: accept its licence there and set HF_TOKEN)" if "Gated" in type(error).__name__ or "401" in str(error) else ""
+        )
         raise ValueError(
             f"config.{field}: no file or folder {repo} on this machine; taken for a hub id{at} it could not be fetched either "
-            f"({type(error).__name__}): pass the path of a folder that holds it"
+            f"({type(error).__name__}){gated}: pass the path of a folder that holds it"
         ) from error
 
 

@@ -19,10 +19,12 @@ def memory_map(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         tensors = {}
         for name, entry in header.items():
             first, last = (8 + length + offset for offset in entry["data_offsets"])
+            if entry["dtype"] not in DTYPES:
+                raise ValueError(f"tensor {name!r} is of type {entry['dtype']}, known are {', '.join(DTYPES)}")
             dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
             if not 8 + length <= first <= last <= len(whole) or last - first != dtype.itemsize * math.prod(shape):
                 raise ValueError(f"tensor {name!r} reaches beyond its place")
             tensors[name] = whole[first:last].view(dtype).reshape(shape)
         return tensors
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error}): fetch or make it again") from error
+        raise ValueError(f"{path} is damaged or not a safetensors file that can be read ({error}): fetch or make it again") from error

@@ -12,9 +12,10 @@ from etils import epath
 from numpy.lib import format as npy
 
 MAX_RATIO = 100  # uncompressed over compressed; that of trained weights is near 1, more was made to fill the memory
-_DAMAGE = (
+# What NumPy, zipfile and their codecs raise for files that are not as they should be.
+DAMAGE = (
     ValueError, EOFError, RuntimeError, OverflowError, SyntaxError, TypeError, MemoryError, OSError, tokenize.TokenError,
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
             if len(set(names)) < len(names):
                 raise ValueError("it holds a member twice")
             return {name: _member(archive, info) for name, info in zip(names, members, strict=True)}
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} is damaged or not a plain NumPy archive ({error}): fetch it again") from error
 
 

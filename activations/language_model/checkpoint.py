@@ -64,13 +64,16 @@ def load_config(folder: epath.PathLike) -> DecoderConfig:
     if not (folder / CONFIG).exists():
         raise FileNotFoundError(f"no {CONFIG} in {folder}: {_LAYOUT}")
     raw = files.read_json(folder / CONFIG)
-    if not isinstance(raw, dict) or raw.get("model_type") not in {*families.FAMILIES, "gemma3"}:
-        return families.config_from_dict(raw if isinstance(raw, dict) else {})  # refuses it by name
+    known = isinstance(raw, dict) and raw.get("model_type") in {*families.FAMILIES, "gemma3"}
     try:
-        read = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        if known:
+            raw = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False).to_dict()
     except Exception as error:  # it raises many kinds for a config that is not as its family's are
         raise ValueError(f"{folder / CONFIG} cannot be read ({type(error).__name__}: {error}): fetch it again") from error
-    return families.config_from_dict(read.to_dict())
+    try:
+        return families.config_from_dict(raw if isinstance(raw, dict) else {})
+    except ValueError as error:
+        raise ValueError(f"config.lm.path: {folder}: {error}") from error
 
 
 def load_params(folder: epath.PathLike, config: DecoderConfig, dtype: Any = jnp.float32, placement: Placement | None = None) -> Params:
@@ -92,16 +95,16 @@ def load_params(folder: epath.PathLike, config: DecoderConfig, dtype: Any = jnp.
         read = lambda index: checkpoint.read(path, index, np.dtype(dtype))
         return jax.make_array_from_callback(shape, placement.of(path, shape), read)
 
-    params = _map_leaves(load, shapes(config))
+    params = map_leaves(load, shapes(config))
     good = jax.device_get(_finite(params))
-    _map_leaves(lambda path, ok: None if ok else _refuse_not_finite(checkpoint, path, source), good)
+    map_leaves(lambda path, ok: None if ok else _refuse_not_finite(checkpoint, path, source), good)
     return params
 
 
 def open_tensors(folder: epath.PathLike) -> Mapping[str, np.ndarray]:
     """All tensors of `model.safetensors`, or of the files that `model.safetensors.index.json` names; mapped, not read."""
     folder = epath.Path(folder)
-    if not (folder / INDEX).exists():
+    if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
         if not (folder / WEIGHTS).exists():
             pickled = " (pickled weights there are never loaded: convert them with transformers' save_pretrained)"
             there = pickled if (folder / "pytorch_model.bin").exists() else ""
@@ -145,7 +148,8 @@ class Identity:
 def identity(folder: epath.PathLike) -> Identity:
     """Reads every file of the model once. Raises FileNotFoundError where config, weights or tokenizer are missing."""
     folder = epath.Path(folder)
-    weights = sorted(set(_placed(folder).values())) if (folder / INDEX).exists() else [WEIGHTS]
+    several = (folder / INDEX).exists() and not (folder / WEIGHTS).exists()
+    weights = sorted(set(_placed(folder).values())) if several else [WEIGHTS]
     digest = hashlib.sha256()
     for name in (CONFIG, *weights, *_TOKENIZER):
         if (folder / name).exists():
@@ -168,9 +172,10 @@ def _open(path: epath.Path) -> dict[str, np.ndarray]:
     return memory_map(path) if os.path.exists(path) else loads(path.read_bytes(), str(path))
 
 
-def _map_leaves(fn: Any, tree: Any, path: tuple[str, ...] = ()) -> Any:
+def map_leaves(fn: Any, tree: Any, path: tuple[str, ...] = ()) -> Any:
+    """`fn` of the path and the value of every leaf."""
     if isinstance(tree, dict):
-        return {name: _map_leaves(fn, inner, (*path, name)) for name, inner in tree.items()}
+        return {name: map_leaves(fn, inner, (*path, name)) for name, inner in tree.items()}
     return fn(path, tree)
 
 
@@ -181,6 +186,6 @@ def _finite(params: Params) -> Params:
 
 def _refuse_not_finite(checkpoint: layout.Checkpoint, path: tuple[str, ...], source: str) -> None:
     for name in checkpoint.names(path):
-        if not np.isfinite(checkpoint.tensor(name).astype(np.float32)).all():
+        if not np.isfinite(checkpoint.tensor(name).astype(np.float64)).all():
             raise ValueError(f"{source}: {name} holds NaN or infinity: fetch or train it again")
-    raise ValueError(f"{source}: {'.'.join(path)} is too large for lm.dtype: take float32")
+    raise ValueError(f"{source}: {'.'.join(path)} is beyond what lm.dtype holds")

@@ -4,11 +4,12 @@ from activations.language_model.config import DecoderConfig
 from activations.language_model.parameters import count, shapes
 
 
-def flops_per_token(config: DecoderConfig, layers: int, context_length: int) -> float:
-    """Of `layers` layers on a token: two per multiplication with a parameter, and attention among `context_length` positions.
+def flops_per_token(config: DecoderConfig, layer: int, site: str, context_length: int) -> float:
+    """Of reading `site` of `layer` at a token: two per multiplication with a parameter, and attention among `context_length` positions.
 
-    All scores are counted, those the mask hides too: they are computed.
+    All scores are counted, those the mask hides too: they are computed.  What XLA may leave out of the last layer is not.
     """
+    layers = layer if site == "resid_pre" else layer + 1
     matrices = shapes(config)["layers"]
     weights = sum(m["w"][1] * m["w"][2] for m in matrices.values() if len(m["w"]) == 3)
     attention = 2 * context_length * config.n_heads * config.head_width  # q·k and weights·v, two operations each, per token

@@ -49,6 +49,7 @@ def run(
       length_B: of an encoder: positions of each context that are real; None: all. A decoder needs none, padding stands on the right.
       unroll: layers are written out one after another, for reverse mode (compile time grows with depth).
     """
+    _check_layer(upto, config.n_layers)
     h_BTD = embed(params, config, tokens_BT)
     if upto is None:
         return resume_from(params, config, h_BTD, 0, length_B=length_B, unroll=unroll)
@@ -58,8 +59,9 @@ def run(
 def capture(
     params: Params, config: DecoderConfig, tokens_BT: Int[Array, "B T"], layer: Any, site: str, *, length_B: Int[Array, " B"] | None = None
 ) -> Float[Array, "B T _"]:
-    """What `site` of `layer` holds; nothing above is run. `layer` may be traced. Raises ValueError for a site that is not there."""
+    """What `site` of `layer` holds; nothing above is run. Raises ValueError for a site, or a layer that is not traced, that is not there."""
     _check_site(config, site)
+    _check_layer(layer, config.n_layers - 1)
     if site == "resid_post":
         return run(params, config, tokens_BT, upto=layer + 1, length_B=length_B)
     h_BTD = run(params, config, tokens_BT, upto=layer, length_B=length_B)
@@ -112,7 +114,7 @@ def next_token_nll(params: Params, config: DecoderConfig, tokens_BT: Int[Array, 
 def patched_nll(
     params: Params, config: DecoderConfig, tokens_BT: Int[Array, "B T"], layer: Any, site: str, fn: Callable[[Array], Array]
 ) -> Float[Array, "B U"]:
-    """`next_token_nll` with what `site` of `layer` holds replaced by `fn` of it. Raises ValueError for a site that is not there."""
+    """`next_token_nll` with what `site` of `layer` holds replaced by `fn` of it. Raises ValueError as `capture` does."""
     return nll_from(params, config, run(params, config, tokens_BT, upto=layer), tokens_BT, layer, patch=Patch(site, fn))
 
 
@@ -167,6 +169,7 @@ def _above(
 ) -> Array:
     """The stream leaving the last layer, from that entering `layer`."""
     common = shared(config, h_BTD.shape[1], length_B)
+    _check_layer(layer, config.n_layers - (patch is not None))
     if patch is not None:
         _check_site(config, patch.site)
         tap = lambda site, value: patch.fn(value) if site == patch.site else value
@@ -194,6 +197,12 @@ def _one_layer(params: Params, config: DecoderConfig, i: Any, h_BTD: Array, comm
     window = jnp.asarray([w or everything for w in config.layer_window], jnp.int32)[i] if config.layer_window else everything
     kind = jnp.asarray(config.layer_rotary, jnp.int32)[i] if config.layer_rotary else 0
     return block(layer, config, h_BTD, common, window, kind, tap)
+
+
+def _check_layer(layer: Any, last: int) -> None:
+    """What is traced cannot be looked at: the caller answers for it."""
+    if isinstance(layer, int | np.integer) and not 0 <= layer <= last:
+        raise ValueError(f"layer {layer}: 0 to {last} are there")
 
 
 def _check_site(config: DecoderConfig, site: str) -> None:

@@ -23,7 +23,7 @@ def config_from_dict(raw: Raw) -> DecoderConfig:
         raw = {**raw["text_config"], "tie_word_embeddings": raw["text_config"].get("tie_word_embeddings", True)}
     family = raw.get("model_type")
     if family not in FAMILIES:
-        raise ValueError(f"model family {family!r} is not supported: lm.path must hold one of {', '.join(FAMILIES)}")
+        raise ValueError(f"model family {family!r} is not supported, only {', '.join(FAMILIES)}")
     if raw.get("quantization_config"):
         raise ValueError(
             f"quantised weights ({raw['quantization_config'].get('quant_method')}) are not supported: take the plain checkpoint"
@@ -78,7 +78,7 @@ def _gpt_neox(raw: Raw) -> DecoderConfig:
 
 
 def _bert(raw: Raw) -> DecoderConfig:
-    _refuse(raw, "bert", is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
+    _refuse(raw, "bert", is_decoder=False, add_cross_attention=False, position_embedding_type="absolute", tie_word_embeddings=True)
     width, heads = raw["hidden_size"], raw["num_attention_heads"]
     masked = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in raw.get("architectures") or ())
     return DecoderConfig(
@@ -106,6 +106,8 @@ def _llama_like(raw: Raw) -> DecoderConfig:
     """Llama 2 and 3, Mistral, Qwen 2, 2.5 and 3, Gemma 2 and 3: RMS norms, rotary embeddings, gated MLPs, shared keys and values."""
     family = raw["model_type"]
     gemma = family.startswith("gemma")
+    if raw.get("dual_chunk_attention_config"):
+        raise ValueError(f"attention kind 'dual chunk' of {family} is not supported")
     if raw.get("use_bidirectional_attention"):
         raise ValueError(f"attention kind 'bidirectional' of {family} is not supported")
     width, heads, layers = raw["hidden_size"], raw["num_attention_heads"], raw["num_hidden_layers"]
@@ -192,7 +194,7 @@ def _refuse(raw: Raw, family: str, **supported: Any) -> None:
 
 def _activation(name: str) -> Any:
     if name not in _ACTIVATION_NAMES:
-        raise ValueError(f"activation {name!r} is not supported: one of {sorted(_ACTIVATION_NAMES)}")
+        raise ValueError(f"activation {name!r} is not supported, only {', '.join(sorted(_ACTIVATION_NAMES))}")
     return _ACTIVATION_NAMES[name]
 
 
@@ -205,10 +207,13 @@ def _divided(width: int, heads: int) -> int:
 def _layer_kinds(raw: Raw, layers: int) -> list[str]:
     kinds = raw.get("layer_types")
     if kinds is None:  # of families that have one kind in all layers
-        everywhere = _SLIDING if raw["model_type"] == "mistral" and raw.get("sliding_window") else _FULL
-        kinds = [everywhere] * layers
+        if raw.get("sliding_window") and raw["model_type"] != "mistral":
+            raise ValueError(
+                "the config has a sliding_window and does not say in which layers (layer_types): read it with transformers ≥ 4.56"
+            )
+        kinds = [_SLIDING if raw.get("sliding_window") else _FULL] * layers
     if unknown := sorted(set(kinds) - {_FULL, _SLIDING}):
-        raise ValueError(f"attention kind {unknown[0]!r} is not supported: only {_FULL!r} and {_SLIDING!r} are")
+        raise ValueError(f"attention kind {unknown[0]!r} is not supported, only {_FULL!r} and {_SLIDING!r}: take a model without it")
     if len(kinds) != layers or (_SLIDING in kinds and not raw.get("sliding_window")):
         raise ValueError(f"the config names {len(kinds)} kinds of attention for {layers} layers, or a window without its size")
     return list(kinds)
@@ -244,4 +249,4 @@ def _rotary(rope: Mapping[str, Any], head_width: int) -> Rotary:
     if kind == "llama3":
         low, high, positions = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
         return Rotary(width, base, "llama3", float(rope["factor"]), float(low), float(high), int(positions))
-    raise ValueError(f"rotary kind {kind!r} is not supported: only 'default', 'linear' and 'llama3' are")
+    raise ValueError(f"rotary kind {kind!r} is not supported, only 'default', 'linear' and 'llama3': take a model without it")

@@ -155,13 +155,6 @@ class Checkpoint:
         self._prefix = next((p for p in self._layout.prefixes if f"{p}{embed}.weight" in self._tensors), self._layout.prefixes[0])
         self._check()
 
-    def shape(self, path: tuple[str, ...]) -> tuple[int, ...]:
-        """Of a leaf, e.g. ("layers", "q", "w"), those of layers stacked."""
-        found: Any = shapes(self._config)
-        for part in path:
-            found = found[part]
-        return found
-
     def read(self, path: tuple[str, ...], index: tuple[slice, ...], dtype: Any) -> np.ndarray:
         """A part of a leaf."""
         if path[0] != "layers":
@@ -204,10 +197,13 @@ class Checkpoint:
         if missing := expected.keys() - names:
             raise ValueError(f"{self._source} lacks {len(missing)} tensors of this config, first {min(missing)!r}: fetch it again")
         if extra := names - expected.keys():
-            raise ValueError(f"{self._source} has {len(extra)} tensors unknown to this config, first {min(extra)!r}")
+            raise ValueError(
+                f"{self._source} has {len(extra)} tensors unknown to a {self._config.family} model, first {min(extra)!r}: "
+                "take the plain language model, without heads for other ends"
+            )
         for name, shape in expected.items():
             if self._tensors[name].shape != shape:
-                raise ValueError(f"{self._source}: {name} has shape {self._tensors[name].shape}, the config says {shape}")
+                raise ValueError(f"{self._source}: {name} has shape {self._tensors[name].shape}, the config says {shape}: fetch both again")
 
 
 def name_of(layout: Layout, prefix: str, module: str, leaf: str, layer: int | None) -> str:

@@ -72,8 +72,6 @@ def init_params(key: jax.Array, config: DecoderConfig) -> Params:
     return jax.tree_util.tree_map_with_path(start, shapes(config), is_leaf=lambda x: isinstance(x, tuple))
 
 
-def count(config: DecoderConfig, layers: int | None = None) -> int:
-    """Parameters of the first so many layers (default: all) and of everything outside the layers."""
-    sizes = jax.tree.map(math.prod, shapes(config), is_leaf=lambda x: isinstance(x, tuple))
-    of_layers = sum(jax.tree.leaves(sizes.pop("layers"))) // config.n_layers
-    return of_layers * (config.n_layers if layers is None else layers) + sum(jax.tree.leaves(sizes))
+def count(config: DecoderConfig) -> int:
+    """How many numbers the parameters are."""
+    return sum(jax.tree.leaves(jax.tree.map(math.prod, shapes(config), is_leaf=lambda x: isinstance(x, tuple))))

@@ -1,6 +1,6 @@
 """A user's own text: a `.txt` or `.jsonl` file, or a folder of them. Documents are read when they are asked for.
 
-A line of a `.jsonl` file is a document. A `.txt` file is one, or several with a line `<|endoftext|>` between them; a corpus of a
+A line of a `.jsonl` file is a document. A `.txt` file is one, or several with `<|endoftext|>` between them; a corpus of a
 single document is cut at line ends into pieces, so that some can be held out.
 """
 
@@ -74,10 +74,16 @@ class LocalFiles:
         self.description = root.name
 
     def digest(self) -> str:
-        digest = hashlib.sha256(f"{self._field}\n".encode())
-        for path in self._files:
-            digest.update(f"{path.relative_to(self._root).as_posix()} {files.sha256_file(path)}\n".encode())
-        return digest.hexdigest()
+        return self._digest(self._listing())
+
+    def _listing(self) -> list[dict[str, Any]]:
+        return [
+            {"name": p.relative_to(self._root).as_posix(), "bytes": p.stat().st_size, "sha256": files.sha256_file(p)} for p in self._files
+        ]
+
+    def _digest(self, listing: list[dict[str, Any]]) -> str:
+        lines = [self._field, *(f"{f['name']} {f['sha256']}" for f in listing)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def read(self) -> Corpus:
         """Looks at every document once: what is empty or was there before (to the letter) stays out.
@@ -107,10 +113,8 @@ class LocalFiles:
         held_N = _held_out(names)
         split = [LocalDocuments(self, [p for p, h in zip(places, held_N, strict=True) if h == part],
                                 [n for n, h in zip(names, held_N, strict=True) if h == part]) for part in (False, True)]  # fmt: skip
-        listing = [
-            {"name": p.relative_to(self._root).as_posix(), "bytes": p.stat().st_size, "sha256": files.sha256_file(p)} for p in self._files
-        ]
-        return Corpus(split[0], split[1], tuple(dropped), self.digest(), listing)
+        listing = self._listing()
+        return Corpus(split[0], split[1], tuple(dropped), self._digest(listing), listing)
 
     def text(self, place: Place) -> str:
         """Of one document."""
@@ -119,14 +123,18 @@ class LocalFiles:
         if path.suffix == ".txt":
             return self._decoded(data, place)
         where = lambda: f"config.source.text: {path} at byte {place.first:,}"
+        line = self._decoded(data, place)
         try:
-            record = json.loads(self._decoded(data, place))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where()} is no line of JSON ({error.msg})") from error
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where()} is no line of JSON ({error}): mend it or take it out") from error
         if not isinstance(record, dict) or not isinstance(record.get(self._field), str):
             found = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
             raise ValueError(f"{where()} has no text in a field {self._field!r} (it has: {found}): set config.source.text_field")
-        return record[self._field]
+        found = record[self._field]
+        if not found.isascii() and any("\ud800" <= c <= "\udfff" for c in found):
+            raise ValueError(f"{where()} holds half a character (a surrogate alone): mend it or take it out")
+        return found
 
     def _decoded(self, data: bytes, place: Place) -> str:
         try:
@@ -170,12 +178,14 @@ class LocalFiles:
         return places, [f"{name}#{i}" for i in range(len(places))]
 
     def _mapped(self, file: int) -> np.ndarray:
-        return _mapped(self._files[file])
+        about = self._files[file].stat()
+        return _mapped(self._files[file], about.st_size, about.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=64)
-def _mapped(path: pathlib.Path) -> np.ndarray:
-    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+def _mapped(path: pathlib.Path, size: int, changed: int) -> np.ndarray:
+    del changed  # of another file under an old name
+    return np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
 
 
 def _parts(data: bytes) -> Iterator[tuple[int, int]]:

@@ -74,8 +74,8 @@ def load_tokenizer(folder: epath.PathLike, start: str = "", encoder: bool = Fals
 
     Args:
       start: text of the token that begins every context; "": what the tokenizer names as beginning of a sequence, else as
-        classifier, else `<|endoftext|>`, else as end of a sequence.
-      encoder: contexts end with the separator (BERT).
+        classifier, else `<|endoftext|>`, `[CLS]`, or as end of a sequence.
+      encoder: contexts end with the separator (BERT), what the tokenizer names so or `[SEP]`.
 
     Raises:
       FileNotFoundError: there is none.
@@ -86,12 +86,16 @@ def load_tokenizer(folder: epath.PathLike, start: str = "", encoder: bool = Fals
     backend.no_truncation()  # some files cut texts to what the model was trained for
     backend.no_padding()
     special = _special_tokens(folder)
-    candidates = [start] if start else [special.get("bos_token"), special.get("cls_token"), END_OF_TEXT, special.get("eos_token")]
+    candidates = [start] if start else [special.get("bos_token"), special.get("cls_token"), END_OF_TEXT, "[CLS]", special.get("eos_token")]
     ids = [i for token in candidates if token and (i := backend.token_to_id(token)) is not None]
     if not ids:
         wanted = f"no token {start!r}" if start else "no token to begin a context with"
         raise ValueError(f"the tokenizer in {folder} has {wanted}: set config.source.start_token to one of its tokens")
-    end = backend.token_to_id(special.get("sep_token") or special.get("eos_token") or "") if encoder else None
+    if not encoder:
+        return Tokenizer(backend, ids[0])
+    end = backend.token_to_id(special.get("sep_token") or "[SEP]")
+    if end is None:
+        raise ValueError(f"the tokenizer in {folder} names no separator (sep_token), with which an encoder's contexts end")
     return Tokenizer(backend, ids[0], end)
 
 

@@ -43,7 +43,7 @@ class Stage:
 
 _ALL = (
     # The study.
-    Stage("activations", ("source", "lm"), guarded=True),
+    Stage("activations", ("source", "lm.path", "lm.revision", "lm.dtype", "lm.model_parallel"), guarded=True),
     Stage(
         "train",
         ("synthetic", "seeds", "init_seed", "data_seed", "sweep", "sae", "train"),
@@ -60,7 +60,7 @@ _ALL = (
     ),
     Stage("factorial", ("arms", "seeds", "sae", "train"), after=("activations",), guarded=True, training=True),
     Stage("arms", ("stability",), after=("activations", "factorial")),
-    Stage("collect", ("saes", "ignore_names")),
+    Stage("collect", ("saes", "ignore_names", "source.eval_tokens")),
     Stage("stability", ("stability",), after=("activations", "train", "gaussian", "collect")),
     Stage("sensitivity", ("sensitivity", "stability"), after=("activations", "train", "collect", "stability")),
     Stage("subspace", ("subspace", "stability.theta", "stability.confidence"), after=("activations", "train", "collect", "stability")),

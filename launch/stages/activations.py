@@ -5,7 +5,6 @@ They are what a site of a language model holds over text, or a user's own arrays
 
 import dataclasses
 import math
-import time
 from typing import Any
 
 import jax
@@ -23,14 +22,15 @@ from activations.loss import mean_nll
 from activations.store import StoreWriter
 from activations.text import contexts
 from activations.text.contexts import Contexts
-from activations.text.tokenizer import load_tokenizer
+from activations.text.corpus import Documents
+from activations.text.tokenizer import Tokenizer, load_tokenizer
 from launch import device, own_arrays, signals
 from launch.mesh import make_language_mesh
 from launch.metrics import WallTimes
 from launch.texts import text_source
 from storage import files
 
-BYTES_PER_TOKEN = 16  # of text, more than any tokenizer needs on average: no more than this is tokenised for a row
+BYTES_PER_TOKEN = 6  # of text tokenised for a row at first; twice as much as long as it does not suffice
 CHECKED_CONTEXTS = 4  # at the beginning, on which it is looked whether the model knows this text
 
 
@@ -39,6 +39,8 @@ def inputs(config: Any) -> dict[str, str]:
     if c.activations:
         return own_arrays.digests(c)
     folder = checkpoint.locate(config.lm.path, config.lm.revision)
+    if config.lm.revision and str(folder) == config.lm.path:
+        print(f"activations: config.lm.path={folder} is a folder, config.lm.revision={config.lm.revision!r} is of a hub and does nothing")
     model = checkpoint.load_config(folder)
     model.check_place(c.layer, c.site)
     if c.context_length > model.max_positions:
@@ -53,15 +55,16 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     home = checkpoint.locate(config.lm.path, config.lm.revision)
     model = checkpoint.load_config(home)
     placement = Placement(make_language_mesh(config.lm.model_parallel))
+    contexts_at_once = batch_size(config, model, placement.data)  # what cannot be is refused before anything large is read
+    tokenizer = load_tokenizer(home, c.start_token, encoder=not model.causal)
     source = text_source(c)
     text = source.read()
-    tokenizer = load_tokenizer(home, c.start_token, encoder=not model.causal)
     of = Harvest(
         checkpoint.load_params(home, model, config.lm.dtype, placement),
         model,
         c.layer,
         c.site,
-        batch_size(config, model, placement.data),
+        contexts_at_once,
         c.shard_contexts,
         c.dtype,
         placement,
@@ -78,13 +81,11 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     }
     outputs = []
     for split, documents, rows in (("train", text.train, c.tokens), ("eval", text.held_out, c.eval_tokens)):
-        documents = documents.sample(BYTES_PER_TOKEN * rows, seed=0)
-        chosen = harvest.choose_contexts(contexts.make_contexts(documents, tokenizer, c.context_length), rows, seed=0)
+        some, chosen = _choose(documents, tokenizer, c.context_length, rows)
         if split == "train":
             _look_at_loss(of, chosen)
-        writer = StoreWriter(folder / split, {**header, "documents": list(documents.names)})
-        _harvest(of, chosen, writer, f"activations/{split}", workdir)
-        manifest = epath.Path(writer.finish())
+        writer = StoreWriter(folder / split, {**header, "documents": list(some.names)})
+        manifest = _harvest(of, chosen, writer, f"activations/{split}", workdir)
         outputs += [manifest, *(folder / split / s["file"] for s in files.read_json(manifest)["shards"])]
     files.write_json(folder / "vocabulary.json", tokenizer.texts())
     files.write_json(folder / "corpus.json", {"digest": text.digest, "documents": text.listing, "duplicates": text.dropped})
@@ -107,22 +108,43 @@ def batch_size(config: Any, model: DecoderConfig, data: int) -> int:
     return found
 
 
-def _harvest(of: Harvest, chosen: Contexts, writer: StoreWriter, name: str, workdir: epath.Path) -> None:
-    """Every host its share; the rate, and how near it comes to the device's matrix products, go to wall_times.jsonl."""
+def _choose(documents: Documents, tokenizer: Tokenizer, context_length: int, rows: int) -> tuple[Documents, Contexts]:
+    """Contexts that hold at least so many rows, or all there are, and the documents they are of: of a large corpus no more is tokenised than needed."""
+    size = BYTES_PER_TOKEN * rows
+    while True:
+        some = documents.sample(size, seed=0)
+        made = contexts.make_contexts(some, tokenizer, context_length)
+        found = int((made.length_N - 1).sum())
+        if found >= rows or len(some) == len(documents):
+            break
+        size *= 2
+    if found < rows:
+        print(f"activations: the text holds {found:,} tokens, {rows:,} were asked for")
+    return some, harvest.choose_contexts(made, rows, seed=0)
+
+
+def _harvest(of: Harvest, chosen: Contexts, writer: StoreWriter, name: str, workdir: epath.Path) -> epath.Path:
+    """Every host its share; the rate, and how near it comes to the device's matrix products, go to wall_times.jsonl. Returns the manifest."""
     total = int((chosen.length_N - 1).sum())
-    started = time.perf_counter()
     with tqdm.tqdm(total=total, desc=name, unit="tok", unit_scale=True, mininterval=1.0) as bar:
         made = of.run(chosen, writer, bar.update, lambda: signals.raise_if_stop_requested("activations: finished shards are kept"))
-    seconds = time.perf_counter() - started
-    if of.processes > 1:
-        multihost_utils.sync_global_devices(name)  # the first host lists what all have written
-    if made:
-        padded = made * chosen.tokens_NT.size / total  # every position is computed, padding too
-        flops = padded * cost.flops_per_token(of.config, of.layer + 1, chosen.tokens_NT.shape[1]) / seconds
+    _wait_for_all(of, f"{name} written")
+    manifest = epath.Path(writer.finish(of.shards(chosen)))
+    _wait_for_all(of, f"{name} listed")
+    if made.rows:
+        padded = made.rows * chosen.tokens_NT.size / total  # every position is computed, padding too
+        flops = padded * cost.flops_per_token(of.config, of.layer, of.site, chosen.tokens_NT.shape[1]) / made.seconds
         share = flops / (device.matmul_rate(of.params["embed"]["w"].dtype) * len(jax.local_devices()))
-        rate = {"tokens_per_second": made / seconds, "flops_per_second": flops, "share_of_matmul_rate": share}
-        WallTimes(workdir / "wall_times.jsonl").write(what=name, seconds=seconds, **rate)
-        print(f"{name}: {made / seconds:,.0f} tokens/s, {share:.0%} of this device's matrix products", flush=True)
+        rate = {"tokens_per_second": made.rows / made.seconds, "flops_per_second": flops, "share_of_matmul_rate": share}
+        WallTimes(workdir / "wall_times.jsonl").write(what=name, seconds=made.seconds, **rate)
+        print(f"{name}: {made.rows / made.seconds:,.0f} tokens/s, {share:.0%} of this device's matrix products", flush=True)
+    return manifest
+
+
+def _wait_for_all(of: Harvest, what: str) -> None:
+    """The first host lists what all have written, and the others read its list."""
+    if of.processes > 1:
+        multihost_utils.sync_global_devices(what)
 
 
 def _look_at_loss(of: Harvest, chosen: Contexts) -> None:
@@ -134,5 +156,5 @@ def _look_at_loss(of: Harvest, chosen: Contexts) -> None:
     first = Contexts(*(field[:count] for field in chosen))
     nll, chance = mean_nll(of.params, of.config, first, count, of.placement), math.log(of.config.vocab_size)
     print(f"activations: the model predicts the first {len(first.length_N)} contexts with {nll:.2f} nats a token (chance {chance:.2f})")
-    if nll > chance:
+    if not nll <= chance:
         print("warning: that is worse than chance: is lm.path's tokenizer another model's, or is the model untrained?")

@@ -36,14 +36,14 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     loaded = dictionary_list.load(folder / dictionary_list.NAME)  # what cannot be read or compared is refused here
     for sae in saes:
         print(f"collect: {sae.name} ({sae.format})")
-    return [folder / dictionary_list.NAME, *_own_activations(config.source.activations, folder, loaded.dictionaries[0].w_dec_FD.shape[1])]
+    return [folder / dictionary_list.NAME, *_own_activations(config.source, folder, loaded.dictionaries[0].w_dec_FD.shape[1])]
 
 
-def _own_activations(given: str, folder: epath.Path, width: int) -> list[epath.Path]:
+def _own_activations(source: Any, folder: epath.Path, width: int) -> list[epath.Path]:
     """A user's arrays made readable, if such are given."""
-    if not given or own_arrays.is_store(given):
+    if not source.activations or own_arrays.is_store(source.activations):
         return []
-    return own_arrays.take_in_for_evaluation(given, folder, width)
+    return own_arrays.take_in_for_evaluation(source.activations, source.eval_tokens, folder, width)
 
 
 def _refuse_other_activations(config: Any, hook: dict[str, Any]) -> None:

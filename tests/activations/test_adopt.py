@@ -6,7 +6,7 @@ import pytest
 import safetensors.numpy
 
 from activations import adopt
-from activations.store import ActivationStore
+from activations.store import ActivationStore, Rows, StoreWriter
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((50, 6)).astype(np.float32)
@@ -79,11 +79,14 @@ def test_columns_in_the_same_file(tmp_path):
 
 
 def test_our_own_shards_are_arrays_like_any(tmp_path):
-    from tests.activations.test_store import rows, write
-
-    write(tmp_path / "ours")
+    index = np.arange(50, dtype=np.int32)
+    writer = StoreWriter(tmp_path / "ours", {"width": 6, "dtype": "bfloat16"})
+    for shard, (a, b) in enumerate([(0, 30), (30, 50)]):
+        writer.write(shard, Rows(X[a:b], index[a:b] // 20, index[a:b] % 20, index[a:b] + 5))
+    writer.finish(2)
     found = taken_in(tmp_path / "store", tmp_path / "ours").load()
-    assert (found.acts_ND == rows(0, 8).acts_ND).all() and (found.token_N == rows(0, 8).token_N).all()
+    assert (found.acts_ND == X.astype(ml_dtypes.bfloat16).astype(np.float32)).all()
+    assert (found.token_N == index + 5).all() and (found.position_N == index % 20).all()
 
 
 @pytest.mark.parametrize("held_out", [1, 3, 100])
@@ -97,14 +100,35 @@ def test_the_last_rows_are_held_out(tmp_path, held_out):
     assert (both == np.concatenate([X, X[:30] + 1])).all()
 
 
-def test_documents_are_not_cut_in_two(tmp_path):
-    np.save(tmp_path / "x.npy", X.reshape(5, 10, 6))
-    train, evaluated = taken_in(tmp_path / "store", tmp_path / "x.npy", 3)
-    assert (train.rows, evaluated.rows) == (40, 10)
+@pytest.mark.parametrize(
+    ("per_document", "held_out", "count"),
+    [
+        (4, 30, 32),  # the nearest beginning of a document
+        (1, 30, 30),
+        (100, 30, 30),  # none is near: a document is cut, and the held-out part stays a tenth
+        (150, 30, 30),
+    ],
+)
+def test_documents_are_not_cut_in_two_where_one_begins_near(tmp_path, per_document, held_out, count):
+    x = np.random.default_rng(0).standard_normal((300 // per_document, per_document, 6)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    train, evaluated = taken_in(tmp_path / "store", tmp_path / "x.npy", held_out)
+    assert (train.rows, evaluated.rows) == (300 - count, count)
+    shared = set(train.column("document")) & set(evaluated.column("document"))
+    assert (len(shared) == 0) == (per_document < 100)
+
+
+def test_first_rows(tmp_path):
+    np.save(tmp_path / "a.npy", X)
+    np.save(tmp_path / "b.npy", X)
+    arrays = adopt.find(str(tmp_path), "f")
+    for count in (1, 50, 51, 100, 1000):
+        assert adopt.rows_of(adopt.first_rows(arrays, count)) == min(count, 100)
 
 
 def test_a_stopped_check_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(adopt, "SHARD_ROWS", 20)
+    X = np.random.default_rng(0).standard_normal((600, 6)).astype(np.float32)  # three pieces
+    monkeypatch.setattr(adopt, "PIECE_BYTES", 4 * 6 * 256)
     np.save(tmp_path / "x.npy", X)
     calls = []
 
@@ -127,7 +151,12 @@ def test_a_file_that_changed_is_noticed(tmp_path):
     data = bytearray((tmp_path / "x.npy").read_bytes())
     data[-1] ^= 1
     (tmp_path / "x.npy").write_bytes(bytes(data))
-    assert adopt.fingerprint(adopt.find(str(tmp_path / "x.npy"), "f")) != before
+    changed = adopt.fingerprint(adopt.find(str(tmp_path / "x.npy"), "f"))
+    assert changed != before
+    np.save(tmp_path / "x.tokens.npy", np.arange(50))
+    with_tokens = adopt.fingerprint(adopt.find(str(tmp_path / "x.npy"), "f"))
+    (tmp_path / "vocabulary.json").write_text("[]")
+    assert with_tokens != changed and adopt.fingerprint(adopt.find(str(tmp_path / "x.npy"), "f")) != with_tokens
     with pytest.raises(ValueError, match="x.npy is not what it was at rows from 0"):
         store.take(np.array([3]))
 
@@ -157,6 +186,8 @@ def save(folder, **arrays):
         ({"x": X, "x.tokens": np.arange(49)}, r"tokens of .*x.npy are int64 \(49,\), whole numbers of shape \(50,\) are wanted"),
         ({"x": X, "x.tokens": np.arange(50.0)}, "tokens of .*x.npy are float64"),
         ({"x": X, "x.tokens": np.arange(50) - 1}, "reach from -1 to 48"),
+        ({"x": X, "x.documents": np.arange(50) % 7}, "documents of .*x.npy are mixed"),
+        ({"x": np.asfortranarray(X)}, "in column order, in which no row lies together"),
     ],
 )
 def test_arrays_that_do_not_fit(tmp_path, arrays, says):

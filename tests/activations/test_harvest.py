@@ -32,15 +32,15 @@ def run(folder, chosen, stop=lambda: None, **changes):
     writer = StoreWriter(folder, {"width": SMALL.sites().get(of.site), "dtype": of.dtype})
     done = []
     made = of.run(chosen, writer, done.append, stop)
-    assert made <= sum(done)
-    if of.process == of.processes - 1:
-        writer.finish()
-    return params, ActivationStore(folder).load() if of.process == of.processes - 1 else None, done
+    last = of.process == of.processes - 1
+    if last:
+        writer.finish(of.shards(chosen))
+    return params, ActivationStore(folder).load() if last else None, (done, made.rows)
 
 
 def test_rows_are_the_stream_behind_the_layer_with_their_places(tmp_path, every):
     params, rows, done = run(tmp_path, every)
-    assert sum(done) == len(rows.token_N) == (every.length_N - 1).sum()
+    assert sum(done[0]) == done[1] == len(rows.token_N) == (every.length_N - 1).sum()
     row = 0
     for i in range(len(every.length_N)):
         alone = decoder.run(params, SMALL, jnp.asarray(every.tokens_NT[i : i + 1]), upto=2)[0]
@@ -62,8 +62,11 @@ def test_a_stopped_harvest_goes_on_and_gives_the_same(tmp_path, every):
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", every, stop=stop_at_second)
-    _, resumed, _ = run(tmp_path / "cut", every)
+    _, resumed, (done, made) = run(tmp_path / "cut", every)
     assert all((a == b).all() for a, b in zip(whole, resumed, strict=True))
+    assert sum(done) == len(whole.token_N) and 0 < made < sum(done)  # the first shard was not made again
+    _, _, (done, made) = run(tmp_path / "cut", every)
+    assert made == 0 and sum(done) == len(whole.token_N)  # nor is anything once all is finished
 
 
 def test_choice_of_contexts(every):
@@ -98,7 +101,7 @@ def test_two_hosts_make_one_store(tmp_path, every):
     _, whole, _ = run(tmp_path / "one", every)
     _, _, first = run(tmp_path / "two", every, process=0, processes=2)
     _, both, second = run(tmp_path / "two", every, process=1, processes=2)
-    assert sum(first) + sum(second) == len(whole.token_N) and min(sum(first), sum(second)) > 0
+    assert first[1] + second[1] == len(whole.token_N) and min(first[1], second[1]) > 0
     assert all((a == b).all() for a, b in zip(whole, both, strict=True))
 
 
@@ -125,7 +128,7 @@ def test_an_encoder_reads_its_end_token_and_keeps_no_row_of_it(tmp_path):
     given = Contexts(tokens_NT, np.array([4, 6], np.int32), np.array([0, 1], np.int32), np.zeros(2, np.int32))
     writer = StoreWriter(tmp_path / "store", {"width": 32, "dtype": "float32"})
     Harvest(params, config, 2, "resid_post", 2, 2).run(given, writer, lambda n: None, lambda: None)
-    writer.finish()
+    writer.finish(1)
     rows = ActivationStore(tmp_path / "store").load()
     assert rows.token_N.tolist() == [5, 6, 7, 9, 8, 7, 6, 5]
     alone = decoder.run(params, config, jnp.asarray(tokens_NT[:1, :5]), upto=3)[0, 1:4]  # [CLS] text [SEP], no padding

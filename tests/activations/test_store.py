@@ -20,7 +20,7 @@ def write(folder, header=HEADER, shards=((0, 5), (5, 3))):
     for i, (start, n) in enumerate(shards):
         if not writer.kept(i):
             writer.write(i, rows(start, n))
-    writer.finish()
+    writer.finish(len(shards))
     return folder
 
 
@@ -44,7 +44,7 @@ def test_an_interrupted_harvest_keeps_whole_shards(tmp_path):
     again = StoreWriter(tmp_path, HEADER)
     assert again.kept(0) and not again.kept(1)
     again.write(1, rows(5, 3))
-    again.finish()
+    again.finish(2)
     assert (tmp_path / "shard-00000.safetensors").stat().st_mtime_ns == stamp
     assert (ActivationStore(tmp_path).load().token_N == rows(0, 8).token_N).all()
 
@@ -69,6 +69,43 @@ def test_a_flipped_bit_is_found_and_the_shard_named(tmp_path, position):
     path.write_bytes(bytes(data))
     with pytest.raises(ValueError, match="shard-00001.safetensors does not match"):
         ActivationStore(tmp_path).load()
+
+
+def test_a_finished_store_is_kept_too(tmp_path):
+    """What stops after one split is finished must not make it again."""
+    before = write(tmp_path).joinpath("manifest.json").read_bytes()
+    again = StoreWriter(tmp_path, HEADER)
+    assert again.kept(0) and again.kept(1) and not again.kept(2)
+    again.finish(2)
+    assert (tmp_path / "manifest.json").read_bytes() == before
+    assert not StoreWriter(tmp_path, HEADER | {"documents": ["c"]}).kept(0)
+
+
+def test_a_shard_that_is_missing_is_not_passed_over(tmp_path):
+    writer = StoreWriter(tmp_path, HEADER)
+    writer.write(1, rows(5, 3))
+    with pytest.raises(ValueError, match="lacks 1 of 2 shards, first 0: run the same command again"):
+        writer.finish(2)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_several_hosts_write_one_store(tmp_path, monkeypatch):
+    """The others never touch what the first has to list, whoever comes first."""
+    for host in (1, 0):
+        monkeypatch.setattr(store_module.jax, "process_index", lambda host=host: host)
+        writer = StoreWriter(tmp_path, HEADER)
+        writer.write(host, rows(5 * host, 5 - 2 * host))
+        if host == 1:
+            writer.finish(2)
+            assert not (tmp_path / "manifest.json").exists() and (tmp_path / "shard-00001.record").exists()
+    writer.finish(2)
+    assert (ActivationStore(tmp_path).load().acts_ND == rows(0, 8).acts_ND).all()
+
+
+def test_records_do_not_repeat_the_documents(tmp_path):
+    writer = StoreWriter(tmp_path, HEADER | {"documents": [f"document {i}" for i in range(1000)]})
+    writer.write(0, rows(0, 5))
+    assert (tmp_path / "shard-00000.record").stat().st_size < 1000
 
 
 def test_rows_are_taken_in_any_order_across_shards(tmp_path):

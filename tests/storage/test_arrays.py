@@ -53,6 +53,26 @@ def test_truncated_files(tmp_path, name, keep):
         open_arrays(path)
 
 
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "c.npz"])
+def test_any_damaged_byte_of_a_header_is_a_named_error_or_harmless(tmp_path, name):
+    np.save(tmp_path / "a.npy", A)
+    np.savez(tmp_path / "a.npz", acts=A)
+    np.savez_compressed(tmp_path / "c.npz", acts=A)
+    data = (tmp_path / name).read_bytes()
+    refused = 0
+    for place in range(0, min(len(data), 200), 3):
+        damaged = bytearray(data)
+        damaged[place] ^= 0x55
+        path = tmp_path / f"{place}-{name}"
+        path.write_bytes(bytes(damaged))
+        try:
+            open_arrays(path)
+        except ValueError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert refused > 5
+
+
 def test_nothing_is_unpickled(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{}], object))
     np.savez(tmp_path / "a.npz", a=np.array([{}], object))

@@ -139,6 +139,15 @@ def test_sites_and_layers_that_are_not_there():
         decoder.capture(params, SMALL, tokens, 0, "resid_mid")
     with pytest.raises(ValueError, match="site 'nowhere'"):
         decoder.patched_nll(params, SMALL, tokens, 0, "nowhere", lambda x: x)
+    for wrong in (
+        lambda: decoder.capture(params, SMALL, tokens, -1, "resid_post"),
+        lambda: decoder.capture(params, SMALL, tokens, 3, "resid_post"),
+        lambda: decoder.run(params, SMALL, tokens, upto=4),
+        lambda: decoder.patched_nll(params, SMALL, tokens, 3, "mlp_out", lambda x: x),
+        lambda: decoder.resume_from(params, SMALL, jnp.zeros((2, 5, 16)), -1),
+    ):
+        with pytest.raises(ValueError, match="layer -?[0-9]: 0 to [23] are there"):
+            wrong()
     for layer, site, says in ((3, "resid_post", "source.layer=3: the model has layers 0 to 2"), (0, "x", "source.site='x'")):
         with pytest.raises(ValueError, match=says):
             SMALL.check_place(layer, site)

@@ -26,7 +26,7 @@ def model(name):
     tensors = {n: small_models.weights(n, shape) for n, shape in of["tensors"].items()}
     kept = layout.Checkpoint(tensors, config, name)
     whole = lambda path, shape: jnp.asarray(kept.read(path, tuple(slice(n) for n in shape), np.float32))
-    return config, checkpoint._map_leaves(whole, parameters.shapes(config))
+    return config, checkpoint.map_leaves(whole, parameters.shapes(config))
 
 
 @pytest.fixture(scope="module", params=small_models.CONFIGS)

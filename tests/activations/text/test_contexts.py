@@ -74,6 +74,7 @@ def test_an_end_token_stands_behind_the_text():
         ({"bos_token": None, "cls_token": "c", "sep_token": "s"}, "", True, ("c", "s")),
         ({"eos_token": "e"}, "", False, (END_OF_TEXT, None)),
         ({"bos_token": "b"}, "x", False, ("x", None)),
+        ({}, "", False, (END_OF_TEXT, None)),
     ],
 )
 def test_the_token_that_begins_a_context(tmp_path, special, start, encoder, found):
@@ -86,6 +87,23 @@ def test_the_token_that_begins_a_context(tmp_path, special, start, encoder, foun
     name = lambda i: None if i is None else backend.id_to_token(i)
     assert (name(loaded.start), name(loaded.end)) == found
     assert len(next(loaded.encode([TEXTS[0]]))) > 2
+
+
+@pytest.mark.parametrize("start", ["", "[CLS]"])
+def test_the_first_bert_says_nothing_of_its_special_tokens(tmp_path, start):
+    words = ["[UNK]", "[CLS]", "[SEP]", "cat"]
+    (tmp_path / "tokenizer.json").write_text(
+        tokenizers.Tokenizer(tokenizers.models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]")).to_str()
+    )
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    loaded = load_tokenizer(tmp_path, start, encoder=True)
+    assert (loaded.start, loaded.end) == (1, 2)
+
+
+def test_an_encoder_without_a_separator_is_refused(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(train_tokenizer(TEXTS, 300).to_str())
+    with pytest.raises(ValueError, match="names no separator"):
+        load_tokenizer(tmp_path, encoder=True)
 
 
 def test_no_token_to_begin_with(tmp_path):

@@ -70,6 +70,8 @@ def test_a_few_documents_are_split_too(tmp_path):
         ("a.jsonl", b'{"text": "fine"}\n[1]\n', "byte 17 has no text in a field 'text' .it has: list"),
         ("a.jsonl", b'{"text": "fine"}\n{"text": 3}\n', "byte 17 has no text in a field 'text'"),
         ("a.jsonl", b'{"text": "fine"}\n{"text": "\xff"}\n', "a.jsonl is not UTF-8 at byte 27: convert it"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": "bad \\ud83d"}\n', "byte 17 holds half a character"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": "fine", "n": ' + b"9" * 5000 + b"}\n", "byte 17 is no line of JSON"),
         ("a.txt", b"fine \xe9 latin", "a.txt is not UTF-8 at byte 5: convert it"),
         ("a.txt", b"  \n", "holds no text"),
         ("a.txt", b"", "holds no text"),
@@ -103,6 +105,13 @@ def test_the_digest_follows_content_names_and_field(tmp_path):
     path.rename(tmp_path / "b.jsonl")
     seen.add(LocalFiles(str(tmp_path)).digest())
     assert len(seen) == 4
+
+
+def test_a_file_that_grew_is_read_anew(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", ["one", "two"])
+    assert len(documents(LocalFiles(str(path)).read())) == 2
+    jsonl(path, ["one", "two", "three", "four"])
+    assert len(documents(LocalFiles(str(path)).read())) == 4
 
 
 def test_a_sample_of_a_large_corpus(tmp_path):
