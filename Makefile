@@ -38,6 +38,7 @@ test-colab: .venv-colab/.installed
 	touch $@
 
 $(VENV)/bin/python:
+	@$(PYTHON) -c '' || { echo "error: $(PYTHON) does not run here; say which to use: make PYTHON=/path/to/python3.11 …"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $(PYTHON) is older than Python 3.11; say which to use: make PYTHON=/path/to/python3.11 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

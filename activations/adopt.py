@@ -174,9 +174,8 @@ def take_in(
                 bad = ~np.isfinite(acts_ND.astype(np.float32)).all(axis=1)
             if bad.any():
                 row = first + int(np.flatnonzero(bad)[0])
-                raise ValueError(
-                    f"{array.path}: row {row:,} holds NaN or infinity (or is beyond float32), and {bad.sum() - 1:,} rows near it"
-                )
+                more = f", and so do {bad.sum() - 1:,} rows near it" if bad.sum() > 1 else ""
+                raise ValueError(f"{array.path}: row {row:,} holds NaN or infinity (or is beyond float32){more}: take it out")
             rows = Rows(acts_ND, array.document(first, last), array.position(first, last), array.token(first, last))
             writer.write(index, rows, Elsewhere(str(array.path), array.name, first))
         progress(last - first)
@@ -218,7 +217,9 @@ def _open(path: pathlib.Path, field: str, first_document: int) -> UserArray:
     chosen = [n for n in _NAMES if n in wide] or wide
     if len(chosen) != 1:
         shapes = ", ".join(f"{n or 'the array'} {a.dtype} {a.shape}" for n, a in arrays.items())
-        raise ValueError(f"config.{field}: {path} must hold one array of floats (rows, D), or one called {_NAMES[0]!r}; it holds {shapes}")
+        raise ValueError(
+            f"config.{field}: {path} must hold one array of floats (rows, D), or one called {_NAMES[0]!r}; it holds {shapes} (whole numbers: .astype('float32'))"
+        )
     acts = arrays[chosen[0]]
     leading, rows = acts.shape[:-1], int(np.prod(acts.shape[:-1]))
     if acts.shape[-1] < 2:

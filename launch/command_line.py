@@ -20,7 +20,8 @@ def parse_flags(argv: list[str]) -> list[str]:
             raise flags.Error(f"{stray[0]!r} is no flag: all arguments have the form --name=value")
         return argv[:1]
     except AttributeError as error:
-        print(f"error: the config has no field {str(error).strip(chr(34) + chr(39))!r}; `configs/default.py` lists them", file=sys.stderr)
+        said = " ".join(str(error).replace("\\n", " ").replace("\\'", "").split()).strip("\"'")
+        print(f"error: the config has no field {said!r}; `configs/default.py` lists them", file=sys.stderr)
     except (flags.Error, ValueError, OSError) as error:
         lines = str(error).strip().splitlines()  # the last line is the config file's own error, or the whole message
         print(f"error: {lines[-1].strip()} (see --help)", file=sys.stderr)

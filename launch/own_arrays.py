@@ -28,6 +28,8 @@ def take_in(source: Source, folder: epath.Path) -> list[epath.Path]:
         raise ValueError(
             f"config.source.eval_activations: {held_out[0].path} has width {held_out[0].width}, source.activations {arrays[0].width}"
         )
+    if both := {a.path for a in arrays} & {a.path for a in held_out}:
+        raise ValueError(f"config.source.eval_activations: {min(both)} is in source.activations too: what is trained on is not held out")
     train, evaluated = (
         adopt.split(arrays, source.eval_tokens) if not held_out else (adopt.whole(arrays), adopt.first_rows(held_out, source.eval_tokens))
     )
@@ -52,7 +54,7 @@ def is_store(path: str) -> bool:
 
 def _one(parts: Sequence[Part], arrays: Sequence[UserArray], folder: epath.Path, of_what: str) -> list[epath.Path]:
     model = hashlib.sha256("".join(adopt.fingerprint(arrays).values()).encode()).hexdigest()
-    hook: dict[str, Any] = {"model": model, "path": of_what, "layer": None, "site": "activations"}
+    hook: dict[str, Any] = {"model": model, "path": of_what or arrays[0].path.name, "layer": None, "site": "activations"}
     names = [name for a in arrays for name in a.documents]
     with tqdm.tqdm(total=adopt.rows_of(parts), desc=f"checking {folder.name}", unit="tok", unit_scale=True, mininterval=1.0) as bar:
         look = lambda: signals.raise_if_stop_requested("activations: what was checked stays checked")

@@ -272,7 +272,11 @@ def _user_rows(config: Any) -> tuple[float, int]:
 def _subject(config: Any) -> str:
     c = config.source
     shape = f" (shape of {config.lm.config_from})" if config.lm.config_from and not epath.Path(config.lm.path).exists() else ""
-    return c.activations or f"{config.lm.path}{shape} layer {c.layer} {c.site}, {c.tokens:,} rows of {c.text or 'the standard library'}"
+    missing = " (not there yet)" if c.text and not epath.Path(c.text).exists() else ""
+    return (
+        c.activations
+        or f"{config.lm.path}{shape} layer {c.layer} {c.site}, up to {c.tokens:,} rows of {c.text or 'the standard library'}{missing}"
+    )
 
 
 def _rate(value: float) -> str:

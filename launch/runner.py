@@ -5,10 +5,14 @@ they depend on.  Inputs are the digests of what the stages before it wrote, so a
 bytes leaves those after it standing.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import resource
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -38,6 +42,13 @@ def run_stages(config: ml_collections.ConfigDict, settings: Any, workdir: epath.
     if unknown := set(only) - {s.name for s in stages}:
         raise ValueError(f"--stages: {sorted(unknown)} not among this config's stages {list(config.stages)}")
     _make_workdir(workdir)
+    with _alone_in(workdir):
+        _run_chosen(config, settings, workdir, stages, only, overwrite)
+
+
+def _run_chosen(
+    config: ml_collections.ConfigDict, settings: Any, workdir: epath.Path, stages: list[Stage], only: list[str], overwrite: bool
+) -> None:
     records = {s.name: _read_record(workdir, s) for s in stages}
     if not overwrite:
         for stage in stages:
@@ -110,6 +121,24 @@ def _make_workdir(workdir: epath.Path) -> None:
             (workdir / ".writable").unlink()
     except OSError as error:
         raise ValueError(f"--workdir={workdir} cannot be written ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def _alone_in(workdir: epath.Path) -> Iterator[None]:
+    """While this process works there: two in one workdir would write over each other. Only of a folder on this machine, and its first host's.
+
+    Raises:
+      ValueError: another process runs there.
+    """
+    if jax.process_index() != 0 or not os.path.isdir(workdir):
+        yield
+        return
+    with open(os.path.join(workdir, ".lock"), "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"--workdir={workdir}: another process runs there; wait for it, or take another workdir") from error
+        yield
 
 
 def _read_record(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:

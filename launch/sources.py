@@ -103,6 +103,7 @@ class StoredSource:
             document_N = self._train.column("document")
             self._halves = [half_of_documents(document_N, half) for half in (0, 1)]
         self.width: int = self._train.width
+        self.rows: int = self._train.rows
         self.hook: dict[str, Any] = self._train.manifest["hook"]
 
     def sample(self) -> np.ndarray:

@@ -43,6 +43,8 @@ def locate(path: str, revision: str = "", only_config: bool = False) -> epath.Pa
       ValueError: the hub cannot be reached or does not have it.
     """
     folder = epath.Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"config.lm.path: {folder} is a file: name the folder that holds it")
     if folder.exists():
         return folder
     if not hub.could_be_id(path):
@@ -148,6 +150,7 @@ class Identity:
 def identity(folder: epath.PathLike) -> Identity:
     """Reads every file of the model once. Raises FileNotFoundError where config, weights or tokenizer are missing."""
     folder = epath.Path(folder)
+    open_tensors(folder)  # what is missing is said as where it is read
     several = (folder / INDEX).exists() and not (folder / WEIGHTS).exists()
     weights = sorted(set(_placed(folder).values())) if several else [WEIGHTS]
     digest = hashlib.sha256()

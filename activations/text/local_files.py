@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import tqdm
 
 from activations.text.corpus import HELD_OUT_FRACTION, Corpus, Document, is_held_out
 from activations.text.tokenizer import END_OF_TEXT
@@ -95,8 +96,11 @@ class LocalFiles:
         names: list[str] = []
         dropped: list[str] = []
         seen: set[bytes] = set()
+        size = sum(p.stat().st_size for p in self._files)
+        bar = tqdm.tqdm(total=size, desc="reading text", unit="B", unit_scale=True, mininterval=1.0, delay=3.0)
         for name, place in self._places():
             text = self.text(place)
+            bar.update(place.last - place.first)
             fingerprint = hashlib.blake2b(text.encode(), digest_size=16).digest()
             if not text.strip():
                 continue
@@ -106,8 +110,10 @@ class LocalFiles:
             seen.add(fingerprint)
             places.append(place)
             names.append(name)
+        bar.close()
         if not places:
-            raise ValueError(f"config.source.text: {self._root} holds no text")
+            names_of = self._files[0] if len(self._files) == 1 else self._root
+            raise ValueError(f"config.source.text: {names_of} holds no text")
         if len(places) == 1:
             places, names = self._cut(places[0], names[0])
         held_N = _held_out(names)
@@ -122,15 +128,17 @@ class LocalFiles:
         data = self._mapped(place.file)[place.first : place.last].tobytes()
         if path.suffix == ".txt":
             return self._decoded(data, place)
-        where = lambda: f"config.source.text: {path} at byte {place.first:,}"
+        where = lambda: (
+            f"config.source.text: {path}, line {1 + int(np.count_nonzero(self._mapped(place.file)[: place.first] == ord(chr(10)))):,}"
+        )
         line = self._decoded(data, place)
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{where()} is no line of JSON ({error}): mend it or take it out") from error
         if not isinstance(record, dict) or not isinstance(record.get(self._field), str):
-            found = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
-            raise ValueError(f"{where()} has no text in a field {self._field!r} (it has: {found}): set config.source.text_field")
+            found = ", ".join(f"{k}: {type(v).__name__}" for k, v in record.items()) if isinstance(record, dict) else type(record).__name__
+            raise ValueError(f"{where()} has no text in a field {self._field!r} (it is {found}): set config.source.text_field")
         found = record[self._field]
         if not found.isascii() and any("\ud800" <= c <= "\udfff" for c in found):
             raise ValueError(f"{where()} holds half a character (a surrogate alone): mend it or take it out")
@@ -138,7 +146,7 @@ class LocalFiles:
 
     def _decoded(self, data: bytes, place: Place) -> str:
         try:
-            return data.decode()
+            return data.decode("utf-8-sig" if place.first == 0 else "utf-8")
         except UnicodeDecodeError as error:
             at = place.first + error.start
             raise ValueError(f"config.source.text: {self._files[place.file]} is not UTF-8 at byte {at:,}: convert it") from error

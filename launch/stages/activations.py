@@ -156,5 +156,5 @@ def _look_at_loss(of: Harvest, chosen: Contexts) -> None:
     first = Contexts(*(field[:count] for field in chosen))
     nll, chance = mean_nll(of.params, of.config, first, count, of.placement), math.log(of.config.vocab_size)
     print(f"activations: the model predicts the first {len(first.length_N)} contexts with {nll:.2f} nats a token (chance {chance:.2f})")
-    if not nll <= chance:
+    if not nll <= chance + 0.05:
         print("warning: that is worse than chance: is lm.path's tokenizer another model's, or is the model untrained?")

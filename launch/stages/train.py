@@ -28,10 +28,16 @@ from saes.preprocessing import geometric_median, norm_scale
 from saes.step import TrainState
 from storage import files
 
+REPEATS = 1.1  # passes over the rows from which it is said how many
+
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     _warn_of_copies(roster.members(config))
-    return train_everyone(config, workdir / "train", sources.source(config, workdir), "train")
+    source = sources.source(config, workdir)
+    if isinstance(source, sources.StoredSource) and config.train.tokens > REPEATS * source.rows:
+        passes = config.train.tokens / source.rows
+        print(f"train: {source.rows:,} rows for {config.train.tokens:,} tokens: each is seen about {passes:.1f} times")
+    return train_everyone(config, workdir / "train", source, "train")
 
 
 def train_everyone(config: Any, folder: epath.Path, source: sources.Source, what: str, scale: float | None = None) -> list[epath.Path]:

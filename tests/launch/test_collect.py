@@ -35,7 +35,7 @@ def store(folder, **hook):
     writer = StoreWriter(folder, {"width": width, "dtype": "float32", "hook": {"path": "m", "layer": 1} | hook, "documents": []})
     place = np.arange(20, dtype=np.int32)
     writer.write(0, Rows(np.ones((20, width), np.float32), place, place, place))
-    writer.finish()
+    writer.finish(1)
     return str(folder)
 
 

@@ -197,3 +197,33 @@ def test_a_tokenizer_of_another_vocabulary(tmp_path):
     path = jsonl(tmp_path / "mine.jsonl", texts())
     done = launch(tmp_path / "run", f"--config.lm.path={folder}", f"--config.source.text={path}")
     assert done.returncode == 1 and "lm.path holds a tokenizer of another vocabulary" in done.stderr
+
+
+def test_a_stop_between_the_splits_harvests_nothing_again(tmp_path, monkeypatch):
+    """The finished training store stands, though the stage is not done."""
+    from etils import epath
+
+    from activations.harvest import Harvest
+    from configs import quickstart
+    from launch.config import validated
+    from launch.stages import activations
+
+    config = quickstart.get_config("tiny")
+    config.source.text = str(jsonl(tmp_path / "mine.jsonl", texts(400)))
+    config.source.tokens, config.source.eval_tokens = 3000, 400
+    settings = validated(config)
+    made, original = [], Harvest.run
+
+    def run(self, contexts, writer, progress, before_shard):
+        if len(made) == 1:
+            made.append(None)
+            raise KeyboardInterrupt
+        made.append(original(self, contexts, writer, progress, before_shard).rows)
+        return original(self, contexts, writer, lambda n: None, before_shard)
+
+    monkeypatch.setattr(Harvest, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        activations.run(settings, epath.Path(tmp_path / "w"))
+    activations.run(settings, epath.Path(tmp_path / "w"))
+    first, stopped, again, rest = made
+    assert first >= 3000 and stopped is None and again == 0 and rest >= 400

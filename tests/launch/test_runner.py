@@ -171,6 +171,13 @@ def test_a_workdir_that_cannot_be_made(run, tmp_path):
         run()
 
 
+def test_two_processes_do_not_share_a_workdir(run):
+    run()
+    with runner._alone_in(run.workdir), pytest.raises(ValueError, match="another process runs there; wait for it"):
+        run()
+    run()
+
+
 def test_a_damaged_record_is_named(run):
     run()
     (run.workdir / "dear" / "stage.json").write_text("{")

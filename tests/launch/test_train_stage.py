@@ -36,7 +36,7 @@ def stores(tmp_path_factory):
         writer = StoreWriter(folder / split, HEADER)
         for i, part in enumerate(np.array_split(place, 3)):
             writer.write(i, Rows(acts[part], part // 40, part % 40, part))
-        writer.finish()
+        writer.finish(3)
     return folder
 
 

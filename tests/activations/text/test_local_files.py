@@ -32,7 +32,7 @@ def test_another_field(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", ["one", "two"], field="content")
     assert len(documents(LocalFiles(str(path), "content").read())) == 2
     with pytest.raises(
-        ValueError, match=r"a.jsonl at byte 0 has no text in a field 'text' \(it has: id, content\): set config.source.text_field"
+        ValueError, match=r"a.jsonl, line 1 has no text in a field 'text' \(it is id: int, content: str\): set config.source.text_field"
     ):
         LocalFiles(str(path)).read()
 
@@ -66,12 +66,12 @@ def test_a_few_documents_are_split_too(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("a.jsonl", b'{"text": "fine"}\n{"text": \n', "a.jsonl at byte 17 is no line of JSON"),
-        ("a.jsonl", b'{"text": "fine"}\n[1]\n', "byte 17 has no text in a field 'text' .it has: list"),
-        ("a.jsonl", b'{"text": "fine"}\n{"text": 3}\n', "byte 17 has no text in a field 'text'"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": \n', "a.jsonl, line 2 is no line of JSON"),
+        ("a.jsonl", b'{"text": "fine"}\n[1]\n', "line 2 has no text in a field 'text' .it is list"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": 3}\n', "line 2 has no text in a field 'text'"),
         ("a.jsonl", b'{"text": "fine"}\n{"text": "\xff"}\n', "a.jsonl is not UTF-8 at byte 27: convert it"),
-        ("a.jsonl", b'{"text": "fine"}\n{"text": "bad \\ud83d"}\n', "byte 17 holds half a character"),
-        ("a.jsonl", b'{"text": "fine"}\n{"text": "fine", "n": ' + b"9" * 5000 + b"}\n", "byte 17 is no line of JSON"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": "bad \\ud83d"}\n', "line 2 holds half a character"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": "fine", "n": ' + b"9" * 5000 + b"}\n", "line 2 is no line of JSON"),
         ("a.txt", b"fine \xe9 latin", "a.txt is not UTF-8 at byte 5: convert it"),
         ("a.txt", b"  \n", "holds no text"),
         ("a.txt", b"", "holds no text"),
@@ -105,6 +105,12 @@ def test_the_digest_follows_content_names_and_field(tmp_path):
     path.rename(tmp_path / "b.jsonl")
     seen.add(LocalFiles(str(tmp_path)).digest())
     assert len(seen) == 4
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one"}\n{"text": "two"}\n')
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfthree")
+    assert sorted(documents(LocalFiles(str(tmp_path)).read()).values()) == ["one", "three", "two"]
 
 
 def test_a_file_that_grew_is_read_anew(tmp_path):
