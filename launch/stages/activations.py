@@ -75,7 +75,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     header = {
         "width": model.sites()[c.site],
         "dtype": c.dtype,
-        "source": dataclasses.asdict(c) | {"batch_size": of.batch_size},
+        "source": dataclasses.asdict(c),
         "text": source.description,
         "hook": {"model": identity.digest, "commit": identity.commit, "path": config.lm.path, "layer": c.layer, "site": c.site},
     }
