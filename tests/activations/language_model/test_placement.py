@@ -64,6 +64,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_model_over_four_devices_computes_the_same(tmp_path):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], env=environment, capture_output=True, text=True, cwd=ROOT)
