@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from saes.capacity import device_memory
-
 CPU_WORK_BYTES = 128 * 2**20  # of a CPU's batch: more does not run faster, and caches are small
 PASSES = 8  # over an array in memory, to measure how fast
 SHARE = 0.5  # of an accelerator's memory behind the parameters that a forward pass may plan with
@@ -46,11 +44,9 @@ def matmul_rate(dtype: Any = jnp.float32, precision: str = "highest") -> float:
     return 2 * n**3 / _fastest(jax.jit(lambda a: jnp.matmul(a, a, precision=precision)), jnp.ones((n, n), dtype))
 
 
-def work_memory(parameter_bytes: int) -> int:
-    """Bytes that the arrays of a forward pass may take beside the parameters of a model."""
-    if jax.devices()[0].platform == "cpu":
-        return CPU_WORK_BYTES
-    return int(SHARE * max(device_memory() - parameter_bytes, 0))
+def work_memory(platform: str, memory: int, parameter_bytes: int) -> int:
+    """Bytes that the arrays of a forward pass may take, on a device of so much memory, beside the parameters of a model."""
+    return CPU_WORK_BYTES if platform == "cpu" else int(SHARE * max(memory - parameter_bytes, 0))
 
 
 def _fastest(run: Callable[[jax.Array], jax.Array], x: jax.Array, times: int = 5) -> float:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 
 from activations import adopt
@@ -124,7 +123,7 @@ def costs(config: Any, of: Hardware) -> list[Cost]:
     """Of the config's stages that cost something."""
     if not hasattr(config, "lm"):
         raise ValueError("--plan: counts studies of activations (configs with config.lm); this config is of another kind")
-    c, width = config.source, None
+    c = config.source
     model = None if c.activations else language_model(config)
     if model is None:
         rows, width = _user_rows(config)
@@ -195,7 +194,7 @@ def _activations(config: Any, model: DecoderConfig | None, rows: float, width: i
     item = jnp.dtype(config.lm.dtype).itemsize
     positions = rows * c.context_length / (c.context_length - 1)
     weights = cost.parameter_bytes(model, item) // config.lm.model_parallel
-    memory = device.CPU_WORK_BYTES if of.platform == "cpu" else int(device.SHARE * max(of.memory - weights, 0))
+    memory = device.work_memory(of.platform, of.memory, weights)
     data = max(1, of.devices // config.lm.model_parallel)
     batch = c.batch_size or cost.batch_size(model, c.context_length, item, memory, c.shard_contexts, data)
     per_context = cost.context_bytes(model, c.context_length, item)
@@ -210,7 +209,8 @@ def _activations(config: Any, model: DecoderConfig | None, rows: float, width: i
 
 def _training(config: Any, width: int, of: Hardware, name: str, count: int) -> Cost:
     s, t = config.sae, config.train
-    tokens = float(t.steps * t.batch_size) * count * max(1, len(_cells(config)))
+    cells = math.prod(max(1, len(getattr(config.sweep, name))) for name in ("lr", "k", "sparsity"))
+    tokens = float(t.steps * t.batch_size) * count * cells
     dense = 2.0 * width * s.n_features
     gathers = s.variant == "topk" and of.platform == "cpu"  # codes as places: decoder and gradients touch K rows
     flops = tokens * (dense + 8.0 * s.k * width if gathers else 5 * dense)
@@ -258,10 +258,6 @@ def _comparisons(config: Any, stage: str, products: float, width: int, encoded: 
     disk = n * f * (n * 12 + 400)
     memory = 4.0 * n * f * width + 3 * 4.0 * config.stability.block_size * f
     return Cost(stage, encoded, flops, moved, disk, memory, "match", f"{products:,.0f} comparisons of two SAEs")
-
-
-def _cells(config: Any) -> list[Any]:
-    return [0] * int(np.prod([max(1, len(getattr(config.sweep, name))) for name in ("lr", "k", "sparsity")]))
 
 
 def _user_rows(config: Any) -> tuple[float, int]:

@@ -6,10 +6,9 @@ import struct
 import zipfile
 
 import numpy as np
-from numpy.lib import format as npy
 
 from storage.memory_map import memory_map
-from storage.npz import DAMAGE, read_npz
+from storage.npz import DAMAGE, read_header, read_npz
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 _LOCAL_HEADER = 30  # bytes of a zip member's header before its name
@@ -59,15 +58,5 @@ def _mapped_member(path: str, member: zipfile.ZipInfo) -> np.ndarray:
         if header[:4] != b"PK\3\4":
             raise ValueError(f"member {member.filename!r} is not where the archive says")
         f.seek(sum(struct.unpack("<HH", header[26:30])), os.SEEK_CUR)  # behind its name and what else it says
-        start = f.tell()
-        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(npy.read_magic(f))
-        if read is None:
-            raise ValueError(f"member {member.filename!r} is of an unknown version")
-        shape, fortran, dtype = read(f)
-        if dtype.hasobject:
-            raise ValueError(f"member {member.filename!r} holds pickled objects, which are never loaded")
-        if dtype.itemsize * int(np.prod(shape, dtype=object)) != member.file_size - (f.tell() - start):
-            raise ValueError(f"member {member.filename!r} declares another length than it has")
-        if 0 in shape:
-            return np.empty(shape, dtype)
-        return np.memmap(path, dtype, "r", f.tell(), shape, "F" if fortran else "C")
+        shape, order, dtype = read_header(f, member)
+        return np.memmap(path, dtype, "r", f.tell(), shape, order) if 0 not in shape else np.empty(shape, dtype)

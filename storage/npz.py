@@ -6,6 +6,7 @@ import math
 import tokenize
 import zipfile
 import zlib
+from typing import IO, Literal
 
 import numpy as np
 from etils import epath
@@ -47,16 +48,27 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"member {info.filename!r} is compressed in a way that NumPy does not write")
     with archive.open(info) as member:
-        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(npy.read_magic(member))
-        if read is None:
-            raise ValueError(f"member {info.filename!r} is of an unknown version")
-        shape, fortran, dtype = read(member)
-        if dtype.hasobject:
-            raise ValueError(f"member {info.filename!r} holds pickled objects, which are never loaded")
-        if dtype.kind not in "fiub":
-            raise ValueError(f"member {info.filename!r} holds {dtype}, not numbers")
-        declared, there = dtype.itemsize * math.prod(shape), info.file_size - member.tell()
-        if declared != there:
-            raise ValueError(f"member {info.filename!r} declares {declared} bytes and has {there}")
+        shape, order, dtype = read_header(member, info)
         data = np.frombuffer(member.read(), dtype)  # read to the end: the archive's checksum is verified there
-        return data.reshape(shape, order="F" if fortran else "C")
+        return data.reshape(shape, order=order)
+
+
+def read_header(file: IO[bytes], info: zipfile.ZipInfo) -> tuple[tuple[int, ...], Literal["F", "C"], np.dtype]:
+    """Shape, order and dtype of a member whose first byte comes next; its data follow.
+
+    Raises:
+      ValueError: of an unknown version, pickled, no numbers, or of another length than it declares; names the member.
+    """
+    start = file.tell()
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(npy.read_magic(file))
+    if read is None:
+        raise ValueError(f"member {info.filename!r} is of an unknown version")
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError(f"member {info.filename!r} holds pickled objects, which are never loaded")
+    if dtype.kind not in "fiub":
+        raise ValueError(f"member {info.filename!r} holds {dtype}, not numbers")
+    declared, there = dtype.itemsize * math.prod(shape), info.file_size - (file.tell() - start)
+    if declared != there:
+        raise ValueError(f"member {info.filename!r} declares {declared} bytes and has {there}")
+    return shape, "F" if fortran else "C", dtype

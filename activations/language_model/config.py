@@ -118,9 +118,9 @@ class DecoderConfig:
             del widths["resid_mid"]
         return widths
 
-    def check_place(self, layer: int, site: str, field: str = "source") -> None:
-        """Raises ValueError naming the field where there is no such layer or site."""
+    def check_place(self, layer: int, site: str) -> None:
+        """Raises ValueError naming the config's field where there is no such layer or site."""
         if not 0 <= layer < self.n_layers:
-            raise ValueError(f"config.{field}.layer={layer}: the model has layers 0 to {self.n_layers - 1}")
+            raise ValueError(f"config.source.layer={layer}: the model has layers 0 to {self.n_layers - 1}")
         if site not in self.sites():
-            raise ValueError(f"config.{field}.site={site!r}: layers of this {self.family} model have {', '.join(self.sites())}")
+            raise ValueError(f"config.source.site={site!r}: layers of this {self.family} model have {', '.join(self.sites())}")

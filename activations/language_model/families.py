@@ -54,24 +54,15 @@ def _gpt2(raw: Raw) -> DecoderConfig:
 
 
 def _gpt_neox(raw: Raw) -> DecoderConfig:
-    width, heads = raw["hidden_size"], raw["num_attention_heads"]
-    head_width = _divided(width, heads)
+    sizes = _sizes(raw)
     bias = raw.get("attention_bias", True)
     return DecoderConfig(
-        family="gpt_neox",
-        vocab_size=raw["vocab_size"],
-        width=width,
-        n_layers=raw["num_hidden_layers"],
-        n_heads=heads,
-        n_kv_heads=heads,
-        head_width=head_width,
-        mlp_width=raw["intermediate_size"],
-        max_positions=raw["max_position_embeddings"],
+        **sizes,
         activation=_activation(raw["hidden_act"]),
         norm_eps=raw["layer_norm_eps"],
         tied_embeddings=raw.get("tie_word_embeddings", False),
         residual="parallel" if raw.get("use_parallel_residual", True) else "pre",
-        rotary=(_rotary(_rope(raw, raw.get("rotary_emb_base"), raw.get("rotary_pct", 0.25)), head_width),),
+        rotary=(_rotary(_rope(raw, raw.get("rotary_emb_base"), raw.get("rotary_pct", 0.25)), sizes["head_width"]),),
         qkv_bias=bias,
         out_bias=bias,
     )
@@ -79,18 +70,9 @@ def _gpt_neox(raw: Raw) -> DecoderConfig:
 
 def _bert(raw: Raw) -> DecoderConfig:
     _refuse(raw, "bert", is_decoder=False, add_cross_attention=False, position_embedding_type="absolute", tie_word_embeddings=True)
-    width, heads = raw["hidden_size"], raw["num_attention_heads"]
     masked = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in raw.get("architectures") or ())
     return DecoderConfig(
-        family="bert",
-        vocab_size=raw["vocab_size"],
-        width=width,
-        n_layers=raw["num_hidden_layers"],
-        n_heads=heads,
-        n_kv_heads=heads,
-        head_width=_divided(width, heads),
-        mlp_width=raw["intermediate_size"],
-        max_positions=raw["max_position_embeddings"],
+        **_sizes(raw),
         activation=_activation(raw["hidden_act"]),
         norm_eps=raw["layer_norm_eps"],
         tied_embeddings=True,
@@ -110,21 +92,12 @@ def _llama_like(raw: Raw) -> DecoderConfig:
         raise ValueError(f"attention kind 'dual chunk' of {family} is not supported")
     if raw.get("use_bidirectional_attention"):
         raise ValueError(f"attention kind 'bidirectional' of {family} is not supported")
-    width, heads, layers = raw["hidden_size"], raw["num_attention_heads"], raw["num_hidden_layers"]
-    head_width = raw.get("head_dim") or _divided(width, heads)
-    kinds = _layer_kinds(raw, layers)
-    rotary, layer_rotary = _rotary_kinds(raw, head_width, kinds)
+    sizes = _sizes(raw)
+    kinds = _layer_kinds(raw, sizes["n_layers"])
+    rotary, layer_rotary = _rotary_kinds(raw, sizes["head_width"], kinds)
     attention_bias = True if family == "qwen2" else bool(raw.get("attention_bias", False))
     return DecoderConfig(
-        family=family,
-        vocab_size=raw["vocab_size"],
-        width=width,
-        n_layers=layers,
-        n_heads=heads,
-        n_kv_heads=raw.get("num_key_value_heads") or heads,
-        head_width=head_width,
-        mlp_width=raw["intermediate_size"],
-        max_positions=raw["max_position_embeddings"],
+        **sizes,
         activation=_activation(raw["hidden_activation"] if gemma else raw["hidden_act"]),
         norm="rms",
         norm_eps=raw["rms_norm_eps"],
@@ -138,7 +111,7 @@ def _llama_like(raw: Raw) -> DecoderConfig:
         attention_scale=raw["query_pre_attn_scalar"] ** -0.5 if gemma else 0.0,
         attention_softcap=raw.get("attn_logit_softcapping") or 0.0,
         logit_softcap=raw.get("final_logit_softcapping") or 0.0,
-        embed_scale=width**0.5 if gemma else 1.0,
+        embed_scale=sizes["width"] ** 0.5 if gemma else 1.0,
         qkv_bias=attention_bias,
         out_bias=attention_bias and family != "qwen2",
         mlp_bias=bool(raw.get("mlp_bias", False)),
@@ -183,6 +156,22 @@ def gpt_neox_to_dict(config: DecoderConfig) -> dict[str, Any]:
         "bos_token_id": 0,
         "eos_token_id": 0,
         "torch_dtype": "float32",
+    }
+
+
+def _sizes(raw: Raw) -> dict[str, Any]:
+    """What all families but GPT-2 call by the same names."""
+    width, heads = raw["hidden_size"], raw["num_attention_heads"]
+    return {
+        "family": raw["model_type"],
+        "vocab_size": raw["vocab_size"],
+        "width": width,
+        "n_layers": raw["num_hidden_layers"],
+        "n_heads": heads,
+        "n_kv_heads": raw.get("num_key_value_heads") or heads,
+        "head_width": raw.get("head_dim") or _divided(width, heads),
+        "mlp_width": raw["intermediate_size"],
+        "max_positions": raw["max_position_embeddings"],
     }
 
 

@@ -28,6 +28,7 @@ from launch import device, own_arrays, signals
 from launch.mesh import make_language_mesh
 from launch.metrics import WallTimes
 from launch.texts import text_source
+from saes import capacity
 from storage import files
 
 BYTES_PER_TOKEN = 6  # of text tokenised for a row at first; twice as much as long as it does not suffice
@@ -99,7 +100,8 @@ def batch_size(config: Any, model: DecoderConfig, data: int) -> int:
         if c.batch_size % data:
             raise ValueError(f"config.source.batch_size={c.batch_size}: must be a multiple of the {data} parts that batches are cut into")
         return c.batch_size
-    memory = device.work_memory(cost.parameter_bytes(model, width) // config.lm.model_parallel)
+    weights = cost.parameter_bytes(model, width) // config.lm.model_parallel
+    memory = device.work_memory(jax.devices()[0].platform, capacity.device_memory(), weights)
     found = cost.batch_size(model, c.context_length, width, memory, c.shard_contexts, data)
     if c.shard_contexts % found:
         raise ValueError(

@@ -83,18 +83,20 @@ def test_stopping_and_resuming_is_the_full_run(layer):
     assert (decoder.resume_from(params, SMALL, h, layer) == full).all()
 
 
+def in_one_trace(fn, layers):
+    """`fn` of every layer, traced, by one program."""
+    traces = []
+    counted = jax.jit(lambda layer: (traces.append(layer), fn(layer))[1])
+    found = [counted(layer) for layer in layers]
+    assert len(traces) == 1
+    return found
+
+
 def test_one_compile_serves_every_layer_and_unrolling_changes_nothing():
     params, tokens = params_of(SMALL), jnp.arange(10).reshape(2, 5)
-    traces = []
-
-    @jax.jit
-    def upto(layer):
-        traces.append(layer)
-        return decoder.run(params, SMALL, tokens, upto=layer)
-
+    found = in_one_trace(lambda layer: decoder.run(params, SMALL, tokens, upto=layer), range(4))
     for layer in range(4):
-        np.testing.assert_allclose(upto(layer), decoder.run(params, SMALL, tokens, upto=layer, unroll=True), atol=1e-5)
-    assert len(traces) == 1
+        np.testing.assert_allclose(found[layer], decoder.run(params, SMALL, tokens, upto=layer, unroll=True), atol=1e-5)
 
 
 def test_causality_by_gradient():
@@ -113,14 +115,19 @@ def test_nll_is_the_log_softmax_of_the_next_token():
 
 
 def test_the_loss_in_pieces_is_the_loss(monkeypatch):
-    params, tokens = params_of(SMALL), jnp.arange(2 * 11).reshape(2, 11)
-    whole = decoder.next_token_nll(params, SMALL, tokens)
-    slope = lambda: jax.jit(jax.grad(lambda p: decoder.next_token_nll(p, SMALL, tokens, unroll=True).mean()))(params)
-    gradient = slope()
-    for width in (3,):
-        monkeypatch.setattr(decoder, "LOGITS_AT_ONCE", 2 * SMALL.vocab_size * width)
-        np.testing.assert_allclose(decoder.next_token_nll(params, SMALL, tokens), whole, rtol=1e-5)
-        for a, b in zip(jax.tree.leaves(slope()), jax.tree.leaves(gradient), strict=True):
+    config = dataclasses.replace(SMALL, n_layers=1)
+    params, tokens = params_of(config), jnp.arange(2 * 11).reshape(2, 11)
+
+    def loss_and_slope():
+        nll = lambda p: decoder.next_token_nll(p, config, tokens, unroll=True)
+        return jax.jit(lambda p: (nll(p), jax.grad(lambda p: nll(p).mean())(p)))(params)
+
+    whole, gradient = loss_and_slope()
+    for width in (1, 3, 4):
+        monkeypatch.setattr(decoder, "LOGITS_AT_ONCE", 2 * config.vocab_size * width)
+        in_pieces, of_pieces = loss_and_slope()
+        np.testing.assert_allclose(in_pieces, whole, rtol=1e-5)
+        for a, b in zip(jax.tree.leaves(of_pieces), jax.tree.leaves(gradient), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
 
 
@@ -155,21 +162,15 @@ def test_sites_and_layers_that_are_not_there():
 
 def test_one_compile_captures_in_every_layer():
     params, tokens = params_of(SMALL), jnp.arange(10).reshape(2, 5)
-    traces = []
-
-    @jax.jit
-    def captured(layer):
-        traces.append(layer)
-        return decoder.capture(params, SMALL, tokens, layer, "mlp_act")
-
-    found = [captured(layer) for layer in range(3)]
-    assert len(traces) == 1 and found[0].shape == (2, 5, 24)
+    found = in_one_trace(lambda layer: decoder.capture(params, SMALL, tokens, layer, "mlp_act"), range(3))
+    assert found[0].shape == (2, 5, 24)
     assert all(np.abs(found[i] - found[j]).max() > 1e-3 for i in range(3) for j in range(i))
 
 
 def test_lowers_for_tpu():
     run = jax.jit(lambda p, tokens: decoder.patched_nll(p, SMALL, tokens, 1, "mlp_out", lambda x: 0 * x))
-    run.trace(init_params(jax.random.key(0), SMALL), jnp.zeros((2, 8), jnp.int32)).lower(lowering_platforms=("tpu",))
+    lowered = run.trace(init_params(jax.random.key(0), SMALL), jnp.zeros((2, 8), jnp.int32)).lower(lowering_platforms=("tpu",))
+    assert "stablehlo.while" in lowered.as_text() and lowered.out_info.shape == (2, 7)
 
 
 def test_the_embedded_model_gives_the_reference_implementations_logits():

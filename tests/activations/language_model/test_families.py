@@ -29,8 +29,7 @@ def model(name):
     return config, checkpoint.map_leaves(whole, parameters.shapes(config))
 
 
-VARIANTS = ("gpt_neox-sequential", "llama", "llama-linear", "qwen2-window")  # of families that are there already
-SPLICED = ("mlp_act",)  # all of PATCHED with `make test-interop`
+VARIANTS = ("gpt_neox-sequential", "llama", "llama-linear", "qwen2-window")  # of families that are there already: `make test-slow`
 
 
 @pytest.fixture(scope="module", params=[pytest.param(n, marks=[pytest.mark.slow] * (n in VARIANTS)) for n in small_models.CONFIGS])
@@ -59,10 +58,10 @@ def test_sites(name, loaded):
     tokens = jnp.asarray(small_models.tokens())
     stored = {key.split("/")[-1] for key in reference() if key.startswith(f"{name}/site/")}
     assert stored == set(config.sites())
+    found = jax.jit(lambda p: {site: decoder.capture(p, config, tokens, LAYER, site) for site in config.sites()})(params)
     for site, width in config.sites().items():
-        found = decoder.capture(params, config, tokens, LAYER, site)
-        assert found.shape == (*tokens.shape, width)
-        close(found[:1], reference()[f"{name}/site/{site}"])
+        assert found[site].shape == (*tokens.shape, width)
+        close(found[site][:1], reference()[f"{name}/site/{site}"])
 
 
 def test_loss_with_something_spliced_in(name, loaded):
@@ -72,27 +71,27 @@ def test_loss_with_something_spliced_in(name, loaded):
         with pytest.raises(ValueError, match="is an encoder: it has no next-token loss"):
             decoder.next_token_nll(params, config, tokens)
         return
-    clean = decoder.next_token_nll(params, config, tokens)
+    clean = jax.jit(lambda p: decoder.next_token_nll(p, config, tokens))(params)
     close(clean[:1], reference()[f"{name}/nll"])
-    assert set(SPLICED) <= set(PATCHED)
-    for site in SPLICED:
-        found = decoder.patched_nll(params, config, tokens, LAYER, site, patch)
-        assert np.abs(found - clean).max() > 1e-3
-        close(found[:1], reference()[f"{name}/nll/{site}"])
+    spliced = jax.jit(lambda p: {site: decoder.patched_nll(p, config, tokens, LAYER, site, patch) for site in PATCHED})(params)
+    for site in PATCHED:
+        assert np.abs(spliced[site] - clean).max() > 1e-3
+        close(spliced[site][:1], reference()[f"{name}/nll/{site}"])
 
 
 def test_the_splice_of_the_identity_is_the_clean_run_to_the_bit(name, loaded):
     config, params = loaded
     tokens = jnp.asarray(small_models.tokens())
     clean = jax.jit(lambda p: decoder.run(p, config, tokens))(params)
-    for site in ("resid_pre", *SPLICED):
-        spliced = jax.jit(
-            lambda p, layer, site=site: decoder.resume_from(
-                p, config, decoder.run(p, config, tokens, upto=layer), layer, patch=decoder.Patch(site, lambda x: x)
-            )
-        )
-        for layer in range(config.n_layers):
-            assert (spliced(params, layer) == clean).all()
+
+    @jax.jit
+    def spliced(p, layer):
+        h = decoder.run(p, config, tokens, upto=layer)
+        return {site: decoder.resume_from(p, config, h, layer, patch=decoder.Patch(site, lambda x: x)) for site in config.sites()}
+
+    for layer in range(config.n_layers):
+        for site, logits in spliced(params, layer).items():
+            assert (logits == clean).all(), (site, layer)
 
 
 def test_written_and_read_again(name, loaded):
