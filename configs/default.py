@@ -10,12 +10,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if arg:
         raise ValueError(f"--config=configs/default.py:{arg}: takes no argument")
     c = ml_collections.ConfigDict()
-    c.stages = ("activations", "train", "gaussian", "stability", "sensitivity", "subspace", "report")  # in this order
+    c.stages = ("activations", "train", "gaussian", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "report")  # in this order
     c.seeds = (8,)  # one number: a count, seeds 0, 1, …; several: the seeds themselves. At least 2; 21 for a primary cell
     c.init_seed = -1  # initialisation: -1: each SAE's by its seed; else this one for all (b_dec follows the data: a first batch's median)
     c.data_seed = 0  # order of activations: this one for all, who then share the batch in memory; -1: each SAE's by its seed (S batches)
     c.gaussian_seeds = (
-        3  # SAEs trained on Gaussian activations of the same mean and covariance, a null model; none without the stage `gaussian`
+        4  # SAEs trained on Gaussian activations of the same mean and covariance, a null model; none without the stage `gaussian`
     )
     c.sweep = sweep = ml_collections.ConfigDict()  # values along the vmapped axis, one compile; each combination on all seeds
     sweep.lr = ()  # peak learning rates; (): train.lr
@@ -121,6 +121,28 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     subspace.headline_rank = 16  # one of ranks, far below the width
     subspace.subsamples = 20  # draws of equally many features from each set
     subspace.min_features = 20  # a set with fewer live features in any seed is not measured
+
+    c.atlas = atlas = ml_collections.ConfigDict()  # tuned on worlds of known atoms: configs/synthetic_atlas.py
+    atlas.seeds = 16  # SAEs, the first so many, in which subspaces are looked for
+    atlas.min_rank = 4  # dimensions of a subspace; what 3 features span counts as split or absorbed
+    atlas.max_rank = 0  # 0: a third of the width
+    atlas.capture = 0.7  # share of a feature's squared norm inside from which it lies in a subspace
+    atlas.density = 1.5  # different directions for each dimension, at least; features that each reappear fill a plane with 1
+    atlas.gap = 2.0  # its weakest direction must be so many times as strong as the strongest outside, among the features in it
+    atlas.most_own = 0.8  # of what holds a feature in a subspace this much may be its own direction
+    atlas.agreement = 0.7  # overlap from which subspaces of the two halves of the seeds are one
+    atlas.starts = 16  # features from which is searched, at a time
+    atlas.patience = 2  # as often without a find, and the search ends
+    atlas.draws = 59  # rotations of every dictionary against which agreement is tested: its p-value is at least 1/60
+    atlas.null_draws = 4  # rotations of every dictionary in which subspaces are looked for in the same way
+    atlas.rows = 16_384  # evaluation rows for what subspaces add to the reconstruction
+    atlas.top_rows = 8  # tokens kept per subspace, on which it adds most
+
+    c.diagnosis = diagnosis = ml_collections.ConfigDict()
+    diagnosis.explained = 0.9  # share of a feature's squared norm that up to 3 features of another seed must hold: split or absorbed
+    diagnosis.in_seeds = 0.5  # in at least this share of the other seeds
+    diagnosis.chance = 0.05  # inside a subspace in which that happens by chance more often, nothing is called split
+    diagnosis.settled = 0.9  # cosine with its own direction at half of the tokens, below which a feature is under-trained
 
     c.report = report = ml_collections.ConfigDict()
     report.examples = 6  # stable and as many unstable features shown with contexts

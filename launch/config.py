@@ -15,9 +15,24 @@ import ml_collections
 
 from launch.arms import ARMS
 from launch.roster import RANDOM, STARTS
-from launch.sections import Claims, LanguageModel, ModelCard, Pretrain, Report, Sensitivity, Source, Stability, Subspace, Sweep, check
+from launch.sections import (
+    Atlas,
+    Claims,
+    Diagnosis,
+    LanguageModel,
+    ModelCard,
+    Pretrain,
+    Report,
+    Sensitivity,
+    Source,
+    Stability,
+    Subspace,
+    Sweep,
+    check,
+)
 from saes.config import SAEConfig, TrainConfig
 from saes.variants import variant
+from synthetic.causes import Causes
 from synthetic.config import Recovery, WorldConfig, common_shape
 
 
@@ -41,6 +56,8 @@ class _Measured:
     stability: Stability
     sensitivity: Sensitivity
     subspace: Subspace
+    atlas: Atlas
+    diagnosis: Diagnosis
     report: Report
     claims: Claims
 
@@ -99,7 +116,17 @@ class _Seeds(_Measured):
 class Study(_Seeds):
     """Settings of a config whose stages measure stability on a language model."""
 
-    STAGES: ClassVar[tuple[str, ...]] = ("activations", "train", "gaussian", "stability", "sensitivity", "subspace", "report")
+    STAGES: ClassVar[tuple[str, ...]] = (
+        "activations",
+        "train",
+        "gaussian",
+        "stability",
+        "sensitivity",
+        "subspace",
+        "atlas",
+        "diagnosis",
+        "report",
+    )
 
     source: Source
     lm: LanguageModel
@@ -147,7 +174,7 @@ class Activations:
 class Comparison(_Measured):
     """Settings of a config that measures SAEs which are there already."""
 
-    STAGES: ClassVar[tuple[str, ...]] = ("collect", "stability", "sensitivity", "subspace", "report")
+    STAGES: ClassVar[tuple[str, ...]] = ("collect", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "report")
 
     saes: str
     ignore_names: bool
@@ -167,7 +194,7 @@ class Comparison(_Measured):
 class SyntheticStudy(_Seeds):
     """Settings of a config whose activations come from a world of known atoms."""
 
-    STAGES: ClassVar[tuple[str, ...]] = ("train", "stability", "sensitivity", "subspace", "recovery", "report")
+    STAGES: ClassVar[tuple[str, ...]] = ("train", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "recovery", "report")
 
     synthetic: WorldConfig
     recovery: Recovery
@@ -203,12 +230,14 @@ class GridCell:
 class GridStudy(SyntheticStudy):
     """Settings of a config that trains SAEs on many worlds, from random starts and from the truth."""
 
-    STAGES: ClassVar[tuple[str, ...]] = ("grid", "verdicts", "report")
+    STAGES: ClassVar[tuple[str, ...]] = ("grid", "verdicts", "causes", "report")
 
     cells: tuple[GridCell, ...]
     starts: tuple[str, ...]
     contrasts: tuple[tuple[str, str, str], ...]
     reference: str
+    tuned_on: tuple[str, ...]
+    causes: Causes
 
     def __post_init__(self):
         super().__post_init__()
@@ -228,6 +257,7 @@ class GridStudy(SyntheticStudy):
             check(
                 len(contrast) == 3 and set(contrast[1:]) <= set(names), "contrasts", contrast, f"(what differs, cell, cell) of {names}"
             )  # fmt: skip
+        check(set(self.tuned_on) <= set(names), "tuned_on", self.tuned_on, f"some of the cells {names}")
         check(self.reference in ("", *names), "reference", self.reference, f"one of the cells {names}, or '' for none")
         common_shape([c.synthetic for c in self.cells])
 
@@ -236,7 +266,14 @@ class GridStudy(SyntheticStudy):
         return f"{len(self.cells)} synthetic worlds of width {self.synthetic.width}"
 
 
-NEEDS = {"sensitivity": "stability", "subspace": "stability", "recovery": "stability", "report": "stability"}
+NEEDS = {
+    "sensitivity": "stability",
+    "subspace": "stability",
+    "atlas": "stability",
+    "diagnosis": "atlas",
+    "recovery": "stability",
+    "report": "stability",
+}
 Settings = Study | FactorialStudy | Comparison | SyntheticStudy | GridStudy | Pretraining
 
 

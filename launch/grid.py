@@ -30,7 +30,7 @@ def groups(config: Any) -> list[Any]:
         features, k = (max(getattr(c.sae, field) for c in cells) for field in ("n_features", "k"))
         sae = dataclasses.replace(cells[0].sae, n_features=features, k=k)
         of_group = {"cells": tuple(cells), "synthetic": cells[0].synthetic, "sae": sae, "train": cells[0].train}
-        out.append(dataclasses.replace(config, **of_group, contrasts=(), reference=""))
+        out.append(dataclasses.replace(config, **of_group, contrasts=(), reference="", tuned_on=()))
     return out
 
 

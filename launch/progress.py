@@ -12,13 +12,13 @@ BATCH = 1024
 STOPPED = "measuring: nothing to save, the stage starts again"
 
 
-def batches(acts_ND: np.ndarray, name: str) -> Iterator[np.ndarray]:
+def batches(acts_ND: np.ndarray, name: str, size: int = BATCH) -> Iterator[np.ndarray]:
     """Activations in batches, counted as they are taken."""
     with tqdm.tqdm(total=len(acts_ND), desc=name, unit="tok", unit_scale=True, mininterval=1.0) as bar:
-        for start in range(0, len(acts_ND), BATCH):
+        for start in range(0, len(acts_ND), size):
             signals.raise_if_stop_requested(STOPPED)
-            yield acts_ND[start : start + BATCH]
-            bar.update(min(BATCH, len(acts_ND) - start))
+            yield acts_ND[start : start + size]
+            bar.update(min(size, len(acts_ND) - start))
 
 
 def look_for_signals() -> None:

@@ -198,6 +198,55 @@ class Subspace:
 
 
 @dataclasses.dataclass(frozen=True)
+class Atlas:
+    """How local subspaces are found and judged."""
+
+    seeds: int
+    min_rank: int
+    max_rank: int
+    capture: float
+    density: float
+    gap: float
+    most_own: float
+    agreement: float
+    starts: int
+    patience: int
+    draws: int
+    null_draws: int
+    rows: int
+    top_rows: int
+
+    def __post_init__(self):
+        positive(self, "atlas", "starts", "patience", "draws", "null_draws", "rows", "top_rows")
+        check(self.seeds >= 4, "atlas.seeds", self.seeds, "at least 4: two halves of 2 are compared")
+        check(self.min_rank >= 2, "atlas.min_rank", self.min_rank, "at least 2")
+        check(
+            self.max_rank == 0 or self.max_rank >= self.min_rank, "atlas.max_rank", self.max_rank,
+            f"0 (a third of the width) or at least min_rank={self.min_rank}",
+        )  # fmt: skip
+        for field in ("capture", "agreement"):
+            check(0.5 <= getattr(self, field) < 1, f"atlas.{field}", getattr(self, field), "at least 0.5 and below 1")
+        check(self.density > 1, "atlas.density", self.density, "above 1: features that each reappear fill a plane with 1")
+        check(self.gap >= 1, "atlas.gap", self.gap, "at least 1")
+        check(0 < self.most_own < 1, "atlas.most_own", self.most_own, "between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """By what evidence an unstable feature gets its reason."""
+
+    explained: float
+    in_seeds: float
+    chance: float
+    settled: float
+
+    def __post_init__(self):
+        for field in ("explained", "in_seeds", "chance"):
+            check(0 < getattr(self, field) < 1, f"diagnosis.{field}", getattr(self, field), "between 0 and 1")
+        check(0 < self.settled <= 1, "diagnosis.settled", self.settled, "a cosine in (0, 1]")
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """What the page shows."""
 

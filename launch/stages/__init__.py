@@ -64,13 +64,20 @@ _ALL = (
     Stage("stability", ("stability",), after=("activations", "train", "gaussian", "collect")),
     Stage("sensitivity", ("sensitivity", "stability"), after=("activations", "train", "collect", "stability")),
     Stage("subspace", ("subspace", "stability.theta", "stability.confidence"), after=("activations", "train", "collect", "stability")),
+    Stage(
+        "atlas",
+        ("atlas", "stability.theta", "stability.epsilon", "stability.confidence"),
+        after=("activations", "train", "gaussian", "collect", "stability"),
+    ),
+    Stage("diagnosis", ("diagnosis", "atlas", "stability.confidence"), after=("activations", "train", "collect", "stability", "atlas")),
     Stage("recovery", ("recovery", "stability.confidence"), after=("train", "stability")),
     Stage("grid", ("synthetic", "cells", "starts", "seeds", "init_seed", "data_seed", "sae", "train"), guarded=True, training=True),
     Stage("verdicts", ("recovery", "contrasts", "reference", "stability.confidence", "stability.block_size"), after=("grid",)),
+    Stage("causes", ("causes", "tuned_on", "atlas", "diagnosis", "stability"), after=("grid",)),
     Stage(
         "report",
         ("report", "claims"),
-        after=("activations", "train", "stability", "sensitivity", "subspace", "recovery", "verdicts", "arms"),
+        after=("activations", "train", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "recovery", "verdicts", "arms"),
     ),
     # The embedded language model.
     Stage("tokenizer", ("source.text", "source.text_field", "source.root", "pretrain.vocab_size"), guarded=True),
