@@ -57,13 +57,13 @@ def comparison() -> ml_collections.ConfigDict:
     """Measures SAEs that are there already, with the measuring fields of a study."""
     study = default.get_config()
     c = ml_collections.ConfigDict()
-    c.stages = ("collect", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "report")
+    c.stages = ("collect", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "report")
     c.saes = ""  # folders or hub ids (owner/name/folder@revision), with commas between them
     c.ignore_names = False  # True: compare also what metadata call different models or hooks
     c.source = ml_collections.ConfigDict()
     c.source.activations = ""  # a store of activations (`runs/quickstart/activations/eval`), or arrays as in a study; "": none
     c.source.eval_tokens = 150_000  # rows of arrays that are taken, the first; a store is taken whole
-    for section in ("stability", "sensitivity", "subspace", "atlas", "diagnosis", "report", "claims"):
+    for section in ("stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "report", "claims"):
         c[section] = study[section]
     return c
 
@@ -80,7 +80,7 @@ def synthetic_study() -> ml_collections.ConfigDict:
     del c.source
     del c.lm
     del c.gaussian_seeds
-    c.stages = ("train", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "recovery", "report")
+    c.stages = ("train", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "recovery", "report")
     c.synthetic = world = ml_collections.ConfigDict()
     world.width = 128  # of the activations
     world.free_atoms = 256  # unit atoms in general position
@@ -136,7 +136,6 @@ def synthetic_grid() -> ml_collections.ConfigDict:
     causes.inside, causes.clear_inside = 0.5, 0.9  # basis ambiguity: share of its squared norm inside a block
     causes.combined, causes.clear_combined = 0.9, 0.95  # split or absorbed: share that up to three free atoms hold,
     causes.single, causes.clear_single = 0.9, 0.8  # and one of them does not
-    causes.clear_rare = 0.5  # rare: its atom fires as often, in units of stability.rare_firings
     causes.clear_nothing = 0.7  # unexplained: nothing of all that holds so much of it
     c.reference = ""  # the cell shown with fewer seeds, and from all starts; "": none
     c.contrasts = ()  # (what differs, cell, cell): figures of the first less those of the second

@@ -10,7 +10,18 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if arg:
         raise ValueError(f"--config=configs/default.py:{arg}: takes no argument")
     c = ml_collections.ConfigDict()
-    c.stages = ("activations", "train", "gaussian", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "report")  # in this order
+    c.stages = (
+        "activations",
+        "train",
+        "gaussian",
+        "stability",
+        "sensitivity",
+        "subspace",
+        "atlas",
+        "diagnosis",
+        "transfer",
+        "report",
+    )  # in this order
     c.seeds = (8,)  # one number: a count, seeds 0, 1, …; several: the seeds themselves. At least 2; 21 for a primary cell
     c.init_seed = -1  # initialisation: -1: each SAE's by its seed; else this one for all (b_dec follows the data: a first batch's median)
     c.data_seed = 0  # order of activations: this one for all, who then share the batch in memory; -1: each SAE's by its seed (S batches)
@@ -144,6 +155,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     diagnosis.chance = 0.05  # inside a subspace in which that happens by chance more often, nothing is called split
     diagnosis.settled = 0.9  # cosine with its own direction at half of the tokens, below which a feature is under-trained
 
+    c.transfer = transfer = ml_collections.ConfigDict()
+    transfer.splits = 2  # cuts of the seeds into halves; from each the other is judged
+    transfer.seeds = 16  # SAEs, the first so many
+    transfer.features = 20_000  # of a half that are learned from or judged
+
     c.report = report = ml_collections.ConfigDict()
     report.examples = 6  # stable and as many unstable features shown with contexts
     report.contexts = 5  # contexts a feature
@@ -159,5 +175,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     claims.c4_excess = 0.0  # C4: overlap between seeds over the strongest null, whole interval above this
     claims.c5_span = 0.9  # C5: overlaps of the unstable latents' span, and the share of free atoms found, whole intervals above this
     claims.c5_found = 0.5  # C5: share of the block's atoms found, whole interval below this
+    claims.c7_excess = 0.0  # C7: AUROC of decoder rows over the better of frequency and crowding alone, whole interval above this
     claims.plateau_rise = 0.02  # C3 to C5: undecided unless the interval of p̂'s change per doubling of training tokens lies within ± this
     return c

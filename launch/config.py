@@ -28,6 +28,7 @@ from launch.sections import (
     Stability,
     Subspace,
     Sweep,
+    Transfer,
     check,
 )
 from saes.config import SAEConfig, TrainConfig
@@ -58,6 +59,7 @@ class _Measured:
     subspace: Subspace
     atlas: Atlas
     diagnosis: Diagnosis
+    transfer: Transfer
     report: Report
     claims: Claims
 
@@ -125,6 +127,7 @@ class Study(_Seeds):
         "subspace",
         "atlas",
         "diagnosis",
+        "transfer",
         "report",
     )
 
@@ -174,7 +177,7 @@ class Activations:
 class Comparison(_Measured):
     """Settings of a config that measures SAEs which are there already."""
 
-    STAGES: ClassVar[tuple[str, ...]] = ("collect", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "report")
+    STAGES: ClassVar[tuple[str, ...]] = ("collect", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "report")
 
     saes: str
     ignore_names: bool
@@ -187,14 +190,47 @@ class Comparison(_Measured):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        return tuple(text for part in self.saes.split(",") if (text := part.strip()))
+        return _paths(self.saes)
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    return tuple(path for part in text.split(",") if (path := part.strip()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction(Comparison):
+    """Settings of a config that predicts how stable the features of SAEs outside a bank are."""
+
+    STAGES: ClassVar[tuple[str, ...]] = ("collect", "stability", "sensitivity", "predict")
+
+    newcomers: str
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(
+            bool(self.newcomer_paths), "newcomers", self.newcomers, "--config.newcomers=path names the SAE whose features are asked about"
+        )
+
+    @property
+    def newcomer_paths(self) -> tuple[str, ...]:
+        return _paths(self.newcomers)
 
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticStudy(_Seeds):
     """Settings of a config whose activations come from a world of known atoms."""
 
-    STAGES: ClassVar[tuple[str, ...]] = ("train", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "recovery", "report")
+    STAGES: ClassVar[tuple[str, ...]] = (
+        "train",
+        "stability",
+        "sensitivity",
+        "subspace",
+        "atlas",
+        "diagnosis",
+        "transfer",
+        "recovery",
+        "report",
+    )
 
     synthetic: WorldConfig
     recovery: Recovery
@@ -271,10 +307,12 @@ NEEDS = {
     "subspace": "stability",
     "atlas": "stability",
     "diagnosis": "atlas",
+    "transfer": "sensitivity",
+    "predict": "sensitivity",
     "recovery": "stability",
     "report": "stability",
 }
-Settings = Study | FactorialStudy | Comparison | SyntheticStudy | GridStudy | Pretraining
+Settings = Study | FactorialStudy | Comparison | Prediction | SyntheticStudy | GridStudy | Pretraining
 
 
 def validated(config: ml_collections.ConfigDict) -> Any:
@@ -288,7 +326,7 @@ def validated(config: ml_collections.ConfigDict) -> Any:
     if "cells" in config:
         kind = GridStudy
     if "saes" in config:
-        kind = Comparison
+        kind = Prediction if "newcomers" in config else Comparison
     if "arms" in config:
         kind = FactorialStudy
     if not stages or (wrong := [name for name in stages if name not in kind.STAGES]):

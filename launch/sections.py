@@ -247,6 +247,19 @@ class Diagnosis:
 
 
 @dataclasses.dataclass(frozen=True)
+class Transfer:
+    """How classifiers of stable and unstable features are judged across seeds."""
+
+    splits: int
+    seeds: int
+    features: int
+
+    def __post_init__(self):
+        positive(self, "transfer", "splits", "features")
+        check(self.seeds >= 4, "transfer.seeds", self.seeds, "at least 4: two halves of 2 label themselves")
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """What the page shows."""
 
@@ -271,6 +284,7 @@ class Claims:
     c4_excess: float
     c5_span: float
     c5_found: float
+    c7_excess: float
     plateau_rise: float
 
     def __post_init__(self):

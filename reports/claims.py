@@ -33,7 +33,11 @@ _PAPER = {
 }
 
 
-_ELSEWHERE = {"C4": "the stage 'subspace' was not asked for", "C5": "wants a world of known atoms: configs/synthetic.py"}
+_ELSEWHERE = {
+    "C4": "the stage 'subspace' was not asked for",
+    "C5": "wants a world of known atoms: configs/synthetic.py",
+    "C7": "the stage 'transfer' was not asked for",
+}
 
 
 def decide(results: Results, rules: Any) -> list[Claim]:
@@ -41,6 +45,8 @@ def decide(results: Results, rules: Any) -> list[Claim]:
     decided = {"C1": _c1(results, rules), "C3": _c3(results, rules)}
     if "subspace" in results.summary:
         decided["C4"] = _c4(results, rules)
+    if "transfer" in results.summary:
+        decided["C7"] = _c7(results, rules)
     if "recovery" in results.summary:
         decided["C5"] = _c5(results, rules)
     rows = []
@@ -195,4 +201,21 @@ def _c5(results: Results, rules: Any) -> tuple[str, str, str]:
     # Longer training can find atoms; it is asked for only where their not being found is what the claim rests on.
     if holds == YES and (trained := _under_trained(results, rules)):
         return measured, UNDECIDED, trained
+    return measured, holds, because
+
+
+def _c7(results: Results, rules: Any) -> tuple[str, str, str]:
+    s = results.summary["transfer"]
+    if s["auroc"]["value"] is None:
+        return "–", UNDECIDED, "a half of the seeds has no stable or no unstable features"
+    measured = (
+        f"on the half of the seeds that took no part F1 {with_interval(s['f1'])} (all called unstable: {number(s['f1']['null'])}), AUROC {with_interval(s['auroc'])}, "
+        f"{with_interval(s['auroc_excess'])} over crowding or frequency alone; the nearest neighbour: {with_interval(s['auroc_nearest_neighbour'])}"
+    )
+    if because := _too_little(results, rules):
+        return measured, UNDECIDED, because
+    holds = _side(s["auroc_excess"], rules.c7_excess)
+    because = f"rule: AUROC over the better of crowding and frequency above {rules.c7_excess}"
+    if s["auroc_nearest_neighbour"]["value"] >= s["auroc"]["value"]:
+        because += "; a nearest neighbour does as well, so it may be memory of what recurs"
     return measured, holds, because

@@ -5,17 +5,20 @@ from typing import Any
 
 import altair as alt
 
-from reports import recovery_figures, stability_figures
+from reports import atlas_figures, recovery_figures, stability_figures, transfer_figures
 from reports.chart import NULL_COLOUR, WIDTH, Figure, banded, data, sized, styled
 from reports.results import Results
 from reports.text import number, with_interval
 
 MOST_POINTS = 10_000  # of a scatter plot; of more features an even part is shown
 LABEL_COLOURS = {"stable": "#2166ac", "intermediate": "#969696", "unstable": "#d6604d", "random": "#4d4d4d"}
+SETS = ("unstable", "intermediate", "stable", "random")
 PREDICTOR_COLOURS = {
     "unstable features of another seed": LABEL_COLOURS["unstable"],
     "stable features of another seed": LABEL_COLOURS["stable"],
     "random features of another seed": LABEL_COLOURS["random"],
+    "matched frequency features of another seed": "#e7298a",
+    "matched energy features of another seed": "#a6761d",
     "activation PCA": "#7b3294",
     "random plane": NULL_COLOUR,
 }
@@ -44,6 +47,7 @@ def all_figures(results: Results, train_seeds: tuple[int, ...]) -> list[Figure]:
             _spectra(results),
             _angles(results),
         ]
+    figures += atlas_figures.all_figures(results) + transfer_figures.all_figures(results)
     if results.has("recovery/recovery.parquet"):
         figures = recovery_figures.all_figures(results) + figures
     if train_seeds and results.has("train/metrics.jsonl"):
@@ -211,7 +215,7 @@ def _spectra(results: Results) -> Figure:
     records = [{"set": s, "index": i, "energy": sum(v) / len(v), "low": min(v), "high": max(v)} for (s, i), v in sums.items()]
     base = alt.Chart(data(records)).encode(
         x=alt.X("index:Q", title="directions, in order of σ"),
-        color=alt.Color("set:N", scale=_label_scale(["unstable", "stable", "random"]), title="features"),
+        color=alt.Color("set:N", scale=_label_scale([s for s in SETS if any(r["set"] == s for r in records)]), title="features"),
     )
     band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
     line = base.mark_line().encode(
@@ -228,8 +232,8 @@ def _spectra(results: Results) -> Figure:
 
 def _angles(results: Results) -> Figure:
     rows = results.table("subspace/angles.parquet")
-    order = ["unstable", "stable", "random", "random planes (null)"]
-    colours = [LABEL_COLOURS["unstable"], LABEL_COLOURS["stable"], LABEL_COLOURS["random"], NULL_COLOUR]
+    sets = [s for s in SETS if any(r["set"] == s for r in rows)]
+    order, colours = [*sets, "random planes (null)"], [*(LABEL_COLOURS[s] for s in sets), NULL_COLOUR]
     base = alt.Chart(data(rows)).encode(
         x=alt.X("index:Q", title="principal angle, in order"),
         color=alt.Color("set:N", scale=alt.Scale(domain=order, range=colours), title="features"),

@@ -43,6 +43,17 @@ FIGURES = (
     Figure("subspace.overlap_excess", "overlap over strongest null", "that overlap less the strongest null's: random live or stable features of another seed, activation PCA, random plane"),
     Figure("subspace.effective_rank_unstable", "effective rank / D, unstable", "exp of the spectrum's entropy over the width, at equal n, which also caps it (n/D); null: random live features"),
     Figure("subspace.effective_rank_stable", "effective rank / D, stable", "the same for stable features"),
+    Figure("atlas.span_agreement", "local subspaces, agreement", "overlap between seeds of the spans of features that lie in a local subspace; null: dictionaries turned, as many features chosen alike"),
+    Figure("atlas.p_inside", "p̂ inside local subspaces", "p̂ of the features that lie in one"),
+    Figure("atlas.unstable_inside", "unstable, in local subspaces", "unstable live features that lie in a sharply bounded subspace which seeds share; null: dictionaries turned"),
+    Figure("diagnosis.rare or under-trained", "unstable: rare or under-trained", "unstable features that fire too seldom, or whose direction still moves"),
+    Figure("diagnosis.split or absorbed", "unstable: split or absorbed", "that up to three features of other seeds reconstruct; null: of turned dictionaries"),
+    Figure("diagnosis.basis ambiguity", "unstable: basis ambiguity", "that lie in a local subspace"),
+    Figure("diagnosis.unexplained", "unstable: unexplained", "for which nothing of all this speaks"),
+    Figure("transfer.f1", "transfer, F1", "of the class unstable by a logistic regression on decoder rows, on the half of the seeds that took no part; null: all called unstable"),
+    Figure("transfer.auroc", "transfer, AUROC", "of the same"),
+    Figure("transfer.auroc_excess", "transfer, over baselines", "AUROC less that of crowding or frequency alone, whichever is better"),
+    Figure("transfer.brier", "predicted p̂, Brier", "squared error of p̂ predicted for SAEs that were left out; null: the share of the others in which a feature is found"),
     Figure("recovery.free, latents: atoms found at {found}", "free atoms found", "atoms in general position that some live latent meets at cosine {found}"),
     Figure("recovery.block, latents: atoms found at {found}", "block atoms found", "the same of atoms crowded into the planted block"),
     Figure("recovery.free, latents: p̂ at {found}", "p̂ at {found}, free latents", "probability that a latent outside the block has a match at cosine {found} in another seed"),
@@ -106,6 +117,13 @@ def remarks(results: Results, rules: Any) -> list[str]:
             )
     if "not_measured" in results.summary.get("subspace", {}):
         out.append(f"Subspaces were not measured: {results.summary['subspace']['not_measured']}.")
+    for stage in ("atlas", "diagnosis"):
+        if "not_measured" in results.summary.get(stage, {}):
+            out.append(f"The stage {stage!r} did not measure: {results.summary[stage]['not_measured']}.")
+    if results.summary.get("atlas", {}).get("entries") == 0 and "not_measured" not in results.summary["atlas"]:
+        out.append(
+            "No sharply bounded subspace is shared by both halves of the seeds: the span that unstable features have in common fades out."
+        )
     if s["frozen_seeds"]:
         out.append(f"Left out, since their training was not finite: seeds {', '.join(map(str, s['frozen_seeds']))}.")
     if len(set(s["saes"]["sizes"])) > 1:

@@ -9,12 +9,14 @@ import vl_convert
 from etils import epath
 
 from interpret.contexts import Context
-from reports import arms_figures, figures, grid_figures, headline
+from reports import arms_figures, atlas_figures, figures, grid_figures, headline
 from reports.chart import Figure
 from reports.claims import Claim
 from reports.results import Results
 from reports.text import number, with_interval
 from storage import files
+
+MOST_SEARCHED = 20_000  # unstable features that the page holds
 
 
 class Example(NamedTuple):
@@ -28,8 +30,33 @@ class Example(NamedTuple):
     contexts: list[tuple[float, Context]]
 
 
+class Subspace(NamedTuple):
+    """A local subspace: its row of atlas/entries.parquet, and the contexts of the tokens to which its features add most."""
+
+    entry: dict[str, Any]
+    contexts: list[tuple[float, Context]]
+
+    @property
+    def name(self) -> str:
+        return atlas_figures.name_of(self.entry)
+
+    @property
+    def sentences(self) -> str:
+        e = self.entry
+        text = (
+            f"{number(e['features_per_seed'])} features a seed in {e['seeds']} seeds; found by two halves of the seeds with overlap {number(e['agreement_of_halves'])}. Spans overlap between seeds by "
+            f"{number(e['span_agreement'])} (by chance {number(e['span_agreement_null'])}, p = {number(e['p_value'])}), p̂ of its features is {number(e['p'])} (by chance {number(e['p_by_chance'])})."
+        )
+        if e.get("energy") is not None:
+            text += (
+                f" It holds {number(e['energy'])} of the variance and is active on {number(e['firing_rate'])} of tokens; what its features add to a token agrees between seeds with cosine "
+                f"{number(e['contribution_agreement'])} (with as many others of the other seed: {number(e['contribution_agreement_null'])}). Overlap with as many principal components: {number(e['overlap_with_components'])}."
+            )
+        return text
+
+
 def write_page(
-    folder: epath.Path, results: Results, claims: list[Claim], examples: list[Example], settings: Any, title: str
+    folder: epath.Path, results: Results, claims: list[Claim], examples: list[Example], subspaces: list[Subspace], settings: Any, title: str
 ) -> list[epath.Path]:
     """Writes `index.html` and a PNG per figure into `folder`; returns the paths."""
     own = "train" in settings.stages and not settings.stability.dictionaries
@@ -49,8 +76,44 @@ def write_page(
         remarks=headline.remarks(results, settings.claims),
         claims=claims,
         examples=examples,
+        subspaces=subspaces,
         summary=results.summary["stability"],
+        reasons=_reasons(results),
     )
+
+
+def _reasons(results: Results) -> dict[str, Any] | None:
+    """What the page's search shows of every unstable feature; None where there is no diagnosis."""
+    if not results.has("diagnosis/features.parquet"):
+        return None
+    stability = results.table("stability/features.parquet", ("seed", "feature", "p", "best_cosine"))
+    of_feature = {(r["seed"], r["feature"]): r for r in stability}
+    rows = results.table("diagnosis/features.parquet")
+    shown = []
+    for r in rows[:MOST_SEARCHED]:
+        own = of_feature[r["seed"], r["feature"]]
+        combination = " ".join(
+            f"{weight:+.2f}·{feature}" for weight, feature in zip(r["combination_weights"], r["combination_features"], strict=True)
+        )
+        best = max((c for c in own["best_cosine"] if c == c), default=0.0)
+        known = r["drift"] is not None and r["drift"] == r["drift"]
+        shown.append(
+            {
+                "seed": r["seed"],
+                "feature": r["feature"],
+                "reason": r["reason"],
+                "p̂": number(own["p"]),
+                "best cosine in any other seed": f"{best:.2f}",
+                "on held-out tokens": r["stratum"],
+                "cosine with itself at half of training": f"{r['drift']:.2f}" if known else "–",
+                "best combination of three in another seed": f"{r['combination_share']:.2f} of it: {combination} of seed {r['combination_seed']}"
+                if r["combination_seed"] >= 0
+                else "–",
+                "seeds in which a combination holds enough": f"{r['split_seeds']:.0%} (by chance in its subspace: {r['split_by_chance']:.2f})",
+                "local subspace": f"{r['entry']}, which holds {r['energy_inside']:.2f} of it" if r["entry"] >= 0 else "none",
+            }
+        )
+    return {"rows": _script_json(shown), "left_out": len(rows) - len(shown)}
 
 
 def write_grid_page(folder: epath.Path, results: Results, settings: Any, title: str) -> list[epath.Path]:

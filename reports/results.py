@@ -20,7 +20,7 @@ class Results:
         self.workdir, self._stages = workdir, tuple(stages)
         found = {
             stage: self.json(f"{stage}/summary.json")
-            for stage in ("stability", "sensitivity", "subspace", "recovery")
+            for stage in ("stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "recovery")
             if self.has(f"{stage}/summary.json")
         }
         self.summary: dict[str, Any] = found

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from stability.subspaces import span_overlap
+
 PADDED = 256  # rows are filled up to a multiple of so many
 LATE = 5  # steps of a search in which its threshold rises; from then on rows only leave
 STEPS = 16  # of a search, at most
@@ -146,6 +148,8 @@ def discover(rows: Sequence[np.ndarray], rules: Rules, on_batch: Callable[[], No
       on_batch: called after every batch of starts; may raise to stop.
     """
     n, d = sum(map(len, rows)), rows[0].shape[1]
+    if n < rules.density * rules.min_rank:
+        return []
     host_ND = np.pad(np.concatenate(rows).astype(np.float32), ((0, -n % PADDED), (0, 0)))  # few shapes, few programs
     rows_ND, highest = jnp.asarray(host_ND), min(rules.max_rank, d - 1)
     weight_N = np.where(np.arange(len(host_ND)) < n, 1 / np.maximum(np.asarray(_copies(rows_ND, rules.copy)), 1), 0.0).astype(np.float32)
@@ -170,12 +174,11 @@ def discover(rows: Sequence[np.ndarray], rules: Rules, on_batch: Callable[[], No
 
 
 @jax.jit
-def _copies(rows_ND: Array, copy: float) -> Array:
-    """Of every row how many have |cosine| ≥ `copy` with it, itself among them; a block of rows at a time."""
-    n, block = len(rows_ND), min(PADDED, len(rows_ND))
-    blocks = jnp.pad(rows_ND, ((0, -n % block), (0, 0))).reshape(-1, block, rows_ND.shape[1])
+def _copies(rows_ND: Array, copy: Array | float) -> Array:
+    """Of every row how many have |cosine| ≥ `copy` with it, itself among them; `PADDED` rows at a time."""
+    blocks = rows_ND.reshape(-1, PADDED, rows_ND.shape[1])
     one = lambda some_BD: (jnp.square(jnp.matmul(some_BD, rows_ND.T, precision=jax.lax.Precision.HIGHEST)) >= copy**2).sum(1)
-    return jax.lax.map(one, blocks).reshape(-1)[:n]
+    return jax.lax.map(one, blocks).reshape(-1)
 
 
 def halves(count: int) -> tuple[list[int], list[int]]:
@@ -193,7 +196,7 @@ def make(rows: Sequence[np.ndarray], rules: Rules, on_batch: Callable[[], None] 
         raise ValueError(f"{len(rows)} seeds: an atlas compares two halves of at least 2")
     first, second = (discover([rows[s] for s in half], rules, on_batch) for half in halves(len(rows)))
     every_ND = np.concatenate(rows).astype(np.float64)
-    agreements = sorted(((overlap(u, v), i, j) for i, u in enumerate(first) for j, v in enumerate(second)), reverse=True)
+    agreements = sorted(((span_overlap(u, v), i, j) for i, u in enumerate(first) for j, v in enumerate(second)), reverse=True)
     entries: list[Entry] = []
     taken: tuple[set[int], set[int]] = (set(), set())
     for agreement, i, j in agreements:
@@ -203,15 +206,10 @@ def make(rows: Sequence[np.ndarray], rules: Rules, on_batch: Callable[[], None] 
         taken[1].add(j)
         near_N = (energy_inside(every_ND, first[i]) + energy_inside(every_ND, second[j])) / 2 >= rules.capture
         plane_DR, gap = _fitted(every_ND, near_N, rules)
-        if gap < rules.gap or any(overlap(plane_DR, e.plane_DR) >= rules.agreement for e in entries):
+        if gap < rules.gap or any(span_overlap(plane_DR, e.plane_DR) >= rules.agreement for e in entries):
             continue
         entries.append(Entry(plane_DR, _without_each(rows, plane_DR, rules), agreement, gap))
     return sorted(entries, key=lambda e: -sum((energy_inside(r, e.plane_DR) >= rules.capture).sum() for r in rows))
-
-
-def overlap(u_DR: np.ndarray, v_DQ: np.ndarray) -> float:
-    """‖UᵀV‖²_F / max(R, Q) of orthonormal columns: 1 if the spans are equal; a dimension that one lacks counts as missed."""
-    return float(np.square(u_DR.T @ v_DQ).sum() / max(u_DR.shape[1], v_DQ.shape[1]))
 
 
 def _fitted(rows_ND: np.ndarray, inside_N: np.ndarray, rules: Rules) -> tuple[np.ndarray, float]:

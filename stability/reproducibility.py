@@ -19,17 +19,25 @@ class Bases(NamedTuple):
     sigma_STR: Array
 
 
-def draw_bases(unit_SFD: np.ndarray, members: list[np.ndarray], n: int, draws: int, seeds: tuple[int, ...], salt: int) -> Bases:
+def draw_bases(
+    unit_SFD: np.ndarray,
+    members: list[np.ndarray],
+    n: int,
+    draws: int,
+    seeds: tuple[int, ...],
+    salt: int,
+    weights: list[np.ndarray] | None = None,
+) -> Bases:
     """Draws `n` of each seed's `members`, `draws` times, keyed by the seed's number, so that their order does not matter.
 
     Args:
       unit_SFD: unit decoder rows.
       members: per seed the feature indices of the set.
       salt: tells sets apart.
+      weights: per seed those of its features, as of `subsample`.
     """
-    chosen = [
-        subspaces.subsample(np.random.default_rng((salt, seed)), features, n, draws) for seed, features in zip(seeds, members, strict=True)
-    ]
+    of_seeds = zip(seeds, members, [None] * len(seeds) if weights is None else weights, strict=True)
+    chosen = [subspaces.subsample(np.random.default_rng((salt, seed)), features, n, draws, w) for seed, features, w in of_seeds]
     rows_STND = jnp.asarray(np.stack([w_FD[index_TN] for w_FD, index_TN in zip(unit_SFD, chosen, strict=True)]))
     u_STDR, sigma_STR = jax.jit(subspaces.top_directions)(rows_STND)
     return Bases(rows_STND, u_STDR, sigma_STR)

@@ -67,14 +67,34 @@ def nested_overlap(u_DR: Float[Array, "*B D R"], v_DQ: Float[Array, "*B D Q"], r
     return jnp.stack([square[..., :r, :r].sum((-2, -1)) / r for r in ranks], axis=-1)
 
 
+def span_overlap(u_DR: np.ndarray, v_DQ: np.ndarray) -> float:
+    """‖UᵀV‖²_F / max(R, Q) of orthonormal columns: 1 if the spans are equal; a dimension that one lacks counts as missed."""
+    return float(np.square(u_DR.T @ v_DQ).sum() / max(u_DR.shape[1], v_DQ.shape[1]))
+
+
 def nested_energy(rows_ND: Float[Array, "*B N D"], u_DR: Float[Array, "*B D R"], ranks: tuple[int, ...]) -> Float[Array, "*B K"]:
     """‖V U‖²_F / ‖V‖²_F, the share of a set's energy in the leading r columns, for every r in `ranks`, from one product."""
     share_R = jnp.square(rows_ND @ u_DR).sum(-2) / jnp.square(rows_ND).sum((-2, -1))[..., None]
     return jnp.stack([share_R[..., :r].sum(-1) for r in ranks], axis=-1)
 
 
-def subsample(rng: np.random.Generator, members: np.ndarray, n: int, draws: int) -> np.ndarray:
-    """`draws` random choices of `n` of `members`, without repeats: int (draws, n). Raises ValueError if there are fewer."""
+def subsample(rng: np.random.Generator, members: np.ndarray, n: int, draws: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """`draws` random choices of `n` of `members`, without repeats: int (draws, n). Raises ValueError if there are fewer.
+
+    Args:
+      weights: chance of each to be chosen, up to a factor (Efraimidis & Spirakis 2006); those of weight 0 come when no others are left. None: all alike.
+    """
     if len(members) < n:
         raise ValueError(f"cannot draw {n} of {len(members)} features")
-    return np.stack([rng.choice(members, n, replace=False) for _ in range(draws)])
+    if weights is None:
+        return np.stack([rng.choice(members, n, replace=False) for _ in range(draws)])
+    key_TN = np.log(rng.uniform(size=(draws, len(members)))) / np.maximum(weights, 1e-12)
+    return np.asarray(members)[np.argsort(-key_TN, axis=1, kind="stable")[:, :n]]
+
+
+def matching_weights(values: np.ndarray, targets: np.ndarray, bins: int = 20) -> np.ndarray:
+    """With which members of values (N,) are drawn so that theirs are spread as the targets (M,) are: in each bin of equally many targets as often."""
+    edges = np.quantile(targets, np.linspace(0, 1, bins + 1)[1:-1])
+    of_members, of_targets = np.searchsorted(edges, values), np.searchsorted(edges, targets)
+    wanted, there = np.bincount(of_targets, minlength=bins), np.bincount(of_members, minlength=bins)
+    return (wanted / np.maximum(there, 1))[of_members]

@@ -72,11 +72,6 @@ def pairwise_assignment(a_FD: np.ndarray, b_GD: np.ndarray) -> float:
     return float(cosine[scipy.optimize.linear_sum_assignment(cosine, maximize=True)].mean())
 
 
-def overlap(u_DR: np.ndarray, v_DQ: np.ndarray) -> float:
-    """‖UᵀV‖²_F / max(R, Q) of orthonormal columns: 1 if the spans are equal; a dimension that one lacks counts as missed."""
-    return float(np.square(u_DR.T @ v_DQ).sum() / max(u_DR.shape[1], v_DQ.shape[1]))
-
-
 def top_plane(rows_FD: np.ndarray, rank: int) -> np.ndarray | None:
     """Orthonormal basis of the top `rank` right singular directions (D, rank), of fewer where there are fewer rows; None of none."""
     if not len(rows_FD):

@@ -23,6 +23,7 @@ from stability import aggregates, atlas, nulls, reappearance, reproducibility, s
 from stability.aggregates import pair_mean, seed_mean
 from stability.atlas import Entry, Rules
 from stability.estimates import Count, Estimate
+from stability.subspaces import span_overlap
 from storage import files
 from storage.tables import read_table, write_table
 
@@ -170,7 +171,7 @@ def _judge(
     for e in filled:
         span_SS = atlas.span_agreement([unit_FD[m] for unit_FD, m in zip(unit_SFD, members[e], strict=True)], entries[e].rank)
         in_metric = [by_chance(rows, e, draw) for draw, rows in enumerate(whitened)]
-        with_components = None if components_DD is None else atlas.overlap(entries[e].plane_DR, components_DD[:, : entries[e].rank])
+        with_components = None if components_DD is None else span_overlap(entries[e].plane_DR, components_DD[:, : entries[e].rank])
         out.append(Judged(entries[e], members[e], span_SS, chance_ET[e], float(np.mean(in_metric)) if in_metric else None, with_components))
     return out
 
@@ -233,7 +234,7 @@ def _summary(
 
     figures = {"unstable_inside": inside(unstable_SF), "non_stable_inside": inside(among_SF)}
     if kept:
-        spans_SS = np.nanmean([j.span_SS for j in kept], axis=0)
+        spans_SS = np.mean([j.span_SS for j in kept], axis=0)  # NaN on the diagonal alone
         chance = float(np.mean([j.chance_T.mean() for j in kept]))
         figures["span_agreement"] = knife(functools.partial(pair_mean, spans_SS), null=chance, **share)
         mean_p_S = np.array([np.mean(p_SF[i][entry_SF[i] >= 0]) if (entry_SF[i] >= 0).any() else np.nan for i in range(s)])

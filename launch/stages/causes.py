@@ -14,12 +14,12 @@ from safetensors.numpy import load
 
 from launch import dictionary_list, grid, signals
 from launch.roster import RANDOM, cell_name
-from launch.sources import HELD_OUT_SEED, SyntheticSource
 from launch.stages import atlas as atlas_stage
 from launch.stages import diagnosis as diagnosis_stage
 from launch.stages import stability as stability_stage
-from stability import atlas, similarity
-from stability.diagnosis import REASONS, confusion
+from stability import similarity
+from stability.diagnosis import AMBIGUOUS, REASONS, SPLIT, UNEXPLAINED, confusion
+from stability.subspaces import span_overlap
 from storage import files
 from storage.tables import read_table, write_table
 from synthetic.causes import true_causes
@@ -80,7 +80,7 @@ def _score_atlas(columns: dict[str, list[Any]], folder: epath.Path, cell: Any, s
     if not blocks:
         _add(columns, (cell.name, scored, 0, 0, len(planes), 0, -1, 0, None, None, None))
     for b, basis_DR in enumerate(blocks, start=1):
-        overlaps = [atlas.overlap(plane, basis_DR) for plane in planes]
+        overlaps = [span_overlap(plane, basis_DR) for plane in planes]
         e = int(np.argmax(overlaps)) if overlaps else -1
         found = (
             (e, planes[e].shape[1], overlaps[e], float(entries["span_agreement"][e]), float(entries["span_agreement_null"][e]))
@@ -99,24 +99,24 @@ def _score_features(
     seeds, features = table["seed"].tolist(), table["feature"].astype(int)
     unit_SFD = np.asarray(similarity.unit_rows(listed.w_dec_SFD))
     unit_ND = unit_SFD[[place[seed] for seed in seeds], features]
-    codes_NA = SyntheticSource(one).stream(HELD_OUT_SEED, None).codes(0, cell.train.eval_rows)
-    true = true_causes(truth, unit_ND, table["stratum"], (codes_NA > 0).sum(axis=0), config.stability.rare_firings, config.causes)
+    true = true_causes(truth, unit_ND, table["stratum"], config.causes)
     for row in zip(seeds, features.tolist(), table["reason"], true.reason_N, true.clear_N.tolist(), true.block_N.tolist(), strict=True):
         _add(columns, (cell.name, scored, *row))
 
 
 def _summary(of_atlas: dict[str, list[Any]], of_features: dict[str, list[Any]]) -> dict[str, Any]:
-    """Over the cells that nothing was tuned on."""
+    """Over the cells that nothing was tuned on; how many are right is counted among those that are neither dead nor rare, which are seen and not guessed."""
     scored, clear = np.array(of_features["scored"], bool), np.array(of_features["clear"], bool)
     true, found = np.array(of_features["true"]), np.array(of_features["found"])
     tables = {"clear": confusion(true[scored & clear], found[scored & clear]), "all": confusion(true[scored], found[scored])}
+    hidden = [REASONS.index(reason) for reason in (SPLIT, AMBIGUOUS, UNEXPLAINED)]
     rows = [dict(zip(of_atlas, row, strict=True)) for row in zip(*of_atlas.values(), strict=True)]
     blocks = [r for r in rows if r["scored"] and r["block"]]
     good = [r for r in blocks if (r["overlap"] or 0) > 0.95 and abs(r["found_rank"] - r["rank"]) <= 1]
     return {
         "reasons": list(REASONS),
         "confusion": {name: table.tolist() for name, table in tables.items()},
-        "right": {name: float(np.trace(t) / t.sum()) if t.sum() else None for name, t in tables.items()},
+        "right": {name: float(np.diag(t)[hidden].sum() / t[hidden].sum()) if t[hidden].sum() else None for name, t in tables.items()},
         "blocks": len(blocks),
         "blocks_found": len(good),
         "worlds": len({r["cell"] for r in blocks}),
@@ -131,7 +131,7 @@ def _print(summary: dict[str, Any]) -> None:
     print(f"subspaces in worlds without any: {summary['entries_without_blocks']}")
     for name, table in summary["confusion"].items():
         right = summary["right"][name]
-        print(f"\n{name} cases, {'none' if right is None else f'{right:.1%}'} right (rows: true)")
+        print(f"\n{name} cases, {'none' if right is None else f'{right:.1%}'} of those that are neither dead nor rare right (rows: true)")
         print(" " * 22 + "".join(f"{reason:>22}" for reason in summary["reasons"]))
         for reason, row in zip(summary["reasons"], table, strict=True):
             print(f"{reason:>22}" + "".join(f"{n:>22}" for n in row))

@@ -19,6 +19,7 @@ from launch import dictionary_list, sources
 from stability import aggregates, nulls, reappearance, reproducibility, similarity, subspaces
 from stability.aggregates import pair_mean, seed_mean
 from stability.estimates import Estimate
+from stability.subspaces import span_overlap
 from storage import files
 from storage.tables import read_table, write_table
 from synthetic import recovery
@@ -120,14 +121,14 @@ def _nulls_without_truth(basis_DR: np.ndarray, acts_ND: np.ndarray | None, rows:
         return random
     components = reproducibility.principal_components(acts_ND)[:, :rank]
     planes = [u for r in rows if (u := recovery.top_plane(r, rank)) is not None]
-    between = float(np.mean([recovery.overlap(u, components) for u in planes])) if planes else 0.0
+    between = float(np.mean([span_overlap(u, components) for u in planes])) if planes else 0.0
     angle = min(random.angle, _largest_angle(components, basis_DR))
-    return PlaneNulls(max(random.planted, recovery.overlap(components, basis_DR)), max(random.between, between), angle)
+    return PlaneNulls(max(random.planted, span_overlap(components, basis_DR)), max(random.between, between), angle)
 
 
 def _mean_nulls(planes: list[np.ndarray], basis_DR: np.ndarray) -> PlaneNulls:
-    between = [recovery.overlap(u, v) for u, v in itertools.combinations(planes, 2)]
-    planted = [recovery.overlap(u, basis_DR) for u in planes]
+    between = [span_overlap(u, v) for u, v in itertools.combinations(planes, 2)]
+    planted = [span_overlap(u, basis_DR) for u in planes]
     return PlaneNulls(float(np.mean(planted)), float(np.mean(between)), float(np.mean([_largest_angle(u, basis_DR) for u in planes])))
 
 
@@ -248,13 +249,13 @@ def _subspace_figures(config: Any, put: Any, unit_SFD: np.ndarray, among_SF: np.
     rank, s = basis_DR.shape[1], len(unit_SFD)
     knife = functools.partial(aggregates.jackknifed, seeds=s, confidence=config.stability.confidence)
     planes = [recovery.top_plane(unit_FD[among_F], rank) for unit_FD, among_F in zip(unit_SFD, among_SF, strict=True)]
-    planted_S = np.array([np.nan if u is None else recovery.overlap(u, basis_DR) for u in planes])
+    planted_S = np.array([np.nan if u is None else span_overlap(u, basis_DR) for u in planes])
     angle_S = np.array([np.nan if u is None else _largest_angle(u, basis_DR) for u in planes])
     pairs_SS = np.full((s, s), np.nan)
     for i, u in enumerate(planes):
         for j, v in enumerate(planes):
             if i != j and u is not None and v is not None:
-                pairs_SS[i, j] = recovery.overlap(u, v)
+                pairs_SS[i, j] = span_overlap(u, v)
     share: dict[str, Any] = {"unit": "share", "bounds": (0.0, 1.0)}
     put("top plane, overlap with the planted one", knife(functools.partial(seed_mean, planted_S), null=null.planted, **share))
     put("top plane, overlap between seeds", knife(functools.partial(pair_mean, pairs_SS), null=null.between, **share))

@@ -28,15 +28,35 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         folder / "summary.json", {"claims": {c.name: {"holds": c.holds, "because": c.because, "measured": c.measured} for c in decided}}
     )
     store = sources.evaluation_store(config, workdir) if hasattr(config, "source") else None
-    examples = _examples(results, store, config.report) if store is not None and (store.parent / "vocabulary.json").exists() else []
-    outputs = page.write_page(folder, results, decided, examples, config, "Which features reappear across seeds")
+    reader = None if store is None else _reader(store)
+    examples = [] if reader is None else _examples(results, reader, config.report)
+    subspaces = _subspaces(results, reader, config.report)
+    outputs = page.write_page(folder, results, decided, examples, subspaces, config, "Which features reappear across seeds")
     return [*outputs, folder / "claims.md", folder / "summary.json"]
 
 
-def _examples(results: Results, folder: epath.Path, c: Any) -> list[page.Example]:
-    """Live stable and unstable features drawn at random (not chosen for looks), each with its top contexts."""
+def _reader(folder: epath.Path) -> ContextReader | None:
+    """Of the contexts of a store's rows; None where nobody knows the text of its tokens."""
+    if not (folder.parent / "vocabulary.json").exists():
+        return None
     store = ActivationStore(folder)
-    reader = ContextReader(store.load(), files.read_json(folder.parent / "vocabulary.json"), store.manifest["documents"])
+    return ContextReader(store.load(), files.read_json(folder.parent / "vocabulary.json"), store.manifest["documents"])
+
+
+def _subspaces(results: Results, reader: ContextReader | None, c: Any) -> list[page.Subspace]:
+    """Every local subspace with its figures and the contexts of the tokens to which its features add most."""
+    if not results.has("atlas/entries.parquet"):
+        return []
+    found = []
+    for e in results.table("atlas/entries.parquet"):
+        top = [(v, r) for v, r in zip(e.get("top_values") or [], e.get("top_rows") or [], strict=True) if v > 0][: c.contexts]
+        contexts = [] if reader is None else [(v, reader.around(r, c.context_tokens, c.context_tokens // 2)) for v, r in top]
+        found.append(page.Subspace(e, contexts))
+    return found
+
+
+def _examples(results: Results, reader: ContextReader, c: Any) -> list[page.Example]:
+    """Live stable and unstable features drawn at random (not chosen for looks), each with its top contexts."""
     wanted = (
         "seed",
         "feature",

@@ -180,23 +180,25 @@ class Inside(NamedTuple):
     chance_of_duplicate: float
 
 
+def crowding(w_FD: np.ndarray, neighbours: int, block_size: int) -> np.ndarray:
+    """(F, 2): of every feature the cosine with the nearest in its own dictionary, and the mean with so many nearest."""
+    unit_FD = similarity.unit_rows(w_FD)
+    cosine_FM = np.asarray(similarity.top_matches(unit_FD, unit_FD, min(neighbours, len(w_FD) - 1), same=True, block_size=block_size)[0])
+    return np.stack([cosine_FM[:, 0], cosine_FM.mean(axis=1)], axis=1)
+
+
 def _inside(config: Any, listed: DictionaryList) -> Inside:
     c, (most, d) = config.sensitivity, listed.w_dec_SFD.shape[1:]
-    nearest = lambda w_FD: np.asarray(
-        similarity.top_matches(
-            u := similarity.unit_rows(w_FD), u, min(c.neighbours, len(w_FD) - 1), same=True, block_size=config.stability.block_size
-        )[0]
-    )
+    nearest = functools.partial(crowding, neighbours=c.neighbours, block_size=config.stability.block_size)
     nearest_SF, crowding_SF = (np.full((len(listed.seeds), most), np.nan) for _ in range(2))
     for s, dictionary in enumerate(listed.dictionaries):
         f = dictionary.w_dec_FD.shape[0]
         if f > 1:
-            cosine_FM = nearest(dictionary.w_dec_FD)
-            nearest_SF[s, :f], crowding_SF[s, :f] = cosine_FM[:, 0], cosine_FM.mean(axis=1)
+            nearest_SF[s, :f], crowding_SF[s, :f] = nearest(dictionary.w_dec_FD).T
     if most < 2:
         return Inside(nearest_SF, crowding_SF, float("nan"), float("nan"))
     uniform = nearest(np.random.default_rng(0).normal(size=(most, d)).astype(np.float32))
-    return Inside(nearest_SF, crowding_SF, float(uniform.mean()), nulls.chance_of_match(config.stability.theta, d, most - 1))
+    return Inside(nearest_SF, crowding_SF, float(uniform[:, 1].mean()), nulls.chance_of_match(config.stability.theta, d, most - 1))
 
 
 def _summary(

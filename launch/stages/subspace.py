@@ -20,7 +20,12 @@ from stability.estimates import Count, Estimate
 from storage import files
 from storage.tables import read_table, write_table
 
-SETS = ("unstable", "stable", "random")
+SETS = ("unstable", "stable", "random", "intermediate")
+NEEDED = ("unstable", "stable", "random")
+MATCHED = {
+    "matched frequency": "firing_rate",
+    "matched energy": "energy",
+}  # sets of other features whose column is spread as the unstable ones'
 OWN = "unstable features of another seed"
 FIGURES = ("overlap", "captured_energy")
 
@@ -29,8 +34,9 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     c = config.subspace
     folder = workdir / "subspace"
     listed = dictionary_list.load(dictionary_list.place(config, workdir))
-    members = _sets(read_table(workdir / "stability" / "features.parquet"), listed.seeds)
-    sizes = {name: min(len(features) for features in per_seed) for name, per_seed in members.items()}
+    features = read_table(workdir / "stability" / "features.parquet")
+    members = _sets(features, listed.seeds)
+    sizes = {name: min(len(features) for features in members[name]) for name in NEEDED}
     small, large = min(sizes.values()), min(sizes["unstable"], sizes["random"])
     unit_SFD = np.asarray(similarity.unit_rows(listed.w_dec_SFD))
     d = unit_SFD.shape[-1]
@@ -39,22 +45,31 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         return _not_measured(folder, sizes, c, d, len(listed.seeds))
 
     draw = lambda name, n: reproducibility.draw_bases(unit_SFD, members[name], n, c.subsamples, listed.seeds, SETS.index(name))
-    at_small = {name: draw(name, small) for name in SETS}
+    at_small = {name: draw(name, small) for name in SETS if min(map(len, members[name])) >= small}
     at_large = {name: draw(name, large) for name in ("unstable", "random")}
     predictors = [_from_features(name, bases, at_large["unstable"], large, ranks) for name, bases in at_large.items()]
     small_ranks = tuple(r for r in ranks if r <= small)
     predictors.append(_from_features("stable", at_small["stable"], at_small["unstable"], small, small_ranks))
+    spread: dict[str, float] = {}
+    for salt, (name, column) in enumerate(MATCHED.items(), start=len(SETS)):
+        if column in features:
+            matched, n, spread[name] = _matched(c, unit_SFD, features, column, listed.seeds, large, salt)
+            if n >= small:
+                unstable = at_large["unstable"] if n == large else draw("unstable", n)
+                predictors.append(_from_features(name, matched, unstable, n, tuple(r for r in ranks if r <= n)))
     acts_ND = sources.evaluation_rows(config, workdir)
     if acts_ND is not None:
         predictors.append(_from_plane(reproducibility.principal_components(acts_ND), at_large["unstable"], large, ranks))
     share_SK = np.tile(np.asarray(ranks) / d, (len(listed.seeds), 1))
     predictors.append(Predictor("random plane", large, ranks, _as_pairs(share_SK), _as_pairs(share_SK)))
 
-    summary = _summary(config, at_small, predictors, d, small, large, max(listed.sizes))
+    summary = _summary(config, at_small, predictors, d, small, large, max(listed.sizes)) | {"ratio_of_matched_to_unstable": spread}
     files.write_json(folder / "summary.json", summary)
     return [
         folder / "summary.json",
         write_table(folder / "overlap.parquet", _overlap_table(predictors, config.stability.confidence)),
+        write_table(folder / "sets.parquet", _sets_table(at_small, small_ranks, d, config.stability.confidence)),
+        write_table(folder / "without.parquet", _without_table(predictors, c.headline_rank, listed.seeds)),
         write_table(folder / "spectra.parquet", _spectra_table(at_small)),
         write_table(folder / "angles.parquet", _angles_table(at_small, min(c.headline_rank, small), d)),
     ]
@@ -100,8 +115,59 @@ def _as_pairs(values_SK: np.ndarray) -> np.ndarray:
 def _sets(features: dict[str, np.ndarray], seeds: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
     """Live feature indices per set and seed."""
     live = features["stratum"] == "live"
-    masks = {name: live & (features["label"] == name) for name in ("unstable", "stable")} | {"random": live}
+    masks = {name: live & (features["label"] == name) for name in ("unstable", "stable", "intermediate")} | {"random": live}
     return {name: [features["feature"][mask & (features["seed"] == seed)] for seed in seeds] for name, mask in masks.items()}
+
+
+def _matched(
+    c: Any, unit_SFD: np.ndarray, features: dict[str, np.ndarray], column: str, seeds: tuple[int, ...], large: int, salt: int
+) -> tuple[reproducibility.Bases, int, float]:
+    """(draws of live features that are not unstable, whose column is spread as the unstable ones'; how many features; and how well that succeeds:
+    geometric mean of the column among the drawn over that among the unstable, 1 where it does)."""
+    live, unstable = features["stratum"] == "live", features["label"] == "unstable"
+    of_seed = lambda mask: [np.flatnonzero(mask & (features["seed"] == seed)) for seed in seeds]
+    others, targets = of_seed(live & ~unstable), of_seed(live & unstable)
+    value = np.log(np.maximum(features[column], 1e-12))
+    weights = [subspaces.matching_weights(value[o], value[t]) for o, t in zip(others, targets, strict=True)]
+    n = min(large, *map(len, others))
+    bases = reproducibility.draw_bases(unit_SFD, [features["feature"][o] for o in others], n, c.subsamples, seeds, salt, weights)
+    drawn = [
+        value[subspaces.subsample(np.random.default_rng((salt, seed)), o, n, c.subsamples, w)].mean()
+        for seed, o, w in zip(seeds, others, weights, strict=True)
+    ]
+    return bases, n, float(np.exp(np.mean(drawn) - np.mean([value[t].mean() for t in targets])))
+
+
+def _sets_table(bases: dict[str, Any], ranks: tuple[int, ...], d: int, confidence: float) -> dict[str, list[Any]]:
+    """One row per set and figure: overlap between seeds of its own top-r planes, and four effective ranks; all sets of equally many features."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("set", "figure", "rank", "value", "low", "high", "random_plane")}
+
+    def add(name: str, figure: str, rank: int | None, statistic: Any, seeds: int, chance: float | None) -> None:
+        e = aggregates.jackknifed(statistic, seeds, confidence, null=None, unit="share", bounds=(0.0, 1.0))
+        for column, value in zip(columns.values(), (name, figure, rank, e.value, e.low, e.high, chance), strict=True):
+            column.append(value)
+
+    for name, b in bases.items():
+        s = len(b.u_STDR)
+        overlap = reproducibility.overlap_between_seeds(b, b, ranks, progress.look_for_signals)
+        for k, rank in enumerate(ranks):
+            add(name, "overlap between seeds", rank, functools.partial(pair_mean, overlap[..., k]), s, rank / d)
+        for figure, values_ST in subspaces.effective_rank(b.sigma_STR)._asdict().items():
+            add(name, f"effective rank / D, {figure}", None, functools.partial(seed_mean, np.asarray(values_ST.mean(1)) / d), s, None)
+    return columns
+
+
+def _without_table(predictors: list[Predictor], rank: int, seeds: tuple[int, ...]) -> dict[str, list[Any]]:
+    """The headline with every seed left out in turn."""
+    tables = {p.name: p.overlap[..., p.ranks.index(rank)] for p in predictors if rank in p.ranks}
+    own = tables.pop(OWN)
+    columns: dict[str, list[Any]] = {name: [] for name in ("without", "overlap", "strongest_null", "excess")}
+    for i, seed in enumerate(seeds):
+        weights_S = 1.0 - np.eye(len(seeds))[i]
+        value, null = pair_mean(own, weights_S), max(pair_mean(t, weights_S) for t in tables.values())
+        for column, figure in zip(columns.values(), (seed, value, null, value - null), strict=True):
+            column.append(figure)
+    return columns
 
 
 def _not_measured(folder: epath.Path, sizes: dict[str, int], c: Any, d: int, seeds: int) -> list[epath.Path]:

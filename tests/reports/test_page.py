@@ -9,13 +9,16 @@ def test_text_from_outside_cannot_become_markup():
     """The page's own template, with hostile text wherever text comes in."""
     bad = "<script>alert(1)</script>&"
     example = page.Example(0, 1, "stable", bad, bad, [(1.0, Context(bad, bad, bad, bad))])
+    numbers = ("features_per_seed", "agreement_of_halves", "span_agreement", "span_agreement_null", "p_value", "p", "p_by_chance")
+    subspace = page.Subspace({"entry": bad, "rank": 4, "seeds": bad} | dict.fromkeys(numbers, 0.5), [(1.0, Context(bad, bad, bad, bad))])
     claim = Claim(bad, bad, bad, bad, bad)
     summary = {"seeds": [0, 1], "epsilon": 0.05, "theta": 0.7, "confidence": 0.95, "evaluation_rows": 5}
     summary["saes"] = {"kind": bad, "n_features": 3, "k": 2, "of": bad, "training": bad}
     row = dict.fromkeys(("name", "value", "null", "n", "unit", "meaning"), bad)
     shown = page.template().render(
         title=bad, vega="", figures=[{"name": "a", "title": bad, "sentence": bad, "spec": page._script_json({"x": bad})}], rows=[row],
-        remarks=[bad], claims=[claim], examples=[example], settings=validated(common.study()), summary=summary,
+        remarks=[bad], claims=[claim], examples=[example], subspaces=[subspace], settings=validated(common.study()), summary=summary,
+        reasons={"rows": page._script_json([{"seed": 0, "feature": 1, "reason": bad}]), "left_out": 0},
     )  # fmt: skip
     assert "<script>alert" not in shown and shown.count("&lt;script&gt;alert") > 15
 

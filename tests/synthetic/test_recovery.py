@@ -9,6 +9,7 @@ from configs import common, synthetic
 from launch import config
 from launch.stages import recovery as stage
 from stability.nulls import chance_of_match
+from stability.subspaces import span_overlap
 from synthetic import recovery
 from synthetic.generator import make_truth
 
@@ -109,8 +110,8 @@ def test_latents_belong_to_the_block_that_holds_them():
 
 def test_a_plane_has_no_more_dimensions_than_its_rows_and_lacks_the_others():
     plane = recovery.top_plane(np.eye(5)[[0, 1, 1]], 4)
-    assert plane.shape == (5, 2) and recovery.overlap(plane, np.eye(5)[:, :4]) == pytest.approx(0.5)
-    assert recovery.overlap(plane, np.eye(5)[:, :2]) == pytest.approx(1.0) and recovery.overlap(plane, np.eye(5)[:, 2:4]) == 0
+    assert plane.shape == (5, 2) and span_overlap(plane, np.eye(5)[:, :4]) == pytest.approx(0.5)
+    assert span_overlap(plane, np.eye(5)[:, :2]) == pytest.approx(1.0) and span_overlap(plane, np.eye(5)[:, 2:4]) == 0
     assert recovery.top_plane(np.eye(5)[:0], 4) is None
 
 

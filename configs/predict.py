@@ -1,0 +1,21 @@
+"""How probable is it that the features of one SAE reappear? Predicted from a bank of SAEs of the same model and layer.
+
+Command:   python -m launch.main --config=configs/predict.py --workdir=runs/predict --config.saes=path1,path2,… --config.newcomers=path
+Paths:     as in configs/compare.py; the bank (`saes`) holds at least 4, none of which is among the newcomers.
+Result:    predict/features.parquet, a row per feature; predict/calibration.parquet, how good such predictions are within the bank.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    if arg:
+        raise ValueError(
+            f"--config=configs/predict.py:{arg}: takes no argument; SAEs are named by --config.saes=… and --config.newcomers=…"
+        )
+    c = common.comparison()
+    c.stages = ("collect", "stability", "sensitivity", "predict")
+    c.newcomers = ""  # SAEs whose features are asked about, paths or hub ids with commas between them
+    return c

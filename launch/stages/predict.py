@@ -1,0 +1,94 @@
+"""Stage: p̂ of the features of SAEs that are not in the bank, predicted from how they match it.
+
+features.parquet      a row per (newcomer, feature): predicted p̂; share of the bank in which it is found, with interval; its best cosines
+calibration.parquet   how good such predictions are within the bank, SAEs left out one at a time
+"""
+
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from launch import dictionary_list, sae_paths
+from launch.dictionary_list import READERS
+from launch.stages.sensitivity import crowding
+from launch.stages.transfer import calibration_figures, calibration_table, read_bank
+from stability import nulls, prediction, reappearance, similarity
+from stability.estimates import Count, Estimate
+from storage import files
+from storage.tables import write_table
+
+
+def inputs(config: Any) -> dict[str, str]:
+    return {str(p): files.sha256_file(p) for text in config.newcomer_paths for sae in sae_paths.find(text) for p in sae.files()}
+
+
+def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
+    folder, c = workdir / "predict", config.stability
+    listed = dictionary_list.load(dictionary_list.place(config, workdir))
+    newcomers = [sae for text in config.newcomer_paths for sae in sae_paths.find(text)]
+    sae_paths.refuse_strangers([sae for text in config.paths for sae in sae_paths.find(text)] + newcomers, config.ignore_names)
+    bank, live_SF, _ = read_bank(workdir, listed, len(listed.seeds))
+    model = prediction.fit(bank, c.theta)
+    found = prediction.calibrate(bank, c.theta, live_SF)
+    units = [similarity.unit_rows(d.w_dec_FD) for d in listed.dictionaries]
+    columns: dict[str, list[Any]] = {}
+    means = {}
+    for sae in newcomers:
+        own = np.asarray(READERS[sae.format].load(sae.path)[0].w_dec_FD, np.float32)
+        if own.shape[1] != units[0].shape[1]:
+            raise ValueError(
+                f"config.newcomers: {sae.name} is of width {own.shape[1]}, the bank of {units[0].shape[1]}: of another model or hook"
+            )
+        unit_FD = similarity.unit_rows(own)
+        matches = [similarity.best_match(unit_FD, unit, block_size=c.block_size)[0] for unit in units]
+        cosine_SF, partner_SF = (np.stack([np.asarray(getattr(m, name)) for m in matches]) for name in ("cosine", "partner"))
+        _refuse_members(sae.name, cosine_SF, listed.names)
+        crowding_F = crowding(own, config.sensitivity.neighbours, c.block_size)[:, 1]
+        counts_F = (cosine_SF >= c.theta).sum(axis=0)
+        interval = reappearance.clopper_pearson(counts_F, len(units), c.confidence)
+        predicted_F = prediction.predict(model, bank, cosine_SF, partner_SF, crowding_F)
+        means[sae.name] = float(predicted_F.mean())
+        rows = {
+            "sae": [sae.name] * len(own),
+            "feature": np.arange(len(own)),
+            "predicted": predicted_F,
+            "share_of_bank": counts_F / len(units),
+            "share_low": interval.low,
+            "share_high": interval.high,
+            "best_cosine": cosine_SF.T.tolist(),
+            "crowding": crowding_F,
+        }
+        for name, values in rows.items():
+            columns.setdefault(name, []).extend(list(values))
+    chance = nulls.chance_of_match(c.theta, units[0].shape[1], max(listed.sizes))
+    figures = calibration_figures(found, len(units)) | {
+        f"mean predicted p, {name}": Estimate(value, None, None, chance, Count(len(units), "SAEs in the bank"), "probability")
+        for name, value in means.items()
+    }
+    files.write_json(folder / "summary.json", {name: e.as_dict() for name, e in figures.items()})
+    _print(means, found)
+    return [
+        folder / "summary.json",
+        write_table(folder / "features.parquet", columns),
+        write_table(folder / "calibration.parquet", calibration_table(found)),
+    ]
+
+
+def _refuse_members(name: str, cosine_SF: np.ndarray, names: tuple[str, ...]) -> None:
+    """Raises ValueError where an SAE of the bank holds the same rows, so that the prediction would be about itself."""
+    same_S = (cosine_SF > 1 - 1e-6).mean(axis=1)
+    if same_S.max() > 0.99:
+        raise ValueError(
+            f"config.newcomers: {name} has the rows of {names[int(same_S.argmax())] or 'an SAE'} in the bank: leave one of them out"
+        )
+
+
+def _print(means: dict[str, float], found: prediction.Calibration) -> None:
+    print()
+    for name, value in means.items():
+        print(f"{name}: mean predicted p̂ {value:.3f}")
+    print(
+        f"within the bank, SAEs left out one at a time: Brier {found.brier:.4f} (share of the bank as it is {found.brier_of_share:.4f}, the mean of all "
+        f"{found.brier_of_mean:.4f}), calibration error {found.error:.4f}"
+    )

@@ -1,0 +1,125 @@
+"""Stage: can unstable features be told by their decoder rows on seeds that took no part, and can p̂ of a new SAE's features be predicted?
+
+scores.parquet        a row per predictor: F1 of the class unstable and AUROC on the other half of the seeds, with intervals
+calibration.parquet   p̂ predicted for SAEs that were left out against the share that reappeared, by tenths of the features
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from launch import dictionary_list, progress
+from launch.dictionary_list import DictionaryList
+from stability import aggregates, prediction, reappearance, similarity, transfer
+from stability.estimates import Count, Estimate, unmeasured
+from stability.prediction import Bank, Calibration
+from stability.transfer import CROWDING, FREQUENCY, PREVALENCE, ROWS, Seeds
+from storage import files
+from storage.tables import read_table, write_table
+
+PLACED = ("best_cosine", "best_partner")
+
+
+def inputs(config: Any) -> dict[str, str]:
+    return dictionary_list.digest(config.stability.dictionaries)
+
+
+def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
+    c = config.transfer
+    folder = workdir / "transfer"
+    whole = dictionary_list.load(dictionary_list.place(config, workdir))
+    listed = whole.first(c.seeds)
+    s = len(listed.seeds)
+    bank, live_SF, log_rate_SF = read_bank(workdir, whole, s)
+    hits_SSF = reappearance.reappears(bank.cosine_SSF, config.stability.theta)
+    of = Seeds(np.asarray(similarity.unit_rows(listed.w_dec_SFD)), hits_SSF, live_SF, bank.crowding_SF, log_rate_SF)
+    figures, table = _scores(config, of)
+    if s >= 4:
+        found = prediction.calibrate(bank, config.stability.theta, live_SF)
+        figures |= calibration_figures(found, s)
+        calibration = calibration_table(found)
+    else:
+        print(f"transfer: {s} SAEs, predictions need at least 4")
+        calibration = {"predicted": [], "observed": [], "features": []}
+    files.write_json(folder / "summary.json", {name: e.as_dict() for name, e in figures.items()} | {"seeds": s})
+    return [
+        folder / "summary.json",
+        write_table(folder / "scores.parquet", table),
+        write_table(folder / "calibration.parquet", calibration),
+    ]
+
+
+def read_bank(workdir: epath.Path, listed: DictionaryList, count: int) -> tuple[Bank, np.ndarray, np.ndarray | None]:
+    """(what stability and sensitivity found of the first `count` SAEs, live features (S, F), logarithms of firing rates if they are known)."""
+    table = read_table(workdir / "stability" / "features.parquet")
+    crowding = read_table(workdir / "sensitivity" / "features.parquet", ("crowding",))["crowding"]
+    exists_SF = listed.exists_SF
+
+    def by_seed(column: np.ndarray, empty: Any) -> np.ndarray:
+        out = np.full((*exists_SF.shape, *column.shape[1:]), empty, column.dtype)
+        out[exists_SF] = column
+        return out[:count]
+
+    cosine_SSF, partner_SSF = (
+        np.swapaxes(by_seed(np.stack(list(table[name])), empty)[:, :, :count], 1, 2)
+        for name, empty in zip(PLACED, (np.nan, -1), strict=True)
+    )
+    live_SF = by_seed(table["stratum"], "") == reappearance.LIVE
+    log_rate_SF = None
+    if "firing_rate" in table:
+        with np.errstate(divide="ignore"):
+            log_rate_SF = np.maximum(np.log(by_seed(table["firing_rate"], 0.0)), -20.0)
+    crowding_SF = np.nan_to_num(by_seed(crowding, 0.0))
+    return Bank(cosine_SSF, partner_SSF, crowding_SF), live_SF, log_rate_SF
+
+
+def _scores(config: Any, of: Seeds) -> tuple[dict[str, Estimate], dict[str, list[Any]]]:
+    """With one seed left out at a time for the intervals."""
+    c, s = config.transfer, len(of.hits_SSF)
+    between = functools.partial(transfer.between_halves, of, config.stability.epsilon, c.splits, c.features)
+    with progress.comparing("transfer/classifiers", s + 1) as on_fit:
+        every = between()
+        on_fit()
+        without = []
+        for place in range(s):
+            without.append(between(without=place))
+            on_fit()
+
+    def knife(figure: Any, null: float | None, unit: str) -> Estimate:
+        """`figure` of the scores by predictor; where the seeds that are left tell nothing the interval is None."""
+        statistic = lambda weights_S: figure(every if weights_S.all() else without[int(np.argmin(weights_S))])
+        return aggregates.jackknifed(statistic, s, config.stability.confidence, null=null, unit=unit)
+
+    columns: dict[str, list[Any]] = {name: [] for name in ("predictor", "figure", "value", "low", "high", "null")}
+    figures: dict[str, Estimate] = {}
+    if not every:
+        return {name: unmeasured(Count(s, "seeds"), "share") for name in ("f1", "auroc", "auroc_excess")}, columns
+    get = lambda name, figure: lambda scores: getattr(scores[name], figure) if name in scores else float("nan")
+    for name in every:
+        for figure, null in (("f1", every[PREVALENCE].f1), ("auroc", 0.5)):
+            e = knife(get(name, figure), null, "share")
+            for column, value in zip(columns.values(), (name, figure, e.value, e.low, e.high, e.null), strict=True):
+                column.append(value)
+            if name == ROWS:
+                figures[figure] = e
+    baselines = [name for name in (CROWDING, FREQUENCY, PREVALENCE) if name in every]
+    excess = lambda scores: scores[ROWS].auroc - max(scores[name].auroc for name in baselines) if ROWS in scores else float("nan")
+    figures["auroc_excess"] = knife(excess, 0.0, "share")
+    figures["auroc_nearest_neighbour"] = knife(get(transfer.NEIGHBOUR, "auroc"), 0.5, "share")
+    return figures, columns
+
+
+def calibration_figures(found: Calibration, seeds: int) -> dict[str, Estimate]:
+    """Without intervals: every SAE is both left out and learned from."""
+    n = Count(seeds, "seeds")
+    return {
+        "brier": Estimate(found.brier, None, None, found.brier_of_share, n, "squared error"),
+        "brier_of_mean": Estimate(found.brier_of_mean, None, None, None, n, "squared error"),
+        "calibration_error": Estimate(found.error, None, None, None, n, "probability"),
+    }
+
+
+def calibration_table(found: Calibration) -> dict[str, Any]:
+    return {"predicted": found.predicted_T, "observed": found.observed_T, "features": found.features_T}
