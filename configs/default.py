@@ -144,6 +144,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     atlas.agreement = 0.7  # overlap from which subspaces of the two halves of the seeds are one
     atlas.starts = 16  # features from which is searched, at a time
     atlas.patience = 2  # as often without a find, and the search ends
+    atlas.directions = 512  # of wider rows so many leading directions are searched
     atlas.draws = 59  # rotations of every dictionary against which agreement is tested: its p-value is at least 1/60
     atlas.null_draws = 4  # rotations of every dictionary in which subspaces are looked for in the same way
     atlas.rows = 16_384  # evaluation rows for what subspaces add to the reconstruction

@@ -11,10 +11,11 @@ Not run yet. Expected by the cost model of launch/plan.py (`--plan --plan_on=h10
                          operations   on disk   memory      one H100   8 chips of TPU v5e
   activations, 1 B       1.2e17       1.55 TB   20 GB       1.6 h      30 min
   train, 96 × 1 B        1.2e19       136 GB    63 GB       24.9 h     9.4 h     (3 rounds of up to 33 SAEs; 2 of up to 64)
-  gaussian, 3 × 1 B      3.8e17       5 GB      12 GB       47 min     18 min
+  gaussian, 4 × 1 B      5.0e17       7 GB      16 GB       1.0 h      24 min
   stability              8.2e15       2 GB      5 GB        6 min      2 min
   sensitivity            1.1e16       2 GB      5 GB        2.4 h      2.3 h     (960 pairs matched one to one on the host)
-  all                    1.3e19       1.7 TB    63 GB       29.8 h     12.5 h
+  atlas, of 16 SAEs      8.4e14       –         1 GB        11 min     11 min    (matrices decomposed on the host)
+  all                    1.3e19       1.7 TB    63 GB       30.2 h     12.8 h
 
 Where 1.6 TB are too much: --config.source.tokens=250000000 keeps a quarter of the rows, and training goes over them four times.
 """

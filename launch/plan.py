@@ -2,7 +2,7 @@
 
 Time of a stage = operations / (rate of matrix products × the share of it that the stage reaches) + bytes moved / bandwidth.
 Rates are measured on the device at hand in a moment, or are the published ones of `DEVICES`; the shares are below, with where they
-come from.  What is small is left out: the text, the null models' decompositions, subspaces, the report.
+come from.  What is small is left out: the text, the null models' decompositions, subspaces, the transfer classifiers, the report.
 """
 
 import math
@@ -20,6 +20,7 @@ from launch import device
 from launch.device import Speed
 from launch.stages import sensitivity
 from saes import capacity
+from stability import atlas
 
 
 class Device(NamedTuple):
@@ -63,6 +64,8 @@ KEPT_CHECKPOINTS = 2  # at a time, of parameters and Adam's moments
 CODE_PASSES = 10  # of an array (batch, features) in a step
 MEASURING_PASSES = 75  # of such an array where SAEs are measured: codes, their choice, moments, top rows
 LAYER_PASSES = 7  # of what a layer computes
+NON_STABLE, UNSTABLE = 0.8, 0.4  # of the features, as in the quickstart
+DECOMPOSING_SECONDS = 6e-10  # of a symmetric matrix, by the cube of its width; on two EPYC cores at width 128
 MATCHING_SECONDS = 8.6 / 2**28  # on the host, a pair matched one to one, by the square of features (benchmarks/match.py)
 DRAWING_SECONDS = 20e-9  # on a CPU, a Gaussian number drawn and given its covariance, at width 768
 
@@ -142,6 +145,10 @@ def costs(config: Any, of: Hardware) -> list[Cost]:
         found.append(_stability(config, width, of))
     if "sensitivity" in config.stages:
         found.append(_sensitivity(config, width, of))
+    if "atlas" in config.stages:
+        found.append(_atlas(config, width, of))
+    if "diagnosis" in config.stages:
+        found.append(_diagnosis(config, width, of))
     return found
 
 
@@ -248,6 +255,26 @@ def _sensitivity(config: Any, width: int, of: Hardware) -> Cost:
     return found._replace(
         host=matched * MATCHING_SECONDS * config.sae.n_features**2, note=f"{found.note}, {matched} matched one to one on the host"
     )
+
+
+def _atlas(config: Any, width: int, of: Hardware) -> Cost:
+    """Searches from `starts` features until `patience` batches find nothing, in two halves of the seeds, for the features and for the null draws."""
+    c = config.atlas
+    n = min(len(config.seed_list), c.seeds)
+    rows = NON_STABLE * config.sae.n_features * n / 2
+    searches = 2 * (1 + c.null_draws) * c.starts * (c.patience + 1)
+    width = min(width, c.directions)
+    flops = searches * atlas.STEPS * 4.0 * rows * width**2
+    moved = searches * atlas.STEPS * 4.0 * 4 * rows * width
+    decomposing = searches * atlas.STEPS * DECOMPOSING_SECONDS * float(width) ** 3
+    memory = 4.0 * rows * width * 4
+    return Cost("atlas", n * c.rows, flops, moved, n * config.sae.n_features * 40.0, memory, "match", f"{searches:,} searches", decomposing)
+
+
+def _diagnosis(config: Any, width: int, of: Hardware) -> Cost:
+    """Three products for every ordered pair, of the unstable features of one SAE with all of the other; as many of turned dictionaries."""
+    n = min(len(config.seed_list), config.atlas.seeds)
+    return _comparisons(config, "diagnosis", 2 * 3 * n * (n - 1) * UNSTABLE, width, 0)
 
 
 def _comparisons(config: Any, stage: str, products: float, width: int, encoded: float) -> Cost:

@@ -211,6 +211,7 @@ class Atlas:
     agreement: float
     starts: int
     patience: int
+    directions: int
     draws: int
     null_draws: int
     rows: int
@@ -218,6 +219,7 @@ class Atlas:
 
     def __post_init__(self):
         positive(self, "atlas", "starts", "patience", "draws", "null_draws", "rows", "top_rows")
+        check(self.directions > self.min_rank, "atlas.directions", self.directions, f"above min_rank={self.min_rank}")
         check(self.seeds >= 4, "atlas.seeds", self.seeds, "at least 4: two halves of 2 are compared")
         check(self.min_rank >= 2, "atlas.min_rank", self.min_rank, "at least 2")
         check(

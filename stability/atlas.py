@@ -36,6 +36,7 @@ class Rules(NamedTuple):
       agreement: overlap from which planes of two halves are the same.
       starts: rows that are tried at a time.
       patience: batches of starts without a find after which nothing more is looked for.
+      directions: of wider rows only so many leading directions are searched, those in which the rows have most of their squared norm.
     """
 
     min_rank: int
@@ -48,6 +49,7 @@ class Rules(NamedTuple):
     agreement: float
     starts: int
     patience: int
+    directions: int = 512
 
 
 class Entry(NamedTuple):
@@ -194,8 +196,14 @@ def make(rows: Sequence[np.ndarray], rules: Rules, on_batch: Callable[[], None] 
     """
     if len(rows) < 4:
         raise ValueError(f"{len(rows)} seeds: an atlas compares two halves of at least 2")
-    first, second = (discover([rows[s] for s in half], rules, on_batch) for half in halves(len(rows)))
     every_ND = np.concatenate(rows).astype(np.float64)
+    if every_ND.shape[1] > rules.directions:
+        leading_DR = np.linalg.eigh(every_ND.T @ every_ND)[1][:, ::-1][:, : rules.directions]
+        found = make([r @ leading_DR for r in rows], rules, on_batch)
+        return [
+            e._replace(plane_DR=leading_DR @ e.plane_DR, without_SDR=np.einsum("de,ser->sdr", leading_DR, e.without_SDR)) for e in found
+        ]
+    first, second = (discover([rows[s] for s in half], rules, on_batch) for half in halves(len(rows)))
     agreements = sorted(((span_overlap(u, v), i, j) for i, u in enumerate(first) for j, v in enumerate(second)), reverse=True)
     entries: list[Entry] = []
     taken: tuple[set[int], set[int]] = (set(), set())

@@ -117,6 +117,7 @@ def rules_of(config: Any, width: int) -> Rules:
         agreement=c.agreement,
         starts=c.starts,
         patience=c.patience,
+        directions=c.directions,
     )
 
 

@@ -74,6 +74,14 @@ def test_entries_turn_with_the_rows_and_do_not_depend_on_their_order():
         assert span_overlap(plain.plane_DR, other.plane_DR) > 1 - 1e-6
 
 
+def test_wide_rows_are_searched_in_their_leading_directions():
+    rows, planes = world(12, (8,), noise=2)
+    (whole,), (fewer,) = atlas.make(rows, RULES), atlas.make(rows, RULES._replace(directions=24))
+    assert fewer.plane_DR.shape == whole.plane_DR.shape and span_overlap(fewer.plane_DR, planes[0]) > 0.95
+    np.testing.assert_allclose(fewer.without_SDR[1].T @ fewer.without_SDR[1], np.eye(8), atol=1e-5)
+    assert span_overlap(fewer.plane_DR, whole.plane_DR) > 0.99
+
+
 def test_what_is_too_little():
     rng = np.random.default_rng(8)
     with pytest.raises(ValueError, match="3 seeds: an atlas compares two halves"):
