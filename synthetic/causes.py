@@ -51,13 +51,14 @@ class TrueCauses(NamedTuple):
     block_N: np.ndarray
 
 
-def true_causes(truth: Truth, unit_ND: np.ndarray, stratum_N: np.ndarray, rules: Causes) -> TrueCauses:
-    """The first that applies: dead or rare, which are what is seen of a latent and no secret of the world; crowded into a block; a combination of
-    free atoms; none.
+def true_causes(truth: Truth, unit_ND: np.ndarray, stratum_N: np.ndarray, moving_N: np.ndarray, rules: Causes) -> TrueCauses:
+    """The first that applies: dead or rare; crowded into a block; a combination of free atoms; still moving; none. Dead, rare and moving are what is
+    seen of a latent and no secret of the world.
 
     Args:
       unit_ND: unit decoder rows.
       stratum_N: of the latents, on held-out tokens.
+      moving_N: whose direction still changes.
     """
     low_rank = [g for g, basis in enumerate(truth.bases, start=1) if basis.shape[1] < basis.shape[0]]  # a block of full rank crowds nothing
     inside_NB = np.stack([np.square(unit_ND @ truth.bases[g - 1]).sum(1) for g in low_rank] or [np.zeros(len(unit_ND))], axis=1)
@@ -67,8 +68,8 @@ def true_causes(truth: Truth, unit_ND: np.ndarray, stratum_N: np.ndarray, rules:
 
     in_block_N = inside_N >= rules.inside
     combined_N = (share_NM[:, -1] >= rules.combined) & (share_NM[:, 0] < rules.single)
-    conditions = [stratum_N == DEAD, stratum_N == RARE, in_block_N, combined_N]
-    reason_N = np.select(conditions, [NEVER, UNDER_TRAINED, AMBIGUOUS, SPLIT], UNEXPLAINED)
+    conditions = [stratum_N == DEAD, stratum_N == RARE, in_block_N, combined_N, moving_N]
+    reason_N = np.select(conditions, [NEVER, UNDER_TRAINED, AMBIGUOUS, SPLIT, UNDER_TRAINED], UNEXPLAINED)
     clear = {
         AMBIGUOUS: inside_N >= rules.clear_inside,
         SPLIT: (share_NM[:, -1] >= rules.clear_combined) & (share_NM[:, 0] < rules.clear_single),

@@ -99,13 +99,15 @@ def _score_features(
     seeds, features = table["seed"].tolist(), table["feature"].astype(int)
     unit_SFD = np.asarray(similarity.unit_rows(listed.w_dec_SFD))
     unit_ND = unit_SFD[[place[seed] for seed in seeds], features]
-    true = true_causes(truth, unit_ND, table["stratum"], config.causes)
+    moving_N = np.nan_to_num(table["drift"], nan=1.0) < config.diagnosis.settled
+    true = true_causes(truth, unit_ND, table["stratum"], moving_N, config.causes)
     for row in zip(seeds, features.tolist(), table["reason"], true.reason_N, true.clear_N.tolist(), true.block_N.tolist(), strict=True):
         _add(columns, (cell.name, scored, *row))
 
 
 def _summary(of_atlas: dict[str, list[Any]], of_features: dict[str, list[Any]]) -> dict[str, Any]:
-    """Over the cells that nothing was tuned on; how many are right is counted among those that are neither dead nor rare, which are seen and not guessed."""
+    """Over the cells that nothing was tuned on; how many are right is counted among those with a cause to be guessed: neither dead nor rare nor, without another
+    cause, still moving, which are seen."""
     scored, clear = np.array(of_features["scored"], bool), np.array(of_features["clear"], bool)
     true, found = np.array(of_features["true"]), np.array(of_features["found"])
     tables = {"clear": confusion(true[scored & clear], found[scored & clear]), "all": confusion(true[scored], found[scored])}
@@ -131,7 +133,7 @@ def _print(summary: dict[str, Any]) -> None:
     print(f"subspaces in worlds without any: {summary['entries_without_blocks']}")
     for name, table in summary["confusion"].items():
         right = summary["right"][name]
-        print(f"\n{name} cases, {'none' if right is None else f'{right:.1%}'} of those that are neither dead nor rare right (rows: true)")
+        print(f"\n{name} cases, {'none' if right is None else f'{right:.1%}'} of those whose cause is not simply seen right (rows: true)")
         print(" " * 22 + "".join(f"{reason:>22}" for reason in summary["reasons"]))
         for reason, row in zip(summary["reasons"], table, strict=True):
             print(f"{reason:>22}" + "".join(f"{n:>22}" for n in row))

@@ -36,7 +36,10 @@ def test_causes_are_told(truth):
         (outside, "live", UNEXPLAINED, True, 0),
     ]
     rows, stratum, reason, clear, in_which = zip(*latents, strict=True)
-    found = true_causes(world, np.stack(rows), np.array(stratum), RULES)
+    still = np.zeros(len(rows), bool)
+    found = true_causes(world, np.stack(rows), np.array(stratum), still, RULES)
+    moving = true_causes(world, np.stack(rows), np.array(stratum), ~still, RULES)
+    assert moving.reason_N.tolist() == [UNDER_TRAINED if r == UNEXPLAINED else r for r in reason]
     assert found.reason_N.tolist() == list(reason) and found.block_N.tolist() == list(in_which)
     assert found.clear_N.tolist() == list(clear)
 
@@ -44,7 +47,7 @@ def test_causes_are_told(truth):
 def test_a_block_of_full_rank_crowds_nothing(truth):
     world, frame = truth
     whole = Truth(world.atoms_AD, np.where(world.group_A == 0, 0, 1), (np.eye(D),))
-    found = true_causes(whole, frame[:, 25][None], np.array(["live"]), RULES)
+    found = true_causes(whole, frame[:, 25][None], np.array(["live"]), np.array([False]), RULES)
     assert found.block_N.tolist() == [0] and found.reason_N.tolist() == [UNEXPLAINED]
 
 
