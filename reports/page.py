@@ -143,7 +143,21 @@ def write_arms_page(folder: epath.Path, results: Results, settings: Any, title: 
     ]
     parts = [{"part": r["part"], "text": with_interval(r)} for r in results.table("arms/parts.parquet")]
     shown = arms_figures.all_figures(results)
-    return _write(folder, "arms.html.jinja", shown, settings, title=title, rows=rows, parts=parts, seeds=settings.seed_list)
+    across = _across_arms(results)
+    return _write(folder, "arms.html.jinja", shown, settings, title=title, rows=rows, parts=parts, across=across, seeds=settings.seed_list)
+
+
+def _across_arms(results: Results) -> list[dict[str, str]]:
+    """Classifiers learned from one arm and judged on another, a row per pair."""
+    pairs: dict[tuple[str, str], dict[str, Any]] = {}
+    for r in results.table("arms/transfer.parquet"):
+        pairs.setdefault((r["trained_on"], r["judged_on"]), {})[r["predictor"]] = r
+    return [
+        {"trained_on": a, "judged_on": b}
+        | {key: f"{number(of['decoder rows'][key])} ({number(of['nearest neighbour'][key])})" for key in ("auroc", "f1")}
+        | {"prevalence": number(of["prevalence"]["f1"])}
+        for (a, b), of in pairs.items()
+    ]
 
 
 def _write(folder: epath.Path, template_name: str, shown: list[Figure], settings: Any, **values: Any) -> list[epath.Path]:

@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from stability import reappearance
 
 ROWS, NEIGHBOUR, CROWDING, FREQUENCY, PREVALENCE = "decoder rows", "nearest neighbour", "crowding", "frequency", "prevalence"
+LEAST_LOG_RATE = -20.0  # of what never fires
 PREDICTORS = (ROWS, NEIGHBOUR, CROWDING, FREQUENCY, PREVALENCE)
 
 

@@ -1,8 +1,14 @@
 """Shape annotations are checked at run time here, and here alone."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs that many tests and the processes they start have in common are compiled once, and forgotten with the session.
+_CACHE = tempfile.TemporaryDirectory(prefix="programs-")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest

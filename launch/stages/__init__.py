@@ -59,7 +59,7 @@ _ALL = (
         training=True,
     ),
     Stage("factorial", ("arms", "seeds", "sae", "train"), after=("activations",), guarded=True, training=True),
-    Stage("arms", ("stability",), after=("activations", "factorial")),
+    Stage("arms", ("stability", "sensitivity.neighbours", "transfer.features"), after=("activations", "factorial")),
     Stage("collect", ("saes", "ignore_names", "source.eval_tokens")),
     Stage("stability", ("stability",), after=("activations", "train", "gaussian", "collect")),
     Stage("sensitivity", ("sensitivity", "stability"), after=("activations", "train", "collect", "stability")),

@@ -2,9 +2,11 @@
 
 arms.parquet    a row per arm: mean p̂ of live features with interval and null; explained variance, L0, dead share; how p̂ moved at the end of training
 parts.parquet   a row per part of instability
+transfer.parquet   a row per (arm learned from, arm judged, predictor): can unstable features be told by their decoder rows
 """
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -13,11 +15,13 @@ from etils import epath
 
 from launch import arms, dictionary_list, null_models, progress, sources
 from launch.dictionary_list import DictionaryList
+from launch.stages.sensitivity import crowding
 from launch.stages.stability import rise_along_training
 from saes.evaluation import Evaluation, evaluate_each
-from stability import aggregates, nulls, reappearance, similarity
+from stability import aggregates, nulls, reappearance, similarity, transfer
 from stability.aggregates import pair_mean
 from stability.estimates import Count, Estimate
+from stability.transfer import Labelled, Seeds
 from storage import files
 from storage.tables import write_table
 
@@ -33,6 +37,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     tables: dict[str, np.ndarray] = {}
     figures: dict[str, Estimate] = {}
     nulls_of_arms: list[float] = []
+    labelled: dict[str, Labelled] = {}
 
     def add(arm: str, p: Estimate, *others: Any) -> None:
         figures[f"p, {arm}"] = p
@@ -50,7 +55,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
             continue
         listed = dictionary_list.load(home / "train" / dictionary_list.NAME)
         evaluation = evaluate_each(listed.dictionaries, functools.partial(progress.batches, acts_ND, f"arms/{arm}"), 1)
-        p_SS, null, mmcs = _p(c, listed, evaluation)
+        p_SS, null, mmcs, seeds = _p(config, listed, evaluation)
+        labelled[arm] = transfer.labelled(seeds, range(len(p_SS)), c.epsilon, config.transfer.features)
         tables[arm] = p_SS
         knife = functools.partial(
             aggregates.jackknifed, seeds=len(p_SS), confidence=c.confidence, null=null, unit="probability", bounds=(0.0, 1.0)
@@ -75,11 +81,24 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     if arms.NOTHING in config.arms:
         summary["two processes equal to the last bit"] = rows["note"][rows["arm"].index(arms.NOTHING)].startswith("equal")
     files.write_json(folder / "summary.json", summary)
-    return [folder / "summary.json", write_table(folder / "arms.parquet", rows), write_table(folder / "parts.parquet", columns)]
+    tables_of = {"arms": rows, "parts": columns, "transfer": _across(labelled)}
+    return [folder / "summary.json", *(write_table(folder / f"{name}.parquet", table) for name, table in tables_of.items())]
 
 
-def _p(c: Any, listed: DictionaryList, evaluation: Evaluation) -> tuple[np.ndarray, float, float]:
-    """(p̂ of live features by pair (S, S), the null's p̂, MMCS). The null: a Haar rotation of each; untrained SAEs are no null where they begin alike."""
+def _across(labelled: dict[str, Labelled]) -> dict[str, list[Any]]:
+    """Every arm's classifiers on every other arm, whose SAEs labelled themselves."""
+    out: dict[str, list[Any]] = {name: [] for name in ("trained_on", "judged_on", "predictor", "f1", "auroc")}
+    for trained_on, judged_on in itertools.permutations(labelled, 2):
+        for predictor, score in transfer.scores(labelled[trained_on], labelled[judged_on]).items():
+            for column, value in zip(out.values(), (trained_on, judged_on, predictor, score.f1, score.auroc), strict=True):
+                column.append(value)
+    return out
+
+
+def _p(config: Any, listed: DictionaryList, evaluation: Evaluation) -> tuple[np.ndarray, float, float, Seeds]:
+    """(p̂ of live features by pair (S, S), the null's p̂, MMCS, what classifiers need). The null: a Haar rotation of each; untrained SAEs are no
+    null where they begin alike."""
+    c = config.stability
     live_SF = reappearance.strata(evaluation.firings_SF, c.rare_firings) == reappearance.LIVE
     with progress.comparing("arms/pairs") as on_pair:
         compared = functools.partial(similarity.all_pairs, sizes=listed.sizes, block_size=c.block_size, on_pair=on_pair)
@@ -89,7 +108,12 @@ def _p(c: Any, listed: DictionaryList, evaluation: Evaluation) -> tuple[np.ndarr
     everyone = np.ones(len(live_SF))
     by_chance = nulls.chance_of_match(c.theta, listed.w_dec_SFD.shape[-1], max(listed.sizes))
     mmcs = pair_mean(aggregates.mean_among(cosine_SSF, live_SF), everyone)
-    return of(cosine_SSF), max(by_chance, pair_mean(of(turned_SSF), everyone)), mmcs
+    with np.errstate(divide="ignore"):
+        log_rate_SF = np.maximum(np.log(evaluation.firings_SF / evaluation.rows), transfer.LEAST_LOG_RATE)
+    crowding_SF = np.stack([crowding(d.w_dec_FD, config.sensitivity.neighbours, c.block_size)[:, 1] for d in listed.dictionaries])
+    unit_SFD = np.asarray(similarity.unit_rows(listed.w_dec_SFD))
+    seeds = Seeds(unit_SFD, reappearance.reappears(cosine_SSF, c.theta), live_SF, crowding_SF, log_rate_SF)
+    return of(cosine_SSF), max(by_chance, pair_mean(of(turned_SSF), everyone)), mmcs, seeds
 
 
 def _of_two_processes(

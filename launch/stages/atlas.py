@@ -77,12 +77,12 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     acts_ND = sources.evaluation_rows(config, workdir)
 
     with progress.comparing("atlas/search") as on_batch:
-        entries = make(unit_SFD, among_SF, rules, on_batch)
+        entries = make(unit_SFD, among_SF, listed.seeds, rules, on_batch)
     turn = functools.partial(_turned, unit_SFD, listed.seeds)
     with progress.comparing("atlas/chance") as on_draw:
         judged = _judge(c, entries, unit_SFD, among_SF, turn, acts_ND, listed.seeds, on_draw)
     with progress.comparing("atlas/nulls") as on_batch:
-        of_nulls = [len(make(turn(draw), among_SF, rules, on_batch)) for draw in range(c.null_draws)]
+        of_nulls = [len(make(turn(draw), among_SF, listed.seeds, rules, on_batch)) for draw in range(c.null_draws)]
         gaussian = _of_gaussian(config, workdir, rules, on_batch)
     kept = [j for j in judged if j.p_value <= 1 - config.stability.confidence]
 
@@ -121,9 +121,11 @@ def rules_of(config: Any, width: int) -> Rules:
     )
 
 
-def make(unit_SFD: np.ndarray, among_SF: np.ndarray, rules: Rules, on_batch: Any = lambda: None) -> list[Entry]:
-    """The atlas of the chosen features."""
-    return atlas.make([unit_FD[m] for unit_FD, m in zip(unit_SFD, among_SF, strict=True)], rules, on_batch)
+def make(unit_SFD: np.ndarray, among_SF: np.ndarray, seeds: tuple[int, ...], rules: Rules, on_batch: Any) -> list[Entry]:
+    """The atlas of the chosen features. Halves go by the seeds' numbers, whatever their order."""
+    order = np.argsort(seeds)
+    found = atlas.make([unit_SFD[s][among_SF[s]] for s in order], rules, on_batch)
+    return [e._replace(without_SDR=e.without_SDR[np.argsort(order)]) for e in found]
 
 
 def _by_seed(column: np.ndarray, exists_SF: np.ndarray) -> np.ndarray:
@@ -186,7 +188,7 @@ def _of_gaussian(config: Any, workdir: epath.Path, rules: Rules, on_batch: Any) 
     counts_SF = reappearance.reappears(cosine_SSF, config.stability.theta).sum(axis=1)
     labels_SF = reappearance.labels(counts_SF, len(listed.seeds) - 1, config.stability.epsilon)
     among_SF = listed.exists_SF & (labels_SF != reappearance.STABLE)
-    return len(make(np.asarray(similarity.unit_rows(listed.w_dec_SFD)), among_SF, rules, on_batch))
+    return len(make(np.asarray(similarity.unit_rows(listed.w_dec_SFD)), among_SF, listed.seeds, rules, on_batch))
 
 
 def _what_they_do(

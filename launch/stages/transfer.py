@@ -34,7 +34,10 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     s = len(listed.seeds)
     bank, live_SF, log_rate_SF = read_bank(workdir, whole, s)
     hits_SSF = reappearance.reappears(bank.cosine_SSF, config.stability.theta)
-    of = Seeds(np.asarray(similarity.unit_rows(listed.w_dec_SFD)), hits_SSF, live_SF, bank.crowding_SF, log_rate_SF)
+    order = np.argsort(listed.seeds)  # halves go by the seeds' numbers, whatever their order
+    rate_SF = None if log_rate_SF is None else log_rate_SF[order]
+    unit_SFD = np.asarray(similarity.unit_rows(listed.w_dec_SFD))[order]
+    of = Seeds(unit_SFD, hits_SSF[np.ix_(order, order)], live_SF[order], bank.crowding_SF[order], rate_SF)
     figures, table = _scores(config, of)
     if s >= 4:
         found = prediction.calibrate(bank, config.stability.theta, live_SF)
@@ -70,7 +73,7 @@ def read_bank(workdir: epath.Path, listed: DictionaryList, count: int) -> tuple[
     log_rate_SF = None
     if "firing_rate" in table:
         with np.errstate(divide="ignore"):
-            log_rate_SF = np.maximum(np.log(by_seed(table["firing_rate"], 0.0)), -20.0)
+            log_rate_SF = np.maximum(np.log(by_seed(table["firing_rate"], 0.0)), transfer.LEAST_LOG_RATE)
     crowding_SF = np.nan_to_num(by_seed(crowding, 0.0))
     return Bank(cosine_SSF, partner_SSF, crowding_SF), live_SF, log_rate_SF
 

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from configs import compare, predict
 from launch import runner
 from launch.config import validated
+from launch.stages import atlas
 from saes.dictionary import Dictionary
 from saes.formats import saelens
 from stability.diagnosis import AMBIGUOUS, NEVER, REASONS, SPLIT, UNDER_TRAINED, UNEXPLAINED, confusion
@@ -146,3 +147,17 @@ def test_too_few_seeds_are_said(world, tmp_path, capsys):
     run(c, tmp_path)
     assert "atlas: not measured, 3 seeds: two halves of at least 2 are compared" in capsys.readouterr().out
     assert "The stage &#39;atlas&#39; did not measure" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_the_order_of_seeds_changes_nothing():
+    rng = np.random.default_rng(1)
+    (plane,) = planted.planes(rng, D, (RANK,))
+    unit_SFD = np.stack([np.concatenate([planted.filled(rng, plane, BLOCK), planted.anywhere(rng, 10, D)]) for _ in range(5)])
+    among_SF = np.ones(unit_SFD.shape[:2], bool)
+    order = [3, 0, 4, 1, 2]
+    config = validated(config_of(compare, "nowhere"))
+    rules = atlas.rules_of(config, D)
+    (plain,) = atlas.make(unit_SFD, among_SF, (0, 1, 2, 3, 4), rules, lambda: None)
+    (other,) = atlas.make(unit_SFD[order], among_SF[order], tuple(order), rules, lambda: None)
+    np.testing.assert_array_equal(plain.plane_DR, other.plane_DR)
+    np.testing.assert_array_equal(plain.without_SDR[order], other.without_SDR)
