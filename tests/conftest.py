@@ -1,12 +1,12 @@
 """Shape annotations are checked at run time here, and here alone."""
 
 import os
+import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs that many tests and the processes they start have in common are compiled once, and forgotten with the session.
-_CACHE = tempfile.TemporaryDirectory(prefix="programs-")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="sae-stability-programs-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -17,6 +17,11 @@ from jaxtyping import install_import_hook
 
 flags.FLAGS.mark_as_parsed()  # grain and others ask for flags at import
 _HOOK = install_import_hook(["activations", "saes", "stability", "synthetic"], "beartype.beartype")
+
+
+def pytest_unconfigure():
+    if "sae-stability-programs-" in os.environ["JAX_COMPILATION_CACHE_DIR"]:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
