@@ -133,13 +133,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     subspace.subsamples = 20  # draws of equally many features from each set
     subspace.min_features = 20  # a set with fewer live features in any seed is not measured
 
-    c.atlas = atlas = ml_collections.ConfigDict()  # tuned on worlds of known atoms: configs/synthetic_atlas.py
+    c.atlas = atlas = ml_collections.ConfigDict()  # tuned on worlds of known atoms: configs/synthetic_causes.py
     atlas.seeds = 16  # SAEs, the first so many, in which subspaces are looked for
     atlas.min_rank = 4  # dimensions of a subspace; what 3 features span counts as split or absorbed
     atlas.max_rank = 0  # 0: a third of the width
     atlas.capture = 0.7  # share of a feature's squared norm inside from which it lies in a subspace
     atlas.density = 1.5  # different directions for each dimension, at least; features that each reappear fill a plane with 1
-    atlas.gap = 2.0  # its weakest direction must be so many times as strong as the strongest outside, among the features in it
+    atlas.apart = 0.9  # features in a subspace for each that is at least half in it
+    atlas.gap = 2.5  # its weakest direction must be so many times as strong as the strongest outside, among the features in it
     atlas.most_own = 0.8  # of what holds a feature in a subspace this much may be its own direction
     atlas.agreement = 0.7  # overlap from which subspaces of the two halves of the seeds are one
     atlas.starts = 16  # features from which is searched, at a time

@@ -4,24 +4,29 @@ Command:   make quickstart, or
            python -m launch.main --config=configs/quickstart.py --workdir=runs/quickstart
 Argument:  `:tiny` is the same in seconds, for tests; its figures mean nothing.
 
-Measured on two cores of an AMD EPYC, Python 3.11, jax 0.10.2 (November 2026), on the standard library of Python 3.11.7: activations 22 s, train 38 s,
-gaussian 21 s, stability 20 s, sensitivity 3 s, subspace 6 s, report 6 s; 2 min 29 s with installation. Peak memory 1.8 GiB. (Another kind of
-EPYC took 3 min 42 s without installation beside other work, and gave mean p̂ 0.392: sums end in other bits there.)
+Measured on two cores of an AMD EPYC, Python 3.11, jax 0.10.2 (November 2026), on the standard library of Python 3.11.7: activations 29 s, train 66 s,
+gaussian 35 s, stability 24 s, sensitivity 4 s, subspace 9 s, atlas 7 s, diagnosis 1 s, transfer 2 s, report 8 s; 3 min 41 s with installation. Peak memory 1.8 GiB. (Another kind of
+EPYC trained in 38 s, and gave mean p̂ 0.387: sums end in other bits there.)
 
-  mean p̂ of live features        0.387 [0.369, 0.406]    strongest null 0.012 (SAEs trained on Gaussian activations)
-  p̂ by encoder; by activations   0.198 [0.162, 0.234]; 0.374 [0.362, 0.387]; nulls 0
-  shared one to one              0.375 [0.358, 0.392]    null 0; agrees with the best match by 0.967 [0.962, 0.972], null 0.235
-  stable, unstable share         0.206 [0.194, 0.219], 0.405 [0.379, 0.430]; 843 and 1,654 live features in all seeds
-  split-half difference of p̂     0.869 [0.858, 0.879]    null 0
+  mean p̂ of live features        0.392 [0.379, 0.405]    strongest null 0.012 (SAEs trained on Gaussian activations)
+  p̂ by encoder; by activations   0.203 [0.167, 0.240]; 0.377 [0.367, 0.388]; nulls 0
+  shared one to one              0.378 [0.366, 0.391]    null 0; agrees with the best match by 0.966 [0.957, 0.974], null 0.239
+  stable, unstable share         0.211 [0.194, 0.227], 0.402 [0.376, 0.429]; 860 and 1,644 live features in all seeds
+  split-half difference of p̂     0.871 [0.856, 0.885]    null 0
   p̂ of unstable features in the comparison that did not label them
-                                 0.035 [0.027, 0.042]    after turning dictionaries inside their span 2.5e-4
-  MMCS; PW-MCC                   0.664 [0.659, 0.669]; 0.634 [0.629, 0.639]; nulls 0.370 (Gaussian), 0.247
-  firing rate, stable/unstable   4.39 [3.83, 5.02]       null 1
-  subspace overlap, unstable     0.565 [0.552, 0.578]    strongest null 0.465 (random live features), r = 16, n = 188
-  effective rank / D at n = 102  unstable 0.542 [0.538, 0.547], stable 0.657 [0.655, 0.659], random 0.618
-  explained variance, L0, dead   0.859, 16, 0.1 %
+                                 0.031 [0.022, 0.040]    after turning dictionaries inside their span 8.8e-5
+  MMCS; PW-MCC                   0.665 [0.661, 0.669]; 0.637 [0.632, 0.641]; nulls 0.368 (Gaussian), 0.247
+  firing rate, stable/unstable   4.72 [4.07, 5.48]       null 1
+  subspace overlap, unstable     0.572 [0.558, 0.586], r = 16, n = 191; nulls: random live features 0.469, matched frequency 0.392, matched energy 0.378,
+                                 activation PCA 0.356, stable features 0.133 (n = 101), random planes 0.125; excess between 0.097 and 0.106 without any one seed
+  effective rank / D at n = 101  unstable 0.538 [0.535, 0.542], stable 0.652 [0.649, 0.654], random 0.614
+  local subspaces                none that is sharply bounded; none in turned dictionaries, none in SAEs trained on Gaussian activations
+  why unstable (1,654)           unexplained 0.837 [0.800, 0.874], rare or under-trained 0.162 [0.125, 0.199], dead 0.001, split or absorbed 0, basis ambiguity 0
+  transfer to other seeds        F1 0.862 [0.845, 0.879] (all called unstable 0.780), AUROC 0.876 [0.840, 0.913]; nearest neighbour 0.883 [0.864, 0.901]
+  predicted p̂                    Brier score 0.098 (share of the others 0.110, mean of all 0.238), calibration error 0.008
+  explained variance, L0, dead   0.859, 16, 0.02 %
 
-p̂ still changes by +0.042 [0.031, 0.053] at the last doubling of tokens: no plateau, so claims about unstable features stay undecided.
+p̂ still changes by +0.044 [0.038, 0.050] at the last doubling of tokens: no plateau, so claims about unstable features stay undecided.
 
 With another variant (`--config.sae.variant=…`; measured some commits earlier, topk then 0.392 [0.381, 0.403]); L0 is the range over seeds on 32,768 held-out rows:
 

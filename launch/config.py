@@ -63,6 +63,13 @@ class _Measured:
     report: Report
     claims: Claims
 
+    def __post_init__(self):
+        least = 1 / (1 + self.atlas.draws)
+        check(
+            least <= 1 - self.stability.confidence, "atlas.draws", self.atlas.draws,
+            f"no p-value is below {least:.3g}, so none could meet stability.confidence={self.stability.confidence}",
+        )  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class _Seeds(_Measured):
@@ -76,6 +83,7 @@ class _Seeds(_Measured):
     train: TrainConfig
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.seeds or not 0 <= min(self.seeds) <= max(self.seeds) < 2**32 or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"config.seeds={self.seeds}: a count, or distinct seeds from 0 to 2³²−1")
         if len(self.seed_list) < 2:
@@ -184,6 +192,7 @@ class Comparison(_Measured):
     source: Activations
 
     def __post_init__(self):
+        super().__post_init__()
         check(bool(self.paths), "saes", self.saes, "--config.saes=path1,path2,… names folders or hub ids of SAEs")
         check(not self.stability.dictionaries, "stability.dictionaries", self.stability.dictionaries, "config.saes takes its place here")
         check("collect" in self.stages, "stages", self.stages, "'collect' finds the SAEs; --stages=… runs some of the stages")
@@ -293,6 +302,7 @@ class GridStudy(SyntheticStudy):
             check(
                 len(contrast) == 3 and set(contrast[1:]) <= set(names), "contrasts", contrast, f"(what differs, cell, cell) of {names}"
             )  # fmt: skip
+        check("causes" not in self.stages or len(self.seed_list) >= 4, "seeds", self.seeds, "at least 4: 'causes' compares two halves of 2")
         check(set(self.tuned_on) <= set(names), "tuned_on", self.tuned_on, f"some of the cells {names}")
         check(self.reference in ("", *names), "reference", self.reference, f"one of the cells {names}, or '' for none")
         common_shape([c.synthetic for c in self.cells])

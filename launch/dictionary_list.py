@@ -60,6 +60,14 @@ class DictionaryList(NamedTuple):
         """Encoder directions as rows, likewise."""
         return self._padded([d.w_enc_DF.T for d in self.dictionaries])
 
+    def by_seed(self, column: np.ndarray, empty: Any) -> np.ndarray:
+        """A column of a table with a row per (seed, feature) of these SAEs, and perhaps of more behind them, as an array (S, F, …); `empty` where
+        there is no feature."""
+        exists_SF = self.exists_SF
+        out = np.full((*exists_SF.shape, *column.shape[1:]), empty, column.dtype)
+        out[exists_SF] = column[: exists_SF.sum()]
+        return out
+
     def first(self, count: int) -> "DictionaryList":
         """The first SAEs alone."""
         return self._replace(**{name: getattr(self, name)[:count] for name in ("seeds", "names", "dictionaries", "lanes")})

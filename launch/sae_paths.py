@@ -56,16 +56,16 @@ class Found(NamedTuple):
         return sorted(self.path / name for name in there[0])
 
 
-def find(text: str) -> list[Found]:
-    """The SAEs at one path or hub id: a folder that holds one, or folders that do, or a `dictionaries.json`.
+def find(text: str, field: str = "saes") -> list[Found]:
+    """The SAEs at one path or hub id, given by `config.<field>`: a folder that holds one, or folders that do, or a `dictionaries.json`.
 
     Raises:
       FileNotFoundError, ValueError: nothing there that is an SAE, or a hub that cannot be reached; names the path.
     """
-    place = _local(text)
+    place = _local(text, field)
     if not place.is_dir():
         if not place.name.endswith(".json"):
-            raise ValueError(f"config.saes: {text} is a file: name the folder that holds it")
+            raise ValueError(f"config.{field}: {text} is a file: name the folder that holds it")
         return _of_list(place, text)
     if _matching(place):
         return [_found(place, text)]
@@ -74,7 +74,7 @@ def find(text: str) -> list[Found]:
     below = [p for p in sorted(place.iterdir(), key=_natural) if p.is_dir() and _matching(p)]
     if not below:
         raise ValueError(
-            f"config.saes: {text}: no SAE there nor in the folders in it (looked for {', '.join(' with '.join(names) for _, names in _KNOWN_BY)} "
+            f"config.{field}: {text}: no SAE there nor in the folders in it (looked for {', '.join(' with '.join(names) for _, names in _KNOWN_BY)} "
             f"and {dictionary_list.NAME})"
         )
     return [_found(p, f"{text}/{p.name}") for p in below]
@@ -109,20 +109,20 @@ def seeds(saes: list[Found]) -> list[int]:
     return own if len(set(own)) == len(saes) else list(range(len(saes)))
 
 
-def _local(text: str) -> epath.Path:
+def _local(text: str, field: str) -> epath.Path:
     """The folder or file itself, or that of a hub id once it is fetched."""
     place = epath.Path(text)
     if place.exists():
         return place.resolve()
     named = _HUB_ID.fullmatch(text)
     if not named:
-        raise FileNotFoundError(f"config.saes: nothing at {text}, and it is no hub id (owner/name, with /folder and @revision)")
+        raise FileNotFoundError(f"config.{field}: nothing at {text}, and it is no hub id (owner/name, with /folder and @revision)")
     below = named["below"].strip("/")
     patterns = [f"{below}/**/{name}".lstrip("/") for name in _FETCHED] + [f"{below}/{name}".lstrip("/") for name in _FETCHED]
-    fetched = hub.fetch(named["repo"], named["revision"], patterns, "saes")
+    fetched = hub.fetch(named["repo"], named["revision"], patterns, field)
     folder = fetched / below
     if not folder.is_dir():
-        raise FileNotFoundError(f"config.saes: {named['repo']} holds no SAE in a folder {below!r}")
+        raise FileNotFoundError(f"config.{field}: {named['repo']} holds no SAE in a folder {below!r}")
     return folder
 
 

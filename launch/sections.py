@@ -206,6 +206,7 @@ class Atlas:
     max_rank: int
     capture: float
     density: float
+    apart: float
     gap: float
     most_own: float
     agreement: float
@@ -226,7 +227,7 @@ class Atlas:
             self.max_rank == 0 or self.max_rank >= self.min_rank, "atlas.max_rank", self.max_rank,
             f"0 (a third of the width) or at least min_rank={self.min_rank}",
         )  # fmt: skip
-        for field in ("capture", "agreement"):
+        for field in ("capture", "agreement", "apart"):
             check(0.5 <= getattr(self, field) < 1, f"atlas.{field}", getattr(self, field), "at least 0.5 and below 1")
         check(self.density > 1, "atlas.density", self.density, "above 1: features that each reappear fill a plane with 1")
         check(self.gap >= 1, "atlas.gap", self.gap, "at least 1")

@@ -217,5 +217,5 @@ def _c7(results: Results, rules: Any) -> tuple[str, str, str]:
     holds = _side(s["auroc_excess"], rules.c7_excess)
     because = f"rule: AUROC over the better of crowding and frequency above {rules.c7_excess}"
     if s["auroc_nearest_neighbour"]["value"] >= s["auroc"]["value"]:
-        because += "; a nearest neighbour does as well, so it may be memory of what recurs"
+        because += "; a nearest neighbour does at least as well, so it may be memory of what recurs"
     return measured, holds, because

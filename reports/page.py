@@ -86,23 +86,31 @@ def _reasons(results: Results) -> dict[str, Any] | None:
     """What the page's search shows of every unstable feature; None where there is no diagnosis."""
     if not results.has("diagnosis/features.parquet"):
         return None
-    stability = results.table("stability/features.parquet", ("seed", "feature", "p", "best_cosine"))
-    of_feature = {(r["seed"], r["feature"]): r for r in stability}
     rows = results.table("diagnosis/features.parquet")
+    kept = rows[:: max(1, -(-len(rows) // MOST_SEARCHED))]  # an even part over seeds and features
+    wanted = {(r["seed"], r["feature"]) for r in kept}
+    table = results.columns("stability/features.parquet", ("seed", "feature", "p", "best_cosine"))
+    of_feature = {
+        key: (float(p), cosines)
+        for key, p, cosines in zip(
+            zip(table["seed"].tolist(), table["feature"].tolist(), strict=True), table["p"], table["best_cosine"], strict=True
+        )
+        if key in wanted
+    }
     shown = []
-    for r in rows[:MOST_SEARCHED]:
-        own = of_feature[r["seed"], r["feature"]]
+    for r in kept:
+        p, cosines = of_feature[r["seed"], r["feature"]]
         combination = " ".join(
             f"{weight:+.2f}·{feature}" for weight, feature in zip(r["combination_weights"], r["combination_features"], strict=True)
         )
-        best = max((c for c in own["best_cosine"] if c == c), default=0.0)
+        best = max((float(c) for c in cosines if c == c), default=0.0)
         known = r["drift"] is not None and r["drift"] == r["drift"]
         shown.append(
             {
                 "seed": r["seed"],
                 "feature": r["feature"],
                 "reason": r["reason"],
-                "p̂": number(own["p"]),
+                "p̂": number(p),
                 "best cosine in any other seed": f"{best:.2f}",
                 "on held-out tokens": r["stratum"],
                 "cosine with itself at half of training": f"{r['drift']:.2f}" if known else "–",

@@ -35,6 +35,10 @@ class Results:
         """A Parquet table as records, of all columns or those named. Raises ValueError naming a damaged file."""
         return tables.read_records(self.workdir / name, columns)
 
+    def columns(self, name: str, columns: Sequence[str]) -> dict[str, Any]:
+        """Those columns of a Parquet table as arrays, without a record a row."""
+        return tables.read_table(self.workdir / name, columns)
+
     def rise_per_doubling(self) -> dict[str, Any] | None:
         """By how much p̂ (all features) changed per doubling of training tokens between the last two dictionaries: an estimate.
 

@@ -20,6 +20,7 @@ from stability.subspaces import span_overlap
 PADDED = 256  # rows are filled up to a multiple of so many
 LATE = 5  # steps of a search in which its threshold rises; from then on rows only leave
 STEPS = 16  # of a search, at most
+MIDST = 0.5  # of `Rules.apart` in a search, whose plane is not final
 NEAREST = 0.25  # squared cosine from which a neighbour weighs no more: copies of the start say nothing of the plane around it
 
 
@@ -30,6 +31,7 @@ class Rules(NamedTuple):
       min_rank, max_rank: dimensions that it may have.
       capture: share of a row's squared norm inside a plane from which the row lies in it.
       density: different directions in the plane for each of its dimensions; a plane of features that each reappear has 1.
+      apart: rows in a plane for each that is at least half in it, between chance and `capture`; 1 where there is nothing between inside and outside.
       gap: how many times as strong the weakest direction inside must be as the strongest outside, among the rows that lie in the plane.
       most_own: share of what holds a row in the plane that may be its own direction.
       copy: |cosine| from which rows count as one direction.
@@ -43,6 +45,7 @@ class Rules(NamedTuple):
     max_rank: int
     capture: float
     density: float
+    apart: float
     gap: float
     most_own: float
     copy: float
@@ -83,7 +86,7 @@ def seek(
 ) -> tuple[Float[Array, "D D"], Array]:
     """The plane around one row: (directions as columns, of which the first `rank` are the plane's; rank, 0 where there is none).
 
-    There is none where fewer rows lie in it than half in it: a plane through the midst of others.
+    There is none where many more rows lie half in it than in it: a plane through the midst of others.
 
     Args:
       rows_ND: unit rows.
@@ -121,9 +124,14 @@ def seek(
     state = jax.lax.while_loop(lambda state: (state[0] < STEPS) & ~state[5] & ((state[0] == 0) | enough(state)), step, state)
     _, used_N, vectors_DD, rank, _, same = state
     energy_N = jnp.square(rows_ND @ vectors_DD) @ (index_D < rank)
-    in_it, half_in_it = ((weight_N > 0) & (energy_N >= least) for least in (rules.capture, (rules.capture + rank / d) / 2))
-    apart = 2 * in_it.sum() >= half_in_it.sum()
-    return vectors_DD, jnp.where(same & apart & (used_N.sum() >= rules.density * rank), rank, 0)
+    in_it, half_in_it = ((weight_N > 0) & (energy_N >= least) for least in (rules.capture, half_in(rank, d, rules)))
+    midst = in_it.sum() < MIDST * half_in_it.sum()
+    return vectors_DD, jnp.where(same & ~midst & (used_N.sum() >= rules.density * rank), rank, 0)
+
+
+def half_in(rank: Any, d: int, rules: Rules) -> Any:
+    """Share of a row's squared norm halfway between what a random row has in a plane, rank/D, and what a row has that lies in it."""
+    return (rules.capture + rank / d) / 2
 
 
 def _rank_by_gap(size_D: Array, lowest: int, highest: Array | int) -> Array:
@@ -214,10 +222,20 @@ def make(rows: Sequence[np.ndarray], rules: Rules, on_batch: Callable[[], None] 
         taken[1].add(j)
         near_N = (energy_inside(every_ND, first[i]) + energy_inside(every_ND, second[j])) / 2 >= rules.capture
         plane_DR, gap = _fitted(every_ND, near_N, rules)
-        if gap < rules.gap or any(span_overlap(plane_DR, e.plane_DR) >= rules.agreement for e in entries):
+        if (
+            gap < rules.gap
+            or apart(every_ND, plane_DR, rules) < rules.apart
+            or any(span_overlap(plane_DR, e.plane_DR) >= rules.agreement for e in entries)
+        ):
             continue
         entries.append(Entry(plane_DR, _without_each(rows, plane_DR, rules), agreement, gap))
     return sorted(entries, key=lambda e: -sum((energy_inside(r, e.plane_DR) >= rules.capture).sum() for r in rows))
+
+
+def apart(rows_ND: np.ndarray, plane_DR: np.ndarray, rules: Rules) -> float:
+    """As of `Rules`."""
+    energy_N = energy_inside(rows_ND, plane_DR)
+    return float((energy_N >= rules.capture).sum() / max(1, (energy_N >= half_in(plane_DR.shape[1], len(plane_DR), rules)).sum()))
 
 
 def _fitted(rows_ND: np.ndarray, inside_N: np.ndarray, rules: Rules) -> tuple[np.ndarray, float]:
@@ -282,7 +300,8 @@ def agreement_by_chance(rows: Sequence[np.ndarray], counts: Sequence[int], rank:
     """Mean `span_agreement` where no plane is planted: rows (n_s, D) of dictionaries that were turned against each other.
 
     One plane of the entry's rank is laid through as many rows as the entry has, drawn from all seeds, and of every seed as many rows as the entry
-    has there are taken, those that lie in it best: chosen for lying in a plane, as an entry's rows are.
+    has there are taken, those that lie in it best: chosen for lying in a plane, as an entry's rows are. The plane is not searched for, so this is what
+    rotations give and not what the best of many planes would; that nothing is found where nothing is shared is a matter of whole searches.
 
     Args:
       counts: the entry's rows of every seed.

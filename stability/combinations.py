@@ -44,7 +44,7 @@ def best_combinations(a_FD: Float[AnyArray, "F D"], b_GD: Float[AnyArray, "G D"]
     f, g = a_FD.shape[0], b_GD.shape[0]
     if not 1 <= terms <= g:
         raise ValueError(f"{terms} of {g} rows cannot be chosen")
-    block = min(block_size, f)
+    block = max(1, min(block_size, f))
     blocks = jnp.pad(a_FD, ((0, -f % block), (0, 0))).reshape(-1, block, a_FD.shape[1])
     dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 

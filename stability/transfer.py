@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -89,8 +89,9 @@ def labelled(of: Seeds, places: Sequence[int], epsilon: float, most: int) -> Lab
 def scores(train: Labelled, test: Labelled) -> dict[str, Score]:
     """Of every predictor that has what it needs; {} where a side lacks a class.
 
-    Logistic regressions (L2, scikit-learn's default strength on standardised columns) call unstable what has a probability of at least ½;
-    prevalence calls everything unstable, which is what an F1 must be held against.
+    Logistic regressions (L2, scikit-learn's default strength on standardised columns) call unstable what has a probability of at least ½; the nearest
+    neighbour what is nearer to an unstable row than to any stable one, by how much being its score; prevalence calls everything unstable, which
+    is what an F1 must be held against.
     """
     if any(len(np.unique(side.unstable_N)) < 2 for side in (train, test)):
         return {}
@@ -101,8 +102,11 @@ def scores(train: Labelled, test: Labelled) -> dict[str, Score]:
     if train.log_rate_N is not None and test.log_rate_N is not None:
         columns[FREQUENCY] = lambda side: np.asarray(side.log_rate_N)[:, None]
     found = {name: _score(_logistic(of(train), train.unstable_N), of(test), test.unstable_N) for name, of in columns.items()}
-    nearest = KNeighborsClassifier(n_neighbors=1).fit(train.rows_ND, train.unstable_N)
-    found[NEIGHBOUR] = _score(nearest, test.rows_ND, test.unstable_N)
+    near, far = (
+        NearestNeighbors(n_neighbors=1).fit(train.rows_ND[of]).kneighbors(test.rows_ND)[0][:, 0]
+        for of in (train.unstable_N, ~train.unstable_N)
+    )
+    found[NEIGHBOUR] = Score(float(f1_score(test.unstable_N, near <= far)), float(roc_auc_score(test.unstable_N, far - near)))
     found[PREVALENCE] = Score(float(f1_score(test.unstable_N, np.ones(len(test.unstable_N), bool))), 0.5)
     return {name: found[name] for name in PREDICTORS if name in found}
 

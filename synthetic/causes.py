@@ -64,7 +64,10 @@ def true_causes(truth: Truth, unit_ND: np.ndarray, stratum_N: np.ndarray, moving
     inside_NB = np.stack([np.square(unit_ND @ truth.bases[g - 1]).sum(1) for g in low_rank] or [np.zeros(len(unit_ND))], axis=1)
     inside_N = inside_NB.max(axis=1)
     free_AD = truth.atoms_AD[~np.isin(truth.group_A, low_rank)]
-    share_NM = np.asarray(best_combinations(jnp.asarray(unit_ND, jnp.float32), jnp.asarray(free_AD, jnp.float32), 3).share_FM)
+    share_NM = np.zeros((len(unit_ND), 1))
+    if len(free_AD):
+        best = best_combinations(jnp.asarray(unit_ND, jnp.float32), jnp.asarray(free_AD, jnp.float32), min(3, len(free_AD)))
+        share_NM = np.asarray(best.share_FM)
 
     in_block_N = inside_N >= rules.inside
     combined_N = (share_NM[:, -1] >= rules.combined) & (share_NM[:, 0] < rules.single)

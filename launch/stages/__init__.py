@@ -66,10 +66,14 @@ _ALL = (
     Stage("subspace", ("subspace", "stability.theta", "stability.confidence"), after=("activations", "train", "collect", "stability")),
     Stage(
         "atlas",
-        ("atlas", "stability.theta", "stability.epsilon", "stability.confidence"),
+        ("atlas", "stability.theta", "stability.epsilon", "stability.confidence", "stability.rare_firings", "stability.block_size"),
         after=("activations", "train", "gaussian", "collect", "stability"),
     ),
-    Stage("diagnosis", ("diagnosis", "atlas", "stability.confidence"), after=("activations", "train", "collect", "stability", "atlas")),
+    Stage(
+        "diagnosis",
+        ("diagnosis", "atlas", "stability.confidence", "stability.block_size"),
+        after=("activations", "train", "collect", "stability", "atlas"),
+    ),
     Stage("transfer", ("transfer", "stability"), after=("train", "collect", "stability", "sensitivity")),
     Stage("predict", ("newcomers", "stability", "sensitivity.neighbours"), after=("collect", "stability", "sensitivity")),
     Stage("recovery", ("recovery", "stability.confidence"), after=("train", "stability")),

@@ -19,6 +19,7 @@ from launch import dictionary_list, null_models, progress, sources
 from launch.dictionary_list import DictionaryList
 from saes import contributions
 from saes.contributions import Contributions
+from saes.evaluation import evaluate_each
 from stability import aggregates, atlas, nulls, reappearance, reproducibility, similarity
 from stability.aggregates import pair_mean, seed_mean
 from stability.atlas import Entry, Rules
@@ -68,7 +69,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     if s < 4:
         return _not_measured(folder, f"{s} seeds: two halves of at least 2 are compared")
     exists_SF = listed.exists_SF
-    of = lambda column: _by_seed(features[column], exists_SF)
+    of = lambda column: listed.by_seed(features[column], "" if column in ("label", "stratum") else 0)
     live_SF = of("stratum") == reappearance.LIVE
     among_SF = exists_SF & live_SF & (of("label") != reappearance.STABLE)
     unstable_SF = exists_SF & live_SF & (of("label") == reappearance.UNSTABLE)
@@ -82,15 +83,24 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     with progress.comparing("atlas/chance") as on_draw:
         judged = _judge(c, entries, unit_SFD, among_SF, turn, acts_ND, listed.seeds, on_draw)
     with progress.comparing("atlas/nulls") as on_batch:
+        of_clouds = [
+            len(make(_cloud(unit_SFD, among_SF, listed.seeds, draw), among_SF, listed.seeds, rules, on_batch))
+            for draw in range(c.null_draws)
+        ]
         of_nulls = [len(make(turn(draw), among_SF, listed.seeds, rules, on_batch)) for draw in range(c.null_draws)]
         gaussian = _of_gaussian(config, workdir, rules, on_batch)
-    kept = [j for j in judged if j.p_value <= 1 - config.stability.confidence]
+    kept = _with_members([j for j in judged if j.p_value <= 1 - config.stability.confidence], unit_SFD, among_SF, rules)
 
-    p_SF = np.where(exists_SF, of("reappearances") / of("comparisons"), np.nan)
+    p_SF = np.where(exists_SF, of("reappearances") / np.maximum(of("comparisons"), 1), np.nan)
     does = _what_they_do(c, listed, kept, among_SF, acts_ND)
     entry_SF, energy_SF = atlas.members([j.entry for j in kept], unit_SFD, among_SF, rules.capture)
     summary = _summary(config, kept, judged, entry_SF, among_SF, unstable_SF, turn, p_SF, rules)
-    summary |= {"entries_in_null_draws": of_nulls, "entries_in_gaussian_saes": gaussian, "seeds": list(listed.seeds)}
+    summary |= {
+        "entries_in_null_draws": of_nulls,
+        "entries_in_clouds": of_clouds,
+        "entries_in_gaussian_saes": gaussian,
+        "seeds": list(listed.seeds),
+    }
     files.write_json(folder / "summary.json", summary)
     planes = {f"entry_{e}": np.ascontiguousarray(j.entry.plane_DR.T, np.float32) for e, j in enumerate(kept)}
     files.write_bytes(folder / "planes.safetensors", safetensors.numpy.save(planes))
@@ -108,9 +118,10 @@ def rules_of(config: Any, width: int) -> Rules:
     c = config.atlas
     return Rules(
         min_rank=c.min_rank,
-        max_rank=c.max_rank or width // 3,
+        max_rank=c.max_rank or max(c.min_rank, width // 3),
         capture=c.capture,
         density=c.density,
+        apart=c.apart,
         gap=c.gap,
         most_own=c.most_own,
         copy=config.stability.theta,
@@ -128,11 +139,24 @@ def make(unit_SFD: np.ndarray, among_SF: np.ndarray, seeds: tuple[int, ...], rul
     return [e._replace(without_SDR=e.without_SDR[np.argsort(order)]) for e in found]
 
 
-def _by_seed(column: np.ndarray, exists_SF: np.ndarray) -> np.ndarray:
-    """A column of a table with a row per (seed, feature) as an array (S, F); the table may have more seeds behind."""
-    out = np.zeros(exists_SF.shape, column.dtype)
-    out[exists_SF] = column[: exists_SF.sum()]
+def _with_members(judged: list[Judged], unit_SFD: np.ndarray, among_SF: np.ndarray, rules: Rules) -> list[Judged]:
+    """With the features that lie in them, each in one subspace, now that some are out."""
+    entry_SF, _ = atlas.members([j.entry for j in judged], unit_SFD, among_SF, rules.capture)
+    out = []
+    for e, j in enumerate(judged):
+        members = [np.flatnonzero(of_seed == e) for of_seed in entry_SF]
+        span_SS = atlas.span_agreement([unit_FD[m] for unit_FD, m in zip(unit_SFD, members, strict=True)], j.entry.rank)
+        out.append(j._replace(members=members, span_SS=span_SS))
     return out
+
+
+def _cloud(unit_SFD: np.ndarray, among_SF: np.ndarray, seeds: tuple[int, ...], draw: int) -> np.ndarray:
+    """As many Gaussian directions with the second moment of the chosen rows: what anisotropy alone looks like."""
+    rows_ND = unit_SFD[among_SF].astype(np.float64)
+    size_D, axes_DD = np.linalg.eigh(rows_ND.T @ rows_ND / max(1, len(rows_ND)))
+    root_DD = (axes_DD * np.sqrt(np.maximum(size_D, 0.0))) @ axes_DD.T
+    drawn = [np.random.default_rng((seed, draw, 29)).normal(size=unit_SFD.shape[1:]) @ root_DD for seed in seeds]
+    return np.asarray(similarity.unit_rows(np.stack(drawn).astype(np.float32)))
 
 
 def _turned(unit_SFD: np.ndarray, seeds: tuple[int, ...], draw: int) -> np.ndarray:
@@ -163,7 +187,10 @@ def _judge(
     entry_SF, _ = atlas.members(entries, unit_SFD, among_SF, c.capture)
     members = [[np.flatnonzero(of_seed == e) for of_seed in entry_SF] for e in range(len(entries))]
     filled = [e for e, of_entry in enumerate(members) if sum(len(m) > 0 for m in of_entry) >= 2]
-    by_chance = lambda rows, e, draw: atlas.agreement_by_chance(rows, [len(m) for m in members[e]], entries[e].rank, draw)
+    order = np.argsort(seeds)  # draws go by the seeds' numbers
+    by_chance = lambda rows, e, draw: atlas.agreement_by_chance(
+        [rows[s] for s in order], [len(members[e][s]) for s in order], entries[e].rank, draw
+    )
     chance_ET = np.zeros((len(entries), c.draws))
     for draw in range(c.draws if filled else 0):
         rows = chosen(turn(draw))
@@ -187,7 +214,10 @@ def _of_gaussian(config: Any, workdir: epath.Path, rules: Rules, on_batch: Any) 
     cosine_SSF = similarity.all_pairs(listed.w_dec_SFD, sizes=listed.sizes, block_size=config.stability.block_size).cosine
     counts_SF = reappearance.reappears(cosine_SSF, config.stability.theta).sum(axis=1)
     labels_SF = reappearance.labels(counts_SF, len(listed.seeds) - 1, config.stability.epsilon)
-    among_SF = listed.exists_SF & (labels_SF != reappearance.STABLE)
+    rows_ND = sources.gaussian_rows(config, workdir)
+    firings_SF = evaluate_each(listed.dictionaries, lambda: progress.batches(rows_ND, "atlas/gaussian"), 1).firings_SF
+    live_SF = reappearance.strata(firings_SF, config.stability.rare_firings) == reappearance.LIVE
+    among_SF = listed.exists_SF & live_SF & (labels_SF != reappearance.STABLE)
     return len(make(np.asarray(similarity.unit_rows(listed.w_dec_SFD)), among_SF, listed.seeds, rules, on_batch))
 
 

@@ -74,7 +74,8 @@ def _add(columns: dict[str, list[Any]], row: tuple[Any, ...]) -> None:
 
 def _score_atlas(columns: dict[str, list[Any]], folder: epath.Path, cell: Any, scored: bool, truth: Truth) -> None:
     """A row per block of low rank; of a world without one, one row with its number of entries."""
-    planes = [plane.T for _, plane in sorted(load((folder / "atlas" / "planes.safetensors").read_bytes()).items())]
+    loaded = load((folder / "atlas" / "planes.safetensors").read_bytes())
+    planes = [loaded[f"entry_{e}"].T for e in range(len(loaded))]
     entries = read_table(folder / "atlas" / "entries.parquet")
     blocks = [b for b in truth.bases if b.shape[1] < b.shape[0]]
     if not blocks:

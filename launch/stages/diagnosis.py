@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from etils import epath
+from safetensors.numpy import load
 
 from launch import dictionary_list, null_models, progress, sources
 from launch.dictionary_list import DictionaryList
 from stability import aggregates, diagnosis, nulls, reappearance, similarity
 from stability.aggregates import seed_mean
+from stability.atlas import energy_inside
 from stability.combinations import best_combinations, chance_of_combination
 from stability.diagnosis import Evidence
 from stability.estimates import Count, unmeasured
@@ -53,9 +55,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     listed = dictionary_list.load(dictionary_list.place(config, workdir)).first(config.atlas.seeds)
     exists_SF = listed.exists_SF
     features = read_table(workdir / "stability" / "features.parquet", ("label", "stratum"))
-    label_SF, stratum_SF = (np.full(exists_SF.shape, "", features[name].dtype) for name in ("label", "stratum"))
-    for out, name in ((label_SF, "label"), (stratum_SF, "stratum")):
-        out[exists_SF] = features[name][: exists_SF.sum()]
+    label_SF, stratum_SF = (listed.by_seed(features[name], "") for name in ("label", "stratum"))
     unstable_SF = exists_SF & (label_SF == reappearance.UNSTABLE)
     alive_SF = exists_SF & (stratum_SF != reappearance.DEAD)
 
@@ -75,8 +75,11 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     reason_N = diagnosis.reasons(evidence, **rules)
     reason_SF = np.full(exists_SF.shape, "", reason_N.dtype)
     reason_SF[unstable_SF] = reason_N
-    split_null = float((by_chance.split_SF[asked_SF] >= c.in_seeds).mean()) if asked_SF.any() else None
-    null = {diagnosis.SPLIT: split_null, diagnosis.AMBIGUOUS: in_atlas["unstable_inside"]["null"]}
+    turned_in_SF = _entries_of_turned(config, workdir, turned_SFD)
+    turned_chance_SF = np.where(turned_in_SF >= 0, chance_SF.max(initial=0.0), 0.0)
+    without = Evidence(of(stratum_SF), of(by_chance.split_SF), of(turned_in_SF), of(turned_chance_SF), of(drift_SF))
+    null_N = diagnosis.reasons(without, **rules)
+    null = {reason: float((null_N == reason).mean()) if len(null_N) else None for reason in (diagnosis.SPLIT, diagnosis.AMBIGUOUS)}
     summary: dict[str, Any] = {
         reason: aggregates.jackknifed(
             functools.partial(seed_mean, _share(reason_SF == reason, unstable_SF)),
@@ -139,6 +142,14 @@ def _in_atlas(config: Any, workdir: epath.Path, listed: DictionaryList) -> tuple
         crowd = max(1, round(float(entries["live_features_inside"][e])))
         chance_SF[entry_SF == e] = chance_of_combination(config.diagnosis.explained, int(rank), crowd, TERMS)
     return entry_SF, inside_SF, chance_SF
+
+
+def _entries_of_turned(config: Any, workdir: epath.Path, turned_SFD: np.ndarray) -> np.ndarray:
+    """(S, F): the subspace in which a feature lies once its dictionary is turned by chance, −1: none."""
+    unit_SFD, entry_SF = np.asarray(similarity.unit_rows(turned_SFD)), np.full(turned_SFD.shape[:2], -1)
+    for name, plane_RD in load((workdir / "atlas" / "planes.safetensors").read_bytes()).items():
+        entry_SF[energy_inside(unit_SFD, plane_RD.T) >= config.atlas.capture] = int(name.removeprefix("entry_"))
+    return entry_SF
 
 
 def _drift(listed: DictionaryList) -> np.ndarray:

@@ -20,18 +20,22 @@ from storage.tables import write_table
 
 
 def inputs(config: Any) -> dict[str, str]:
-    return {str(p): files.sha256_file(p) for text in config.newcomer_paths for sae in sae_paths.find(text) for p in sae.files()}
+    return {
+        str(p): files.sha256_file(p) for text in config.newcomer_paths for sae in sae_paths.find(text, "newcomers") for p in sae.files()
+    }
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     folder, c = workdir / "predict", config.stability
     listed = dictionary_list.load(dictionary_list.place(config, workdir))
-    newcomers = [sae for text in config.newcomer_paths for sae in sae_paths.find(text)]
+    newcomers = [sae for text in config.newcomer_paths for sae in sae_paths.find(text, "newcomers")]
     sae_paths.refuse_strangers([sae for text in config.paths for sae in sae_paths.find(text)] + newcomers, config.ignore_names)
-    bank, live_SF, _ = read_bank(workdir, listed, len(listed.seeds))
-    model = prediction.fit(bank, c.theta)
+    if len(listed.seeds) < 4:
+        raise ValueError(f"config.saes: a bank of {len(listed.seeds)} SAEs, at least 4 are needed to learn from and to be judged by")
+    bank, live_SF, _, order = read_bank(workdir, listed, len(listed.seeds))
+    model = prediction.fit(bank, c.theta, live_SF)
     found = prediction.calibrate(bank, c.theta, live_SF)
-    units = [similarity.unit_rows(d.w_dec_FD) for d in listed.dictionaries]
+    units = [similarity.unit_rows(listed.dictionaries[place].w_dec_FD) for place in order]
     columns: dict[str, list[Any]] = {}
     means = {}
     for sae in newcomers:
@@ -43,7 +47,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         unit_FD = similarity.unit_rows(own)
         matches = [similarity.best_match(unit_FD, unit, block_size=c.block_size)[0] for unit in units]
         cosine_SF, partner_SF = (np.stack([np.asarray(getattr(m, name)) for m in matches]) for name in ("cosine", "partner"))
-        _refuse_members(sae.name, cosine_SF, listed.names)
+        _refuse_members(sae.name, cosine_SF, [listed.names[place] for place in order])
         crowding_F = crowding(own, config.sensitivity.neighbours, c.block_size)[:, 1]
         counts_F = (cosine_SF >= c.theta).sum(axis=0)
         interval = reappearance.clopper_pearson(counts_F, len(units), c.confidence)
@@ -75,7 +79,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     ]
 
 
-def _refuse_members(name: str, cosine_SF: np.ndarray, names: tuple[str, ...]) -> None:
+def _refuse_members(name: str, cosine_SF: np.ndarray, names: list[str]) -> None:
     """Raises ValueError where an SAE of the bank holds the same rows, so that the prediction would be about itself."""
     same_S = (cosine_SF > 1 - 1e-6).mean(axis=1)
     if same_S.max() > 0.99:

@@ -6,7 +6,6 @@ against random ones, activation PCA and random planes at the larger size that th
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +27,7 @@ MATCHED = {
 }  # sets of other features whose column is spread as the unstable ones'
 OWN = "unstable features of another seed"
 FIGURES = ("overlap", "captured_energy")
+MOST_APART = 1.5  # a set of matched frequency or energy whose mean is further from the unstable ones' is no match
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
@@ -48,28 +48,34 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     at_small = {name: draw(name, small) for name in SETS if min(map(len, members[name])) >= small}
     at_large = {name: draw(name, large) for name in ("unstable", "random")}
     predictors = [_from_features(name, bases, at_large["unstable"], large, ranks) for name, bases in at_large.items()]
+    own = {large: predictors[0]}  # what each null is held against: the unstable features' own, of as many features
     small_ranks = tuple(r for r in ranks if r <= small)
     predictors.append(_from_features("stable", at_small["stable"], at_small["unstable"], small, small_ranks))
+    if small not in own:
+        own[small] = _from_features("unstable", at_small["unstable"], at_small["unstable"], small, small_ranks)
     spread: dict[str, float] = {}
     for salt, (name, column) in enumerate(MATCHED.items(), start=len(SETS)):
         if column in features:
             matched, n, spread[name] = _matched(c, unit_SFD, features, column, listed.seeds, large, salt)
-            if n >= small:
-                unstable = at_large["unstable"] if n == large else draw("unstable", n)
-                predictors.append(_from_features(name, matched, unstable, n, tuple(r for r in ranks if r <= n)))
+            if n < c.min_features or not 1 / MOST_APART <= spread[name] <= MOST_APART:
+                continue  # too few, or no match: said by the ratio in the summary
+            unstable, of_ranks = at_large["unstable"] if n == large else draw("unstable", n), tuple(r for r in ranks if r <= n)
+            predictors.append(_from_features(name, matched, unstable, n, of_ranks))
+            if n not in own:
+                own[n] = _from_features("unstable", unstable, unstable, n, of_ranks)
     acts_ND = sources.evaluation_rows(config, workdir)
     if acts_ND is not None:
         predictors.append(_from_plane(reproducibility.principal_components(acts_ND), at_large["unstable"], large, ranks))
     share_SK = np.tile(np.asarray(ranks) / d, (len(listed.seeds), 1))
     predictors.append(Predictor("random plane", large, ranks, _as_pairs(share_SK), _as_pairs(share_SK)))
 
-    summary = _summary(config, at_small, predictors, d, small, large, max(listed.sizes)) | {"ratio_of_matched_to_unstable": spread}
+    summary = _summary(config, at_small, predictors, own, d, small, large, max(listed.sizes)) | {"ratio_of_matched_to_unstable": spread}
     files.write_json(folder / "summary.json", summary)
     return [
         folder / "summary.json",
         write_table(folder / "overlap.parquet", _overlap_table(predictors, config.stability.confidence)),
         write_table(folder / "sets.parquet", _sets_table(at_small, small_ranks, d, config.stability.confidence)),
-        write_table(folder / "without.parquet", _without_table(predictors, c.headline_rank, listed.seeds)),
+        write_table(folder / "without.parquet", _without_table(predictors, own, c.headline_rank, listed.seeds)),
         write_table(folder / "spectra.parquet", _spectra_table(at_small)),
         write_table(folder / "angles.parquet", _angles_table(at_small, min(c.headline_rank, small), d)),
     ]
@@ -129,7 +135,7 @@ def _matched(
     others, targets = of_seed(live & ~unstable), of_seed(live & unstable)
     value = np.log(np.maximum(features[column], 1e-12))
     weights = [subspaces.matching_weights(value[o], value[t]) for o, t in zip(others, targets, strict=True)]
-    n = min(large, *map(len, others))
+    n = min(large, *(len(o) // 2 for o in others))  # of all that there are nothing can be chosen
     bases = reproducibility.draw_bases(unit_SFD, [features["feature"][o] for o in others], n, c.subsamples, seeds, salt, weights)
     drawn = [
         value[subspaces.subsample(np.random.default_rng((salt, seed)), o, n, c.subsamples, w)].mean()
@@ -157,15 +163,14 @@ def _sets_table(bases: dict[str, Any], ranks: tuple[int, ...], d: int, confidenc
     return columns
 
 
-def _without_table(predictors: list[Predictor], rank: int, seeds: tuple[int, ...]) -> dict[str, list[Any]]:
+def _without_table(predictors: list[Predictor], own: dict[int, Predictor], rank: int, seeds: tuple[int, ...]) -> dict[str, list[Any]]:
     """The headline with every seed left out in turn."""
-    tables = {p.name: p.overlap[..., p.ranks.index(rank)] for p in predictors if rank in p.ranks}
-    own = tables.pop(OWN)
-    columns: dict[str, list[Any]] = {name: [] for name in ("without", "overlap", "strongest_null", "excess")}
+    against = list(against_nulls(predictors, own, "overlap", rank).values())
+    columns: dict[str, list[Any]] = {name: [] for name in ("without", "overlap", "excess")}
     for i, seed in enumerate(seeds):
         weights_S = 1.0 - np.eye(len(seeds))[i]
-        value, null = pair_mean(own, weights_S), max(pair_mean(t, weights_S) for t in tables.values())
-        for column, figure in zip(columns.values(), (seed, value, null, value - null), strict=True):
+        row = (seed, pair_mean(own_table(predictors, "overlap", rank), weights_S), _excess(against, weights_S))
+        for column, figure in zip(columns.values(), row, strict=True):
             column.append(figure)
     return columns
 
@@ -190,18 +195,24 @@ def _not_measured(folder: epath.Path, sizes: dict[str, int], c: Any, d: int, see
 
 
 def _summary(
-    config: Any, at_small: dict[str, Any], predictors: list[Predictor], d: int, small: int, large: int, n_features: int
+    config: Any,
+    at_small: dict[str, Any],
+    predictors: list[Predictor],
+    own: dict[int, Predictor],
+    d: int,
+    small: int,
+    large: int,
+    n_features: int,
 ) -> dict[str, Any]:
     rank = config.subspace.headline_rank
     s = len(at_small["unstable"].u_STDR)
     knife = functools.partial(aggregates.jackknifed, seeds=s, confidence=config.stability.confidence)
     summary: dict[str, Any] = {"features_per_set": small, "features_against_nulls": large, "width": d, "headline_rank": rank}
     for figure in FIGURES:
-        tables = {p.name: getattr(p, figure)[..., p.ranks.index(rank)] for p in predictors if rank in p.ranks}
-        value = functools.partial(pair_mean, tables.pop(OWN))
-        null_values = {name: pair_mean(table, np.ones(s)) for name, table in tables.items()}
-        strongest = max(null_values, key=lambda name: null_values[name])
-        excess = functools.partial(_excess, value, list(tables.values()))
+        value, against = functools.partial(pair_mean, own_table(predictors, figure, rank)), against_nulls(predictors, own, figure, rank)
+        null_values = {name: pair_mean(null, np.ones(s)) for name, (_, null) in against.items()}
+        strongest = min(against, key=lambda name: pair_mean(against[name][0], np.ones(s)) - null_values[name])
+        excess = functools.partial(_excess, list(against.values()))
         summary[f"{figure}_unstable"] = knife(value, null=null_values[strongest], unit="share", bounds=(0.0, 1.0)).as_dict()
         summary[f"{figure}_excess"] = knife(excess, null=0.0, unit="share").as_dict()
         summary[f"{figure}_nulls"] = null_values
@@ -221,9 +232,23 @@ def _summary(
     return summary
 
 
-def _excess(value: Callable[[np.ndarray], float], null_tables: list[np.ndarray], weights_S: np.ndarray) -> float:
+def own_table(predictors: list[Predictor], figure: str, rank: int) -> np.ndarray:
+    """(S, S): what the unstable features of one seed make of those of another."""
+    (own,) = (p for p in predictors if p.name == OWN)
+    return getattr(own, figure)[..., own.ranks.index(rank)]
+
+
+def against_nulls(
+    predictors: list[Predictor], own: dict[int, Predictor], figure: str, rank: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By null: (the unstable features' own table, the null's), both of as many features: overlaps grow with their number."""
+    at = lambda p: getattr(p, figure)[..., p.ranks.index(rank)]
+    return {p.name: (at(own[p.n]), at(p)) for p in predictors if p.name != OWN and rank in p.ranks}
+
+
+def _excess(against: list[tuple[np.ndarray, np.ndarray]], weights_S: np.ndarray) -> float:
     """The figure less the strongest null's, both on the same sample of seeds (which null is strongest may differ by sample)."""
-    return value(weights_S) - max(pair_mean(table, weights_S) for table in null_tables)
+    return min(pair_mean(own, weights_S) - pair_mean(null, weights_S) for own, null in against)
 
 
 def _overlap_table(predictors: list[Predictor], confidence: float) -> dict[str, Any]:

@@ -32,20 +32,19 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     whole = dictionary_list.load(dictionary_list.place(config, workdir))
     listed = whole.first(c.seeds)
     s = len(listed.seeds)
-    bank, live_SF, log_rate_SF = read_bank(workdir, whole, s)
+    bank, live_SF, log_rate_SF, order = read_bank(workdir, whole, s)
     hits_SSF = reappearance.reappears(bank.cosine_SSF, config.stability.theta)
-    order = np.argsort(listed.seeds)  # halves go by the seeds' numbers, whatever their order
-    rate_SF = None if log_rate_SF is None else log_rate_SF[order]
-    unit_SFD = np.asarray(similarity.unit_rows(listed.w_dec_SFD))[order]
-    of = Seeds(unit_SFD, hits_SSF[np.ix_(order, order)], live_SF[order], bank.crowding_SF[order], rate_SF)
+    of = Seeds(np.asarray(similarity.unit_rows(listed.w_dec_SFD))[order], hits_SSF, live_SF, bank.crowding_SF, log_rate_SF)
     figures, table = _scores(config, of)
-    if s >= 4:
-        found = prediction.calibrate(bank, config.stability.theta, live_SF)
-        figures |= calibration_figures(found, s)
-        calibration = calibration_table(found)
-    else:
+    calibration: dict[str, Any] = {"predicted": [], "observed": [], "features": []}
+    if s < 4:
         print(f"transfer: {s} SAEs, predictions need at least 4")
-        calibration = {"predicted": [], "observed": [], "features": []}
+    else:
+        try:
+            found = prediction.calibrate(bank, config.stability.theta, live_SF)
+            figures, calibration = figures | calibration_figures(found, s), calibration_table(found)
+        except prediction.NothingToLearn as problem:
+            print(f"transfer: no predictions, {problem}")
     files.write_json(folder / "summary.json", {name: e.as_dict() for name, e in figures.items()} | {"seeds": s})
     return [
         folder / "summary.json",
@@ -54,19 +53,15 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     ]
 
 
-def read_bank(workdir: epath.Path, listed: DictionaryList, count: int) -> tuple[Bank, np.ndarray, np.ndarray | None]:
-    """(what stability and sensitivity found of the first `count` SAEs, live features (S, F), logarithms of firing rates if they are known)."""
+def read_bank(workdir: epath.Path, listed: DictionaryList, count: int) -> tuple[Bank, np.ndarray, np.ndarray | None, np.ndarray]:
+    """(what stability and sensitivity found of the first `count` SAEs; live features (S, F); logarithms of firing rates if they are known; places of
+    the SAEs in this order, which is that of their seeds' numbers)."""
     table = read_table(workdir / "stability" / "features.parquet")
     crowding = read_table(workdir / "sensitivity" / "features.parquet", ("crowding",))["crowding"]
-    exists_SF = listed.exists_SF
-
-    def by_seed(column: np.ndarray, empty: Any) -> np.ndarray:
-        out = np.full((*exists_SF.shape, *column.shape[1:]), empty, column.dtype)
-        out[exists_SF] = column
-        return out[:count]
-
+    first, order = listed.first(count), np.argsort(listed.seeds[:count])
+    by_seed = lambda column, empty: first.by_seed(column, empty)[order]
     cosine_SSF, partner_SSF = (
-        np.swapaxes(by_seed(np.stack(list(table[name])), empty)[:, :, :count], 1, 2)
+        np.swapaxes(by_seed(np.stack(list(table[name])), empty)[:, :, order], 1, 2)
         for name, empty in zip(PLACED, (np.nan, -1), strict=True)
     )
     live_SF = by_seed(table["stratum"], "") == reappearance.LIVE
@@ -74,8 +69,7 @@ def read_bank(workdir: epath.Path, listed: DictionaryList, count: int) -> tuple[
     if "firing_rate" in table:
         with np.errstate(divide="ignore"):
             log_rate_SF = np.maximum(np.log(by_seed(table["firing_rate"], 0.0)), transfer.LEAST_LOG_RATE)
-    crowding_SF = np.nan_to_num(by_seed(crowding, 0.0))
-    return Bank(cosine_SSF, partner_SSF, crowding_SF), live_SF, log_rate_SF
+    return Bank(cosine_SSF, partner_SSF, np.nan_to_num(by_seed(crowding, 0.0))), live_SF, log_rate_SF, order
 
 
 def _scores(config: Any, of: Seeds) -> tuple[dict[str, Estimate], dict[str, list[Any]]]:

@@ -1,6 +1,7 @@
 """Atlas, diagnosis, transfer and predictions on SAEs in which the causes of instability are planted, through files and the runner."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_the_planted_plane_is_the_only_entry(world, study):
     entries = read_table(study / "atlas" / "entries.parquet")
     summary = json.loads((study / "atlas" / "summary.json").read_text())
     assert entries["rank"].tolist() == [RANK] and summary["ranks"] == [RANK]
-    assert summary["entries_in_null_draws"] == [0, 0] and summary["not_above_chance"] == 0
+    assert summary["entries_in_null_draws"] == summary["entries_in_clouds"] == [0, 0] and summary["not_above_chance"] == 0
     plane = load_file(str(study / "atlas" / "planes.safetensors"))["entry_0"].T
     assert span_overlap(plane, world[1]) > 0.98
     assert entries["span_agreement"][0] > 0.95 > 0.6 > entries["span_agreement_null"][0] and entries["p_value"][0] <= 1 / 60 + 1e-9
@@ -155,9 +156,41 @@ def test_the_order_of_seeds_changes_nothing():
     unit_SFD = np.stack([np.concatenate([planted.filled(rng, plane, BLOCK), planted.anywhere(rng, 10, D)]) for _ in range(5)])
     among_SF = np.ones(unit_SFD.shape[:2], bool)
     order = [3, 0, 4, 1, 2]
-    config = validated(config_of(compare, "nowhere"))
+    config = validated(config_of(compare, pathlib.Path("nowhere")))
     rules = atlas.rules_of(config, D)
     (plain,) = atlas.make(unit_SFD, among_SF, (0, 1, 2, 3, 4), rules, lambda: None)
     (other,) = atlas.make(unit_SFD[order], among_SF[order], tuple(order), rules, lambda: None)
     np.testing.assert_array_equal(plain.plane_DR, other.plane_DR)
     np.testing.assert_array_equal(plain.without_SDR[order], other.without_SDR)
+
+
+def small_saes(folder, rows):
+    for seed, w in enumerate(rows):
+        w = np.asarray(w, np.float32)
+        sae = Dictionary(w.T.copy(), np.zeros(len(w), np.float32), w, np.zeros(w.shape[1], np.float32), architecture="standard")
+        saelens.save(epath.Path(folder) / f"seed-{seed}", sae, {"model_name": "small", "seed": seed})
+    c = config_of(compare, folder)
+    c.saes, c.source.activations = ",".join(str(folder / f"seed-{s}") for s in range(len(rows))), ""
+    c.stages = ("collect", "stability", "sensitivity", "atlas", "diagnosis", "transfer", "report")
+    return c
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_where_everything_reappears_or_nothing(tmp_path, capsys, same):
+    rng = np.random.default_rng(2)
+    first = planted.anywhere(rng, 20, 24)
+    run(small_saes(tmp_path, [first if same else planted.anywhere(rng, 20, 24) for _ in range(4)]), tmp_path / "w")
+    assert "transfer: no predictions, in the bank every live feature reappears everywhere, or none anywhere" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "w" / "summary.json").read_text())
+    assert summary["transfer"]["auroc"]["value"] is None and (summary["diagnosis"]["features"] == 0) is same
+    assert (tmp_path / "w" / "report" / "index.html").exists()
+
+
+def test_saes_of_different_size_the_largest_outside_those_looked_at(tmp_path):
+    rng = np.random.default_rng(3)
+    common = planted.anywhere(rng, 12, 24)
+    c = small_saes(tmp_path, [np.concatenate([common, planted.anywhere(rng, n, 24)]) for n in (20, 20, 10, 20, 40)])
+    c.atlas.seeds = c.transfer.seeds = 4
+    run(c, tmp_path / "w")
+    summary = json.loads((tmp_path / "w" / "transfer" / "summary.json").read_text())
+    assert summary["seeds"] == 4 and summary["brier"]["value"] < summary["brier_of_mean"]["value"]

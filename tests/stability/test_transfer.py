@@ -90,36 +90,63 @@ def test_predictions_are_calibrated_and_beat_the_share():
     p_F = rng.choice([0.1, 0.5, 0.9], 300)
     _, bank = bank_of(p_F, 8, rng)
     found = prediction.calibrate(bank, 0.9, np.ones((8, 300), bool))
-    assert found.error < 0.03 and found.features_T.sum() > 0
-    assert found.brier < 0.95 * found.brier_of_share and found.brier < 0.75 * found.brier_of_mean
-    assert (np.diff(found.predicted_T) >= 0).all()
+    assert found.error < 0.03 and found.features_T.sum() == 8 * 7 * 300
+    assert found.brier < 0.99 * found.brier_of_share and found.brier < 0.75 * found.brier_of_mean
+    # Every bin by itself, so that predictions that are right on average alone do not pass.
+    np.testing.assert_allclose(found.predicted_T, found.observed_T, atol=0.08)
 
 
-def test_a_newcomer():
-    """Predictions for an SAE outside the bank follow the probabilities that its features have."""
+def test_newcomers_get_what_the_calibration_says():
+    """Predictions for an SAE outside the bank follow the probabilities that its features have, as well as is said within the bank."""
     rng = np.random.default_rng(5)
-    p_F = np.repeat([0.1, 0.9], 150)
+    p_F = rng.choice([0.1, 0.5, 0.9], 400)
     unit, whole = bank_of(p_F, 9, rng)
     bank = Bank(*(a[:8] if a.ndim == 2 else a[:8, :8] for a in whole))
-    predicted = prediction.predict(prediction.fit(bank, 0.9), bank, whole.cosine_SSF[8, :8], whole.partner_SSF[8, :8], whole.crowding_SF[8])
-    kept_F = (whole.cosine_SSF[8, :8] >= 0.9).any(axis=0)  # its features of the list, but for those that nobody has
-    assert abs(predicted[kept_F & (p_F == 0.9)].mean() - 0.9) < 0.07 and predicted[~kept_F].mean() < 0.05
-    assert unit.shape == (9, 300, 32) and predicted.shape == (300,)
+    everyone = np.ones((8, 400), bool)
+    predicted = prediction.predict(
+        prediction.fit(bank, 0.9, everyone), bank, whole.cosine_SSF[8, :8], whole.partner_SSF[8, :8], whole.crowding_SF[8]
+    )
+    assert unit.shape == (9, 400, 32) and predicted.shape == (400,)
+    later, bank_again = np.random.default_rng(6), prediction.calibrate(bank, 0.9, everyone)
+    # What an SAE trained later would show: the feature is of the list (it has its own p̂) or of nobody.
+    of_list_F = (whole.cosine_SSF[8, :8] >= 0.9).any(axis=0)
+    outcome = of_list_F & (later.uniform(size=(200, 400)) < p_F)
+    assert np.mean((predicted - outcome) ** 2) < bank_again.brier + 0.02
+    assert abs(predicted[of_list_F & (p_F == 0.9)].mean() - 0.9) < 0.07 and predicted[~of_list_F].mean() < 0.06
 
 
-def test_banks_that_are_too_small():
+def test_features_that_do_not_count_change_nothing():
+    """Padding of smaller SAEs (no cosine) and dead features are neither learned from nor judged."""
+    rng = np.random.default_rng(7)
+    _, bank = bank_of(rng.choice([0.1, 0.9], 100), 5, rng)
+    wide = Bank(
+        np.concatenate([bank.cosine_SSF, np.full((5, 5, 20), np.nan)], axis=2),
+        np.concatenate([bank.partner_SSF, np.full((5, 5, 20), -1)], axis=2),
+        np.concatenate([bank.crowding_SF, np.zeros((5, 20))], axis=1),
+    )
+    among = np.concatenate([np.ones((5, 100), bool), np.zeros((5, 20), bool)], axis=1)
+    plain, padded = prediction.calibrate(bank, 0.9, np.ones((5, 100), bool)), prediction.calibrate(wide, 0.9, among)
+    np.testing.assert_allclose(plain.predicted_T, padded.predicted_T, rtol=1e-6)
+    assert plain.brier == pytest.approx(padded.brier)
+
+
+def test_banks_of_which_nothing_is_learned():
     rng = np.random.default_rng(6)
+    everyone = np.ones((3, 20), bool)
     _, bank = bank_of(np.full(20, 0.5), 3, rng)
     with pytest.raises(ValueError, match="a bank of 2 SAEs: at least 3"):
-        prediction.fit(bank, 0.9, [0, 1])
+        prediction.fit(bank, 0.9, everyone, [0, 1])
     with pytest.raises(ValueError, match="a bank of 3 SAEs: at least 4"):
-        prediction.calibrate(bank, 0.9, np.ones((3, 20), bool))
-    _, same = bank_of(np.ones(20), 4, rng)
-    with pytest.raises(ValueError, match="nothing to learn from"):
-        prediction.fit(same, 0.9)
+        prediction.calibrate(bank, 0.9, everyone)
+    for p in (0.0, 1.0):
+        _, same = bank_of(np.full(20, p), 4, rng)
+        with pytest.raises(prediction.NothingToLearn, match="nothing to learn from"):
+            prediction.calibrate(same, 0.9, np.ones((4, 20), bool))
+    with pytest.raises(prediction.NothingToLearn):
+        prediction.calibrate(bank_of(np.full(20, 0.5), 4, rng)[1], 0.9, np.zeros((4, 20), bool))
 
 
 def test_cuts_look_at_everybody_equally_often():
-    cuts = prediction._cuts([0, 1, 2, 3, 4], 2, 2)
-    assert len(cuts) == 4 and all(len(a) == 2 and not set(a) & set(b) and 2 not in a + b for a, b in cuts)
-    assert sorted(place for a, _ in cuts for place in a) == [0, 0, 1, 1, 3, 3, 4, 4]
+    cuts = prediction._cuts([0, 1, 3, 4], 2)
+    assert len(cuts) == 4 and sorted(place for cut in cuts for place in cut) == [0, 0, 1, 1, 3, 3, 4, 4]
+    assert prediction._cuts([5, 6], 2) == [[5, 6]]
