@@ -56,7 +56,7 @@ def _calibration(results: Results) -> Figure:
     )
     s = results.summary["transfer"]
     sentence = (
-        f"Predicted for SAEs that were left out, from half of the others, and held against the rest, a tenth of the features a point. Brier score {number(s['brier']['value'])}; the share found as it is: "
+        f"Predicted for SAEs that were left out, from all others but one, and held against that one, a tenth of the features a point. Brier score {number(s['brier']['value'])}; the share found as it is: "
         f"{number(s['brier']['null'])}; the mean of all: {number(s['brier_of_mean']['value'])}. Expected calibration error {number(s['calibration_error']['value'])}."
     )
     return Figure("calibration", "Is the predicted p̂ right?", sentence, sized(diagonal + points))
