@@ -28,7 +28,19 @@ def main(argv: list[str]) -> None:
     rng = np.random.default_rng(0)
     unit = lambda *shape: similarity.unit_rows(rng.normal(size=shape).astype(np.float32))
     rows, anchors, others = unit(n, d), unit(m, w), unit(f, w)
-    rules = atlas.Rules(4, d // 3, 0.7, 1.5, 2.0, 0.8, 0.7, 0.7, 16, 2)
+    rules = atlas.Rules(
+        min_rank=4,
+        max_rank=d // 3,
+        capture=0.7,
+        density=1.5,
+        apart=0.9,
+        gap=2.5,
+        most_own=0.8,
+        copy=0.7,
+        agreement=0.7,
+        starts=16,
+        patience=2,
+    )
     square = jnp.asarray(rng.normal(size=(4096, 4096)), jnp.float32)
     product = jax.jit(functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST))
     ways = {

@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 from safetensors.numpy import load_file
 
-from configs import compare, predict
+from configs import compare, predict, synthetic_causes
 from launch import runner
 from launch.config import validated
 from launch.stages import atlas
@@ -194,3 +194,26 @@ def test_saes_of_different_size_the_largest_outside_those_looked_at(tmp_path):
     run(c, tmp_path / "w")
     summary = json.loads((tmp_path / "w" / "transfer" / "summary.json").read_text())
     assert summary["seeds"] == 4 and summary["brier"]["value"] < summary["brier_of_mean"]["value"]
+
+
+@pytest.mark.slow
+def test_the_bench_scores_what_nothing_was_tuned_on(tmp_path):
+    run(synthetic_causes.get_config("tiny"), tmp_path)
+    summary = json.loads((tmp_path / "causes" / "summary.json").read_text())
+    assert summary["blocks"] == summary["worlds"] == 1 and summary["entries_without_blocks"] == [0]
+    table = read_table(tmp_path / "causes" / "features.parquet")
+    assert set(table["cell"][table["scored"].astype(bool)]) <= {"two", "no block"} and "one" in set(table["cell"])
+    assert np.sum(summary["confusion"]["all"]) == table["scored"].sum() >= np.sum(summary["confusion"]["clear"])
+    assert set(read_table(tmp_path / "causes" / "atlas.parquet")["cell"]) == {"one", "two", "no block"}
+
+
+def test_the_bench_wants_two_halves():
+    c = synthetic_causes.get_config("tiny")
+    c.seeds = (3,)
+    with pytest.raises(ValueError, match=r"config\.seeds=\(3,\): at least 4: 'causes' compares two halves of 2"):
+        validated(c)
+
+
+def test_newcomers_must_be_named():
+    with pytest.raises(ValueError, match=r"config\.newcomers='': --config\.newcomers=path names the SAE"):
+        validated(config_of(predict, pathlib.Path("nowhere")))
