@@ -25,6 +25,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the 
 _STAGES = flags.DEFINE_list("stages", [], "Run these of the config's stages only.")
 _PLAN = flags.DEFINE_bool("plan", False, "Say what the config's stages will cost on the device at hand, and end.")
 _PLAN_ON = flags.DEFINE_string("plan_on", "", "With --plan: on a device by its data sheet instead, e.g. h100, tpu-v5e:8.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Share the harvest (--stages=activations) among several hosts that see one workdir, each started with this command. On cloud TPUs and under "
+    "Slurm they find each other; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.",
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Throw away results that were made with other settings.")
 flags.mark_flags_as_required(["config"])
 
@@ -45,6 +51,10 @@ def main(argv: list[str]) -> int:
             return 0
         if not _WORKDIR.value:
             raise ValueError("--workdir is missing: the folder for everything that the run writes")
+        if _DISTRIBUTED.value:
+            from launch import hosts
+
+            hosts.join(settings.stages, _STAGES.value)
         runner.run_stages(_CONFIG.value, settings, workdir, _STAGES.value, _OVERWRITE.value)
         if {"verdicts", "arms"} & set(settings.stages):
             page = workdir / "report" / "index.html"

@@ -90,6 +90,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         outputs += [manifest, *(folder / split / s["file"] for s in files.read_json(manifest)["shards"])]
     files.write_json(folder / "vocabulary.json", tokenizer.texts())
     files.write_json(folder / "corpus.json", {"digest": text.digest, "documents": text.listing, "duplicates": text.dropped})
+    _wait_for_all(of, "activations complete")
     return [*outputs, folder / "vocabulary.json", folder / "corpus.json"]
 
 
