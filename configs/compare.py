@@ -6,7 +6,7 @@ Paths:     folders (or hub ids, as owner/name/folder@revision) in SAELens', spar
 Optional:  --config.source.activations=runs/quickstart/activations/eval   a store of activations, for all that needs firing
 
 Measured on two cores of an AMD EPYC, Python 3.11, jax 0.10.2 (November 2026), a synthetic study beside it: the quickstart's 8 SAEs, written in sparsify's format and read
-back, with its 150,000 held-out tokens: 56 s (stability 23 s, sensitivity 8 s, subspace 17 s, report 7 s); p̂, intervals, labels, partners and firing rates are those of the
+back, with its 150,000 held-out tokens, before there were atlas, diagnosis and transfer: 56 s (stability 23 s, sensitivity 8 s, subspace 17 s, report 7 s); p̂, intervals, labels, partners and firing rates are those of the
 quickstart to the last digit. Larger dictionaries: `python -m benchmarks.match` has the cost of a pair.
 """
 

@@ -103,6 +103,18 @@ def refuse_strangers(saes: list[Found], ignore_names: bool) -> None:
                 )
 
 
+def refuse_newcomers(bank: list[Found], newcomers: list[Found], ignore_names: bool) -> None:
+    """Raises ValueError naming a newcomer that is in the bank, or of another model, layer or hook, or a bank that is too small."""
+    if len(bank) < 4:
+        raise ValueError(f"config.saes: a bank of {len(bank)} SAEs, at least 4 are needed to learn from and to be judged by")
+    sums = lambda sae: tuple(files.sha256_file(p) for p in sae.files() if p.suffix != ".json")
+    known = {sums(sae): sae.name for sae in bank}
+    for sae in newcomers:
+        if sums(sae) in known:
+            raise ValueError(f"config.newcomers: {sae.name} is {known[sums(sae)]} of the bank: leave one of them out")
+    refuse_strangers(bank + newcomers, ignore_names)
+
+
 def seeds(saes: list[Found]) -> list[int]:
     """What tells them apart: their own seeds if each has one of its own, else their places."""
     own = [sae.seed for sae in saes if sae.seed is not None]
@@ -115,7 +127,7 @@ def _local(text: str, field: str) -> epath.Path:
     if place.exists():
         return place.resolve()
     named = _HUB_ID.fullmatch(text)
-    if not named:
+    if not named or epath.Path(text.split("/")[0]).is_dir():  # what begins like a folder that is here is meant to be one
         raise FileNotFoundError(f"config.{field}: nothing at {text}, and it is no hub id (owner/name, with /folder and @revision)")
     below = named["below"].strip("/")
     patterns = [f"{below}/**/{name}".lstrip("/") for name in _FETCHED] + [f"{below}/{name}".lstrip("/") for name in _FETCHED]

@@ -143,7 +143,7 @@ def _reasons(results: Results) -> Figure:
     whiskers = base.mark_rule(color="#222").encode(x="low:Q", x2="high:Q")
     ticks = base.transform_filter("datum.null != null").mark_tick(color="#222", thickness=2, height=18).encode(x="null:Q")
     sentence = (
-        f"The first reason that applies to each of {s['features']:,} unstable features; dark tick: how often the evidence appears by chance. Split or absorbed: up to three features of another seed "
+        f"The first reason that applies to each of {s['features']:,} unstable features (dead, rare, split or absorbed, basis ambiguity, still moving); dark tick: how often the evidence appears by chance. Split or absorbed: up to three features of another seed "
         "reconstruct it. Basis ambiguity: it lies in a sharply bounded subspace that seeds share."
     )
     if not s["drift_known"]:

@@ -206,6 +206,8 @@ def _c5(results: Results, rules: Any) -> tuple[str, str, str]:
 
 def _c7(results: Results, rules: Any) -> tuple[str, str, str]:
     s = results.summary["transfer"]
+    if "not_measured" in s:
+        return "–", UNDECIDED, s["not_measured"]
     if s["auroc"]["value"] is None:
         return "–", UNDECIDED, "a half of the seeds has no stable or no unstable features"
     measured = (

@@ -117,12 +117,17 @@ def remarks(results: Results, rules: Any) -> list[str]:
             )
     if "not_measured" in results.summary.get("subspace", {}):
         out.append(f"Subspaces were not measured: {results.summary['subspace']['not_measured']}.")
-    for stage in ("atlas", "diagnosis"):
+    for stage in ("atlas", "diagnosis", "transfer"):
         if "not_measured" in results.summary.get(stage, {}):
             out.append(f"The stage {stage!r} did not measure: {results.summary[stage]['not_measured']}.")
     if results.summary.get("atlas", {}).get("entries") == 0 and "not_measured" not in results.summary["atlas"]:
+        excess = results.summary.get("subspace", {}).get("overlap_excess", {"low": None})["low"]
+        shared = ": the span that unstable features have in common fades out" if excess is not None and excess > 0 else ""
+        out.append(f"No sharply bounded subspace is shared by both halves of the seeds{shared}.")
+    diagnosed = results.summary.get("diagnosis", {})
+    if diagnosed.get("features") and not diagnosed["drift_known"]:
         out.append(
-            "No sharply bounded subspace is shared by both halves of the seeds: the span that unstable features have in common fades out."
+            "Whether features still move is not known, without a dictionary from half of their training: those that do count as unexplained."
         )
     if s["frozen_seeds"]:
         out.append(f"Left out, since their training was not finite: seeds {', '.join(map(str, s['frozen_seeds']))}.")

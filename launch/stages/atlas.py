@@ -31,6 +31,13 @@ from storage.tables import read_table, write_table
 NULL_KEY = 2**22  # of the rotations that this stage's nulls come from
 
 
+ENTRY_COLUMNS = (
+    "entry", "rank", "features", "features_per_seed", "seeds", "agreement_of_halves", "gap", "span_agreement", "span_agreement_low",
+    "span_agreement_high", "span_agreement_null", "span_agreement_null_max", "p_value", "span_agreement_whitened", "overlap_with_components", "p",
+    "p_by_chance", "live_features_inside", "energy", "firing_rate", "contribution_agreement", "contribution_agreement_null", "top_rows", "top_values",
+)  # fmt: skip  # of entries.parquet also where there are none
+
+
 class Judged(NamedTuple):
     """A subspace with what is known of it.
 
@@ -324,8 +331,7 @@ def _entries(
                 "top_values": does.top_values_CN[e].tolist(),
             }
         rows.append(row)
-    names = rows[0] if rows else ("entry", "rank", "features")
-    return {name: [row[name] for row in rows] for name in names}
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ENTRY_COLUMNS)}
 
 
 def _seeds(kept: list[Judged], listed: DictionaryList, unit_SFD: np.ndarray, rules: Rules) -> dict[str, list[Any]]:

@@ -15,6 +15,10 @@ from storage import files
 
 
 def inputs(config: Any) -> dict[str, str]:
+    if hasattr(config, "newcomer_paths"):  # refused before anything is measured
+        bank = [sae for text in config.paths for sae in sae_paths.find(text)]
+        newcomers = [sae for text in config.newcomer_paths for sae in sae_paths.find(text, "newcomers")]
+        sae_paths.refuse_newcomers(bank, newcomers, config.ignore_names)
     found = {f"{sae.path}": "".join(_sums(sae).values()) for text in config.paths for sae in sae_paths.find(text)}
     return found | _of_list(config) | sources.evaluation_digest(config)
 

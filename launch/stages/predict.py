@@ -29,9 +29,6 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     folder, c = workdir / "predict", config.stability
     listed = dictionary_list.load(dictionary_list.place(config, workdir))
     newcomers = [sae for text in config.newcomer_paths for sae in sae_paths.find(text, "newcomers")]
-    sae_paths.refuse_strangers([sae for text in config.paths for sae in sae_paths.find(text)] + newcomers, config.ignore_names)
-    if len(listed.seeds) < 4:
-        raise ValueError(f"config.saes: a bank of {len(listed.seeds)} SAEs, at least 4 are needed to learn from and to be judged by")
     bank, live_SF, _, order = read_bank(workdir, listed, len(listed.seeds))
     model = prediction.fit(bank, c.theta, live_SF)
     found = prediction.calibrate(bank, c.theta, live_SF)

@@ -32,25 +32,31 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     whole = dictionary_list.load(dictionary_list.place(config, workdir))
     listed = whole.first(c.seeds)
     s = len(listed.seeds)
+    if s < 4:
+        return _not_measured(folder, f"{s} seeds: two halves of at least 2 label themselves")
     bank, live_SF, log_rate_SF, order = read_bank(workdir, whole, s)
     hits_SSF = reappearance.reappears(bank.cosine_SSF, config.stability.theta)
     of = Seeds(np.asarray(similarity.unit_rows(listed.w_dec_SFD))[order], hits_SSF, live_SF, bank.crowding_SF, log_rate_SF)
     figures, table = _scores(config, of)
     calibration: dict[str, Any] = {"predicted": [], "observed": [], "features": []}
-    if s < 4:
-        print(f"transfer: {s} SAEs, predictions need at least 4")
-    else:
-        try:
-            found = prediction.calibrate(bank, config.stability.theta, live_SF)
-            figures, calibration = figures | calibration_figures(found, s), calibration_table(found)
-        except prediction.NothingToLearn as problem:
-            print(f"transfer: no predictions, {problem}")
+    try:
+        found = prediction.calibrate(bank, config.stability.theta, live_SF)
+        figures, calibration = figures | calibration_figures(found, s), calibration_table(found)
+    except prediction.NothingToLearn as problem:
+        print(f"transfer: no predictions, {problem}")
     files.write_json(folder / "summary.json", {name: e.as_dict() for name, e in figures.items()} | {"seeds": s})
     return [
         folder / "summary.json",
         write_table(folder / "scores.parquet", table),
         write_table(folder / "calibration.parquet", calibration),
     ]
+
+
+def _not_measured(folder: epath.Path, because: str) -> list[epath.Path]:
+    print(f"transfer: not measured, {because}")
+    empty = {name: unmeasured(Count(0, "seeds"), "share").as_dict() for name in ("f1", "auroc", "auroc_excess", "auroc_nearest_neighbour")}
+    files.write_json(folder / "summary.json", empty | {"not_measured": because})
+    return [folder / "summary.json"]
 
 
 def read_bank(workdir: epath.Path, listed: DictionaryList, count: int) -> tuple[Bank, np.ndarray, np.ndarray | None, np.ndarray]:
@@ -84,27 +90,29 @@ def _scores(config: Any, of: Seeds) -> tuple[dict[str, Estimate], dict[str, list
             without.append(between(without=place))
             on_fit()
 
-    def knife(figure: Any, null: float | None, unit: str) -> Estimate:
+    def knife(figure: Any, null: float | None, lowest: float = 0.0) -> Estimate:
         """`figure` of the scores by predictor; where the seeds that are left tell nothing the interval is None."""
         statistic = lambda weights_S: figure(every if weights_S.all() else without[int(np.argmin(weights_S))])
-        return aggregates.jackknifed(statistic, s, config.stability.confidence, null=null, unit=unit)
+        return aggregates.jackknifed(statistic, s, config.stability.confidence, null=null, unit="share", bounds=(lowest, 1.0))
 
     columns: dict[str, list[Any]] = {name: [] for name in ("predictor", "figure", "value", "low", "high", "null")}
     figures: dict[str, Estimate] = {}
     if not every:
-        return {name: unmeasured(Count(s, "seeds"), "share") for name in ("f1", "auroc", "auroc_excess")}, columns
+        return {
+            name: unmeasured(Count(s, "seeds"), "share") for name in ("f1", "auroc", "auroc_excess", "auroc_nearest_neighbour")
+        }, columns
     get = lambda name, figure: lambda scores: getattr(scores[name], figure) if name in scores else float("nan")
     for name in every:
         for figure, null in (("f1", every[PREVALENCE].f1), ("auroc", 0.5)):
-            e = knife(get(name, figure), null, "share")
+            e = knife(get(name, figure), null)
             for column, value in zip(columns.values(), (name, figure, e.value, e.low, e.high, e.null), strict=True):
                 column.append(value)
             if name == ROWS:
                 figures[figure] = e
     baselines = [name for name in (CROWDING, FREQUENCY, PREVALENCE) if name in every]
     excess = lambda scores: scores[ROWS].auroc - max(scores[name].auroc for name in baselines) if ROWS in scores else float("nan")
-    figures["auroc_excess"] = knife(excess, 0.0, "share")
-    figures["auroc_nearest_neighbour"] = knife(get(transfer.NEIGHBOUR, "auroc"), 0.5, "share")
+    figures["auroc_excess"] = knife(excess, 0.0, lowest=-1.0)
+    figures["auroc_nearest_neighbour"] = knife(get(transfer.NEIGHBOUR, "auroc"), 0.5)
     return figures, columns
 
 

@@ -135,7 +135,7 @@ def test_a_newcomer_is_predicted(world, tmp_path):
     of = lambda cause: table["predicted"][cause == CAUSES]
     assert len(table["predicted"]) == len(CAUSES) and of("stable").mean() > 0.9 and of(UNEXPLAINED).mean() < 0.1
     assert (table["share_of_bank"][CAUSES == "stable"] == 1).all()
-    with pytest.raises(ValueError, match=r"config\.newcomers: .* has the rows of .* in the bank: leave one of them out"):
+    with pytest.raises(ValueError, match=r"config\.newcomers: .* is .* of the bank: leave one of them out"):
         copy = folder / "copy"
         sae = saelens.load(epath.Path(folder) / "seed-1")[0]
         saelens.save(epath.Path(copy), sae, {"model_name": "planted"})
