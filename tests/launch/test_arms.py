@@ -8,6 +8,7 @@ from configs import seed_factorial
 from launch import arms, config
 from launch.stages import arms as measuring
 from launch.stages import factorial, report, train
+from stability.transfer import Labelled
 from storage import files, tables
 from tests.launch.test_train_stage import stores as stores  # a fixture
 
@@ -102,3 +103,20 @@ def test_studies_that_say_themselves_what_differs_are_refused(changes, says):
 def test_unknown_arms_are_refused():
     with pytest.raises(ValueError, match="config.arms.*distinct ones of"):
         small(arms=("nonsense",))
+
+
+def test_classifiers_go_from_arm_to_arm():
+    rng = np.random.default_rng(0)
+
+    def arm(sign):
+        unstable = np.arange(40) % 2 == 0
+        rows = rng.normal(size=(40, 6)) + 4 * sign * unstable[:, None]
+        return Labelled(rows / np.linalg.norm(rows, axis=1, keepdims=True), rng.normal(size=40), rng.normal(size=40), unstable)
+
+    table = measuring._across({"one": arm(1), "like it": arm(1), "the other way round": arm(-1)})
+    rows = {
+        (a, b): x
+        for a, b, p, x in zip(*(table[n] for n in ("trained_on", "judged_on", "predictor", "auroc")), strict=True)
+        if p == "decoder rows"
+    }
+    assert len(rows) == 6 and rows["one", "like it"] > 0.9 and rows["like it", "the other way round"] < 0.5
