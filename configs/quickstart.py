@@ -5,7 +5,7 @@ Command:   make quickstart, or
 Argument:  `:tiny` is the same in seconds, for tests; its figures mean nothing.
 
 Measured on two cores of an AMD EPYC, Python 3.11, jax 0.10.2 (November 2026), on the standard library of Python 3.11.7: activations 29 s, train 66 s,
-gaussian 35 s, stability 24 s, sensitivity 4 s, subspace 9 s, atlas 7 s, diagnosis 1 s, transfer 2 s, report 8 s; 3 min 41 s with installation. Peak memory 1.8 GiB. (Another kind of
+gaussian 35 s, stability 24 s, sensitivity 4 s, subspace 10 s, atlas 13 s, diagnosis 1 s, transfer 2 s, report 8 s; 3 min 41 s with installation. Peak memory 2.1 GiB. (Another kind of
 EPYC trained in 38 s, and gave mean p̂ 0.387: sums end in other bits there.)
 
   mean p̂ of live features        0.392 [0.379, 0.405]    strongest null 0.012 (SAEs trained on Gaussian activations)
