@@ -62,13 +62,14 @@ class Entry(NamedTuple):
       plane_DR: orthonormal columns, from all seeds.
       without_SDR: the same without one seed each, from which that seed's features are judged.
       agreement: overlap of the planes that the two halves of the seeds found.
-      gap: as of `Rules`.
+      gap, apart: as of `Rules`.
     """
 
     plane_DR: np.ndarray
     without_SDR: np.ndarray
     agreement: float
     gap: float
+    apart: float
 
     @property
     def rank(self) -> int:
@@ -222,13 +223,11 @@ def make(rows: Sequence[np.ndarray], rules: Rules, on_batch: Callable[[], None] 
         taken[1].add(j)
         near_N = (energy_inside(every_ND, first[i]) + energy_inside(every_ND, second[j])) / 2 >= rules.capture
         plane_DR, gap = _fitted(every_ND, near_N, rules)
-        if (
-            gap < rules.gap
-            or apart(every_ND, plane_DR, rules) < rules.apart
-            or any(span_overlap(plane_DR, e.plane_DR) >= rules.agreement for e in entries)
-        ):
+        clear = apart(every_ND, plane_DR, rules)
+        known = any(span_overlap(plane_DR, e.plane_DR) >= rules.agreement for e in entries)
+        if gap < rules.gap or clear < rules.apart or known:
             continue
-        entries.append(Entry(plane_DR, _without_each(rows, plane_DR, rules), agreement, gap))
+        entries.append(Entry(plane_DR, _without_each(rows, plane_DR, rules), agreement, gap, clear))
     return sorted(entries, key=lambda e: -sum((energy_inside(r, e.plane_DR) >= rules.capture).sum() for r in rows))
 
 

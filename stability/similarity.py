@@ -140,6 +140,13 @@ def top_matches(
     return jnp.clip(cosine.reshape(-1, m)[:f], -1.0, 1.0), index.reshape(-1, m)[:f]
 
 
+def crowding(w_FD: Float[AnyArray, "F D"], neighbours: int, block_size: int = 512) -> np.ndarray:
+    """(F, 2): of every row the cosine with the nearest other row, and the mean with so many nearest (or all others, if they are fewer)."""
+    unit_FD = unit_rows(w_FD)
+    cosine_FM = np.asarray(top_matches(unit_FD, unit_FD, min(neighbours, len(w_FD) - 1), same=True, block_size=block_size)[0])
+    return np.stack([cosine_FM[:, 0], cosine_FM.mean(axis=1)], axis=1)
+
+
 def all_pairs(
     w_dec_SFD: Float[AnyArray, "S F D"],
     *,

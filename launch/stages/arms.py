@@ -15,7 +15,6 @@ from etils import epath
 
 from launch import arms, dictionary_list, null_models, progress, sources
 from launch.dictionary_list import DictionaryList
-from launch.stages.sensitivity import crowding
 from launch.stages.stability import rise_along_training
 from saes.evaluation import Evaluation, evaluate_each
 from stability import aggregates, nulls, reappearance, similarity, transfer
@@ -110,7 +109,9 @@ def _p(config: Any, listed: DictionaryList, evaluation: Evaluation) -> tuple[np.
     mmcs = pair_mean(aggregates.mean_among(cosine_SSF, live_SF), everyone)
     with np.errstate(divide="ignore"):
         log_rate_SF = np.maximum(np.log(evaluation.firings_SF / evaluation.rows), transfer.LEAST_LOG_RATE)
-    crowding_SF = np.stack([crowding(d.w_dec_FD, config.sensitivity.neighbours, c.block_size)[:, 1] for d in listed.dictionaries])
+    crowding_SF = np.stack(
+        [similarity.crowding(d.w_dec_FD, config.sensitivity.neighbours, c.block_size)[:, 1] for d in listed.dictionaries]
+    )
     unit_SFD = np.asarray(similarity.unit_rows(listed.w_dec_SFD))
     seeds = Seeds(unit_SFD, reappearance.reappears(cosine_SSF, c.theta), live_SF, crowding_SF, log_rate_SF)
     return of(cosine_SSF), max(by_chance, pair_mean(of(turned_SSF), everyone)), mmcs, seeds

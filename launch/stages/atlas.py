@@ -32,7 +32,7 @@ NULL_KEY = 2**22  # of the rotations that this stage's nulls come from
 
 
 ENTRY_COLUMNS = (
-    "entry", "rank", "features", "features_per_seed", "seeds", "agreement_of_halves", "gap", "span_agreement", "span_agreement_low",
+    "entry", "rank", "features", "features_per_seed", "seeds", "agreement_of_halves", "gap", "apart", "span_agreement", "span_agreement_low",
     "span_agreement_high", "span_agreement_null", "span_agreement_null_max", "p_value", "span_agreement_whitened", "overlap_with_components", "p",
     "p_by_chance", "live_features_inside", "energy", "firing_rate", "contribution_agreement", "contribution_agreement_null", "top_rows", "top_values",
 )  # fmt: skip  # of entries.parquet also where there are none
@@ -123,20 +123,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
 
 def rules_of(config: Any, width: int) -> Rules:
     c = config.atlas
-    return Rules(
-        min_rank=c.min_rank,
-        max_rank=c.max_rank or max(c.min_rank, width // 3),
-        capture=c.capture,
-        density=c.density,
-        apart=c.apart,
-        gap=c.gap,
-        most_own=c.most_own,
-        copy=config.stability.theta,
-        agreement=c.agreement,
-        starts=c.starts,
-        patience=c.patience,
-        directions=c.directions,
-    )
+    same = {name: getattr(c, name) for name in Rules._fields if hasattr(c, name)}
+    return Rules(**same | {"max_rank": c.max_rank or max(c.min_rank, width // 3), "copy": config.stability.theta})
 
 
 def make(unit_SFD: np.ndarray, among_SF: np.ndarray, seeds: tuple[int, ...], rules: Rules, on_batch: Any) -> list[Entry]:
@@ -309,6 +297,7 @@ def _entries(
             "seeds": int((counts > 0).sum()),
             "agreement_of_halves": j.entry.agreement,
             "gap": j.entry.gap,
+            "apart": j.entry.apart,
             "span_agreement": agreement.value,
             "span_agreement_low": agreement.low,
             "span_agreement_high": agreement.high,

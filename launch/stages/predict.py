@@ -11,7 +11,6 @@ from etils import epath
 
 from launch import dictionary_list, sae_paths
 from launch.dictionary_list import READERS
-from launch.stages.sensitivity import crowding
 from launch.stages.transfer import calibration_figures, calibration_table, read_bank
 from stability import nulls, prediction, reappearance, similarity
 from stability.estimates import Count, Estimate
@@ -45,7 +44,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         matches = [similarity.best_match(unit_FD, unit, block_size=c.block_size)[0] for unit in units]
         cosine_SF, partner_SF = (np.stack([np.asarray(getattr(m, name)) for m in matches]) for name in ("cosine", "partner"))
         _refuse_members(sae.name, cosine_SF, [listed.names[place] for place in order])
-        crowding_F = crowding(own, config.sensitivity.neighbours, c.block_size)[:, 1]
+        crowding_F = similarity.crowding(own, config.sensitivity.neighbours, c.block_size)[:, 1]
         counts_F = (cosine_SF >= c.theta).sum(axis=0)
         interval = reappearance.clopper_pearson(counts_F, len(units), c.confidence)
         predicted_F = prediction.predict(model, bank, cosine_SF, partner_SF, crowding_F)

@@ -180,16 +180,9 @@ class Inside(NamedTuple):
     chance_of_duplicate: float
 
 
-def crowding(w_FD: np.ndarray, neighbours: int, block_size: int) -> np.ndarray:
-    """(F, 2): of every feature the cosine with the nearest in its own dictionary, and the mean with so many nearest."""
-    unit_FD = similarity.unit_rows(w_FD)
-    cosine_FM = np.asarray(similarity.top_matches(unit_FD, unit_FD, min(neighbours, len(w_FD) - 1), same=True, block_size=block_size)[0])
-    return np.stack([cosine_FM[:, 0], cosine_FM.mean(axis=1)], axis=1)
-
-
 def _inside(config: Any, listed: DictionaryList) -> Inside:
     c, (most, d) = config.sensitivity, listed.w_dec_SFD.shape[1:]
-    nearest = functools.partial(crowding, neighbours=c.neighbours, block_size=config.stability.block_size)
+    nearest = functools.partial(similarity.crowding, neighbours=c.neighbours, block_size=config.stability.block_size)
     nearest_SF, crowding_SF = (np.full((len(listed.seeds), most), np.nan) for _ in range(2))
     for s, dictionary in enumerate(listed.dictionaries):
         f = dictionary.w_dec_FD.shape[0]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from launch.stages import subspace as stage
 from stability import nulls, reproducibility, subspaces
 
 RNG = np.random.default_rng(0)
@@ -109,3 +110,35 @@ def test_principal_components_are_numpys():
 def test_too_few_features():
     with pytest.raises(ValueError, match="cannot draw 5 of 4"):
         subspaces.subsample(RNG, np.arange(4), 5, 2)
+
+
+def test_draws_are_spread_as_the_targets_are():
+    rng = np.random.default_rng(0)
+    values, targets = rng.normal(size=4000), rng.normal(1.0, 0.5, size=500)
+    weights = subspaces.matching_weights(values, targets)
+    drawn = values[subspaces.subsample(rng, np.arange(4000), 200, 40, weights)]
+    plain = values[subspaces.subsample(rng, np.arange(4000), 200, 40)]
+    np.testing.assert_allclose(np.quantile(drawn, [0.25, 0.5, 0.75]), np.quantile(targets, [0.25, 0.5, 0.75]), atol=0.15)
+    assert abs(plain.mean()) < 0.1
+
+
+def test_weighted_draws_have_no_repeats_and_take_what_weighs_nothing_last():
+    rng = np.random.default_rng(1)
+    members, weights = np.arange(10, 20), np.array([1.0] * 6 + [0.0] * 4)
+    chosen = subspaces.subsample(rng, members, 6, 30, weights)
+    assert all(set(row) == set(range(10, 16)) for row in chosen.tolist())
+    eight = subspaces.subsample(rng, members, 8, 30, weights)
+    assert all(len(set(row)) == 8 and set(range(10, 16)) <= set(row) for row in eight.tolist())
+    with pytest.raises(ValueError, match="cannot draw 11 of 10"):
+        subspaces.subsample(rng, members, 11, 1, weights)
+
+
+def test_a_null_of_fewer_features_is_held_against_as_few():
+    """Overlap grows with the number of features: a null of few must not look weak for that."""
+    table = lambda value: np.where(np.eye(3, dtype=bool), np.nan, value)[..., None]
+    predictor = lambda name, n, value: stage.Predictor(name, n, (4,), table(value), table(value))
+    many, few = predictor(stage.OWN, 100, 0.8), predictor(stage.OWN, 20, 0.5)
+    nulls_of = [predictor("of many", 100, 0.6), predictor("of few", 20, 0.45)]
+    against = stage.against_nulls([many, *nulls_of], {100: many, 20: few}, "overlap", 4)
+    assert stage._excess(list(against.values()), np.ones(3)) == pytest.approx(0.05)
+    assert set(against) == {"of many", "of few"}
