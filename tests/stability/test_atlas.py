@@ -120,6 +120,15 @@ def test_members_are_judged_by_planes_of_other_seeds():
     assert span_overlap(found[0].without_SDR[2], planes[0]) > 0.95
 
 
+def test_the_plane_without_a_seed_knows_nothing_of_its_rows():
+    rows, planes = world(13, (8,))
+    rng = np.random.default_rng(14)
+    others = [*rows[:2], planted.filled(rng, planes[0], 9, jitter=0.3), rows[3]]
+    plain, changed = (atlas._without_each(r, planes[0], RULES) for r in (rows, others))
+    np.testing.assert_allclose(plain[2], changed[2], atol=1e-12)
+    assert all(np.abs(plain[s] - changed[s]).max() > 1e-3 for s in (0, 1, 3))
+
+
 def test_spans_agree_and_chance_does_not():
     rows, _ = world(10, (8,))
     chosen = [r[:24] for r in rows]

@@ -52,7 +52,8 @@ def test_labels_come_from_the_half_alone():
     rng = np.random.default_rng(2)
     rows = rng.normal(size=(4, 20, D))
     rows[2:, 0] = rows[2, 0]  # seeds 2 and 3 have a row in common,
-    rows[:, 1] = rows[0, 1]  # all of them another
+    rows[:, 1] = rows[0, 1]  # all of them another,
+    rows[0, 2] = rows[2, 2]  # and seeds 0 and 2 one that says nothing within either half
     of, _ = seeds_of(rows)
     first, second = (transfer.labelled(of, places, 0.05, 1000) for places in ([0, 1], [2, 3]))
     assert (~first.unstable_N).sum() == 2 and (~second.unstable_N).sum() == 4
