@@ -57,7 +57,7 @@ def comparison() -> ml_collections.ConfigDict:
     """Measures SAEs that are there already, with the measuring fields of a study."""
     study = default.get_config()
     c = ml_collections.ConfigDict()
-    c.stages = ("collect", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "report")
+    c.stages = ("collect", *default.MEASURING, "report")
     c.saes = ""  # folders or hub ids (owner/name/folder@revision), with commas between them
     c.ignore_names = False  # True: compare also what metadata call different models or hooks
     c.source = ml_collections.ConfigDict()
@@ -80,7 +80,7 @@ def synthetic_study() -> ml_collections.ConfigDict:
     del c.source
     del c.lm
     del c.gaussian_seeds
-    c.stages = ("train", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "recovery", "report")
+    c.stages = ("train", *default.MEASURING, "recovery", "report")
     c.synthetic = world = ml_collections.ConfigDict()
     world.width = 128  # of the activations
     world.free_atoms = 256  # unit atoms in general position

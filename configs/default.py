@@ -5,6 +5,8 @@ Lengths are in tokens, shares in [0, 1]; a cosine is signed.
 
 import ml_collections
 
+MEASURING = ("stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer")  # stages that measure SAEs, whatever they come from
+
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if arg:
@@ -14,12 +16,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "activations",
         "train",
         "gaussian",
-        "stability",
-        "sensitivity",
-        "subspace",
-        "atlas",
-        "diagnosis",
-        "transfer",
+        *MEASURING,
         "report",
     )  # in this order
     c.seeds = (8,)  # one number: a count, seeds 0, 1, …; several: the seeds themselves. At least 2; 21 for a primary cell

@@ -31,6 +31,7 @@ from launch.sections import (
     Transfer,
     check,
 )
+from launch.stages import MEASURING
 from saes.config import SAEConfig, TrainConfig
 from saes.variants import variant
 from synthetic.causes import Causes
@@ -130,12 +131,7 @@ class Study(_Seeds):
         "activations",
         "train",
         "gaussian",
-        "stability",
-        "sensitivity",
-        "subspace",
-        "atlas",
-        "diagnosis",
-        "transfer",
+        *MEASURING,
         "report",
     )
 
@@ -185,7 +181,7 @@ class Activations:
 class Comparison(_Measured):
     """Settings of a config that measures SAEs which are there already."""
 
-    STAGES: ClassVar[tuple[str, ...]] = ("collect", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "report")
+    STAGES: ClassVar[tuple[str, ...]] = ("collect", *MEASURING, "report")
 
     saes: str
     ignore_names: bool
@@ -231,12 +227,7 @@ class SyntheticStudy(_Seeds):
 
     STAGES: ClassVar[tuple[str, ...]] = (
         "train",
-        "stability",
-        "sensitivity",
-        "subspace",
-        "atlas",
-        "diagnosis",
-        "transfer",
+        *MEASURING,
         "recovery",
         "report",
     )

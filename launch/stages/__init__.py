@@ -9,6 +9,8 @@ from typing import Any
 
 from etils import epath
 
+MEASURING = ("stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer")  # whatever the SAEs come from
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -86,12 +88,7 @@ _ALL = (
         after=(
             "activations",
             "train",
-            "stability",
-            "sensitivity",
-            "subspace",
-            "atlas",
-            "diagnosis",
-            "transfer",
+            *MEASURING,
             "recovery",
             "verdicts",
             "arms",
