@@ -77,7 +77,7 @@ class Harvest:
             before_shard()
             if not writer.kept(index):
                 started = time.perf_counter()
-                acts_ND = self._acts(shard)
+                acts_ND = self.acts(shard)
                 seconds += time.perf_counter() - started
                 rows += len(acts_ND)
                 writer.write(index, _rows(shard, acts_ND))
@@ -88,7 +88,7 @@ class Harvest:
         """Files that all hosts together make of these contexts."""
         return -(-len(contexts.length_N) // self.shard_contexts)
 
-    def _acts(self, shard: Contexts) -> np.ndarray:
+    def acts(self, shard: Contexts) -> np.ndarray:
         """Of the shard's rows (N, width); the device works on a batch while the one before it is copied."""
         kept: list[np.ndarray] = []
         pending: tuple[int, jax.Array] | None = None

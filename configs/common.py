@@ -63,7 +63,7 @@ def comparison() -> ml_collections.ConfigDict:
     c.source = ml_collections.ConfigDict()
     c.source.activations = ""  # a store of activations (`runs/quickstart/activations/eval`), or arrays as in a study; "": none
     c.source.eval_tokens = 150_000  # rows of arrays that are taken, the first; a store is taken whole
-    for section in ("stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "report", "claims"):
+    for section in (*default.MEASURING, "report", "claims"):
         c[section] = study[section]
     return c
 
@@ -80,6 +80,7 @@ def synthetic_study() -> ml_collections.ConfigDict:
     del c.source
     del c.lm
     del c.gaussian_seeds
+    del c.splice
     c.stages = ("train", *default.MEASURING, "recovery", "report")
     c.synthetic = world = ml_collections.ConfigDict()
     world.width = 128  # of the activations

@@ -5,7 +5,8 @@ Lengths are in tokens, shares in [0, 1]; a cosine is signed.
 
 import ml_collections
 
-MEASURING = ("stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer")  # stages that measure SAEs, whatever they come from
+# Stages that measure SAEs, whatever they come from.
+MEASURING = ("stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "function", "statistics", "explanations")
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -17,6 +18,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "train",
         "gaussian",
         *MEASURING,
+        "splice",
         "report",
     )  # in this order
     c.seeds = (8,)  # one number: a count, seeds 0, 1, …; several: the seeds themselves. At least 2; 21 for a primary cell
@@ -159,9 +161,47 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     transfer.seeds = 16  # SAEs, the first so many
     transfer.features = 20_000  # of a half that are learned from or judged
 
+    c.function = function = ml_collections.ConfigDict()  # what features do for the reconstruction
+    function.seeds = 16  # SAEs, the first so many
+    function.rows = 1_000_000  # evaluation rows, at most, evenly spaced
+    function.ratio = 4  # unstable features that are removed for each stable one (the paper's)
+    function.draws = 20  # of features matched to the unstable ones
+    function.splits = 2  # cuts of the seeds into halves, each labelled by the other
+    function.bins = 10  # of equally many features by firing rate
+    function.refill_rows = 8192  # evaluation rows for removal before the selection, when in topk others move up
+
+    c.splice = splice = ml_collections.ConfigDict()  # what features do for the language model's predictions
+    splice.seeds = 16  # SAEs, the first so many
+    splice.tokens = 4096  # evaluation rows, about, in whole contexts
+    splice.draws = 3  # of N stable and function.ratio·N unstable features
+    splice.singles = 9  # features of every SAE whose removal alone is measured, of all labels and firing rates; 0: none
+
+    c.statistics = statistics = ml_collections.ConfigDict()  # of single features
+    statistics.top_contexts = 8  # kept per feature, in which it is most active; one token of each
+    statistics.samples = 16  # tokens kept per feature, at random among those on which it fires in every other context
+    statistics.shuffled_tokens = 65_536  # evaluation rows whose contexts are put in random order
+    statistics.table_bytes = 2**31  # memory for counts of features by tokens; larger tables are made part by part
+    statistics.surface = 0.5  # surface-form score from which a feature counts as one of surface form
+    statistics.draws = 1  # of random tokens for the nulls
+
+    c.explanations = explanations = ml_collections.ConfigDict()  # of a sample of features
+    explanations.model = ""  # of an OpenAI-compatible endpoint (OPENAI_BASE_URL, OPENAI_API_KEY); "": rules on the text of tokens, offline
+    explanations.pairs = 40  # of a stable and an unstable feature of one SAE that fire about equally often
+    explanations.contexts = 8  # from which a feature is explained
+    explanations.candidates = 10  # other contexts in which it is asked whether the feature fires; in half of them it does
+    explanations.context_tokens = 24  # tokens of a context before the one in question; a third as many behind
+    explanations.at_once = 4  # questions under way
+    explanations.timeout = 60.0  # seconds for an answer
+    explanations.retries = 4  # of a question that was not answered, with growing pauses
+    explanations.max_tokens = 400  # of an answer
+    explanations.price_in = 0.0  # per million tokens of questions, in the currency of most_cost; 0: not shown
+    explanations.price_out = 0.0  # per million tokens of answers
+    explanations.most_cost = 0.0  # above which nothing is asked; 0: no bound
+
     c.report = report = ml_collections.ConfigDict()
     report.examples = 6  # stable and as many unstable features shown with contexts
     report.contexts = 5  # contexts a feature
+    report.table_contexts = 3  # contexts a feature in the table of features
     report.context_tokens = 14  # tokens before the highlighted one; half as many behind
     report.png_scale = 2.0  # pixels per point of the PNG copies
 
@@ -170,10 +210,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     claims.min_features = 50  # live stable and live unstable features, in all seeds together
     claims.c1_chance = 0.05  # C1 holds only if the strongest null's p̂ stays below this
     claims.c1_difference = 0.5  # C1: split-half difference of p̂, stable less unstable, whole interval above this
+    claims.c2_difference = 0.0  # C2: N stable less ratio·N unstable features, in explained variance lost and in cross-entropy gained, and stable less unstable part of what is explained, whole intervals above this
     claims.c3_ratio = 1.0  # C3 (rate part): stable over unstable firing rate, whole interval above this
+    claims.c3_surface = (
+        0.0  # C3 (surface part): share of surface-form features among unstable less among stable ones, whole interval above this
+    )
     claims.c4_excess = 0.0  # C4: overlap between seeds over the strongest null, whole interval above this
     claims.c5_span = 0.9  # C5: overlaps of the unstable latents' span, and the share of free atoms found, whole intervals above this
     claims.c5_found = 0.5  # C5: share of the block's atoms found, whole interval below this
     claims.c7_excess = 0.0  # C7: AUROC of decoder rows over the better of frequency and crowding alone, whole interval above this
-    claims.plateau_rise = 0.02  # C3 to C5: undecided unless the interval of p̂'s change per doubling of training tokens lies within ± this
+    claims.plateau_rise = 0.02  # C2 to C5: undecided unless the interval of p̂'s change per doubling of training tokens lies within ± this
     return c

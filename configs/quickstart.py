@@ -72,4 +72,7 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
     c.gaussian_seeds, c.sensitivity.rows = 2, 1024
     c.stability.null_draws, c.stability.curve_rows, c.stability.rare_firings, c.stability.span_rank = 2, 1000, 5, 4
     c.subspace.min_features, c.subspace.subsamples = 3, 3
+    c.function.refill_rows, c.function.bins, c.function.draws = 512, 3, 3
+    c.splice.tokens, c.splice.singles, c.splice.draws = 300, 3, 1
+    c.statistics.shuffled_tokens, c.explanations.pairs, c.explanations.contexts, c.explanations.candidates = 1000, 3, 4, 4
     c.subspace.ranks, c.subspace.headline_rank = (1, 2, 3), 2

@@ -14,23 +14,22 @@ from typing import Any, ClassVar
 import ml_collections
 
 from launch.arms import ARMS
-from launch.roster import RANDOM, STARTS
-from launch.sections import (
+from launch.measuring import (
     Atlas,
     Claims,
     Diagnosis,
-    LanguageModel,
-    ModelCard,
-    Pretrain,
+    Explanations,
+    Function,
     Report,
     Sensitivity,
-    Source,
+    Splice,
     Stability,
+    Statistics,
     Subspace,
-    Sweep,
     Transfer,
-    check,
 )
+from launch.roster import RANDOM, STARTS
+from launch.sections import LanguageModel, ModelCard, Pretrain, Source, Sweep, check
 from launch.stages import MEASURING
 from saes.config import SAEConfig, TrainConfig
 from saes.variants import variant
@@ -61,6 +60,9 @@ class _Measured:
     atlas: Atlas
     diagnosis: Diagnosis
     transfer: Transfer
+    function: Function
+    statistics: Statistics
+    explanations: Explanations
     report: Report
     claims: Claims
 
@@ -132,12 +134,14 @@ class Study(_Seeds):
         "train",
         "gaussian",
         *MEASURING,
+        "splice",
         "report",
     )
 
     source: Source
     lm: LanguageModel
     gaussian_seeds: int
+    splice: Splice
 
     def __post_init__(self):
         super().__post_init__()
@@ -310,6 +314,10 @@ NEEDS = {
     "diagnosis": "atlas",
     "transfer": "sensitivity",
     "predict": "sensitivity",
+    "function": "stability",
+    "splice": "stability",
+    "statistics": "stability",
+    "explanations": "statistics",
     "recovery": "stability",
     "report": "stability",
 }

@@ -64,6 +64,11 @@ KEPT_CHECKPOINTS = 2  # at a time, of parameters and Adam's moments
 CODE_PASSES = 10  # of an array (batch, features) in a step
 MEASURING_PASSES = 75  # of such an array where SAEs are measured: codes, their choice, moments, top rows
 LAYER_PASSES = 7  # of what a layer computes
+LOGIT_PASSES = 6  # over the logits of a token: their exponentials, their divergence from the model's own
+SPLICED_SETS = 23  # sets of features that are removed or kept in every SAE, beside draws and single features
+REFILLED_SETS = 16  # sets that are removed before the selection
+HOST_RATE = 2e10  # multiplications and additions a second of one BLAS thread
+COUNTING_SECONDS, COUNTING_SECONDS_A_ROW = 3e-9, 4e-6  # on the host, an activation looked at, a token counted; benchmarks: the quickstart
 NON_STABLE, UNSTABLE = 0.8, 0.4  # of the features, as in the quickstart
 DECOMPOSING_SECONDS = 6e-10  # of a symmetric matrix, by the cube of its width; on two EPYC cores at width 128
 MATCHING_SECONDS = 8.6 / 2**28  # on the host, a pair matched one to one, by the square of features (benchmarks/match.py)
@@ -149,6 +154,12 @@ def costs(config: Any, of: Hardware) -> list[Cost]:
         found.append(_atlas(config, width, of))
     if "diagnosis" in config.stages:
         found.append(_diagnosis(config, width, of))
+    if "function" in config.stages:
+        found.append(_function(config, width, of))
+    if "statistics" in config.stages:
+        found.append(_statistics(config, width, rows - c.tokens if model is None else float(c.eval_tokens), model))
+    if "splice" in config.stages and model is not None and model.causal:
+        found.append(_splice(config, width, model))
     return found
 
 
@@ -275,6 +286,57 @@ def _diagnosis(config: Any, width: int, of: Hardware) -> Cost:
     """Three products for every ordered pair, of the unstable features of one SAE with all of the other; as many of turned dictionaries."""
     n = min(len(config.seed_list), config.atlas.seeds)
     return _comparisons(config, "diagnosis", 2 * 3 * n * (n - 1) * UNSTABLE, width, 0)
+
+
+def _function(config: Any, width: int, of: Hardware) -> Cost:
+    """Codes, and products of codes with codes; the effects of all sets follow from these, on the host. In topk some sets are removed before the selection too."""
+    c, f = config.function, float(config.sae.n_features)
+    n, rows = min(len(config.seed_list), c.seeds), float(min(config.source.eval_tokens, c.rows))
+    refilled = REFILLED_SETS * c.refill_rows if config.sae.variant == "topk" else 0.0
+    encoded = n * (rows + refilled)
+    flops = encoded * 4 * f * width + n * rows * 2 * f * (f + width)
+    sets = n * n * (3 * f + 2 * c.draws + 20.0) * f / HOST_RATE * f if f > 2**13 else n * n * 0.02
+    return Cost(
+        "function", n * rows, flops, 4.0 * encoded * MEASURING_PASSES * f, n * f * 40, 8.0 * f * f, "match", f"{encoded:,.0f} codes", sets
+    )
+
+
+def _statistics(config: Any, width: int, rows: float, model: DecoderConfig | None) -> Cost:
+    """Codes of all held-out tokens, counted on the host; with a language model the same for contexts in random order."""
+    f, n = float(config.sae.n_features), len(config.seed_list)
+    shuffled = min(float(config.statistics.shuffled_tokens), rows) if model is not None else 0.0
+    vocabulary = model.vocab_size if model is not None else 50_000
+    passes = max(1.0, 12 * f * vocabulary / config.statistics.table_bytes)
+    encoded = n * (rows * passes + 2 * shuffled)
+    flops = encoded * 2 * f * width
+    if model is not None:
+        flops += shuffled * cost.flops_per_token(model, config.source.layer, config.source.site, config.source.context_length)
+    counting = n * rows * (COUNTING_SECONDS_A_ROW + COUNTING_SECONDS * passes * f)
+    moved = 4.0 * encoded * MEASURING_PASSES / 2 * f
+    return Cost(
+        "statistics",
+        n * rows,
+        flops,
+        moved,
+        n * f * 500,
+        4.0 * 1024 * f,
+        "match",
+        f"{math.ceil(passes)} passes over held-out tokens",
+        counting,
+    )
+
+
+def _splice(config: Any, width: int, model: DecoderConfig) -> Cost:
+    """For every set of features the layers above the site and the predictions, of every SAE."""
+    c, s = config.splice, config.source
+    n = min(len(config.seed_list), c.seeds)
+    replayed = float(n * c.tokens * (SPLICED_SETS + 2 * c.draws + c.singles)) * s.context_length / (s.context_length - 1)
+    last = model.n_layers - 1
+    whole = cost.flops_per_token(model, last, "resid_post", s.context_length)
+    above = whole - cost.flops_per_token(model, s.layer, s.site, s.context_length)
+    flops = replayed * (above + 2.0 * model.width * model.vocab_size + 2.0 * config.sae.n_features * width)
+    moved = replayed * 4.0 * (LOGIT_PASSES * model.vocab_size + LAYER_PASSES * (last - s.layer) * 6 * model.width)
+    return Cost("splice", replayed, flops, moved, 1e5, 4.0 * 2**26, "activations", f"{replayed:,.0f} tokens replayed above layer {s.layer}")
 
 
 def _comparisons(config: Any, stage: str, products: float, width: int, encoded: float) -> Cost:

@@ -164,11 +164,9 @@ def _fields(config: ml_collections.ConfigDict, stage: Stage) -> dict[str, Any]:
 
     resolved = json.loads(config.to_json_best_effort())
     for section in stage.sections:
-        if section.split(".")[0] not in resolved:  # of another kind of study
-            continue
         value = resolved
         for part in section.split("."):
-            value = value[part]
+            value = value.get(part, {})  # {}: of another kind of study
         add(section, value)
     return flat
 

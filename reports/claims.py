@@ -34,6 +34,7 @@ _PAPER = {
 
 
 _ELSEWHERE = {
+    "C2": "the stage 'function' was not asked for",
     "C4": "the stage 'subspace' was not asked for",
     "C5": "wants a world of known atoms: configs/synthetic.py",
     "C7": "the stage 'transfer' was not asked for",
@@ -43,6 +44,8 @@ _ELSEWHERE = {
 def decide(results: Results, rules: Any) -> list[Claim]:
     """All claims in order, from the result files and `config.claims`."""
     decided = {"C1": _c1(results, rules), "C3": _c3(results, rules)}
+    if "function" in results.summary:
+        decided["C2"] = _c2(results, rules)
     if "subspace" in results.summary:
         decided["C4"] = _c4(results, rules)
     if "transfer" in results.summary:
@@ -129,21 +132,73 @@ def _c1(results: Results, rules: Any) -> tuple[str, str, str]:
     )
 
 
+def _c2(results: Results, rules: Any) -> tuple[str, str, str]:
+    """N stable features are worth more than ratio·N unstable ones, in reconstruction and in prediction, and hold the larger part of what is explained."""
+    s = results.summary["function"]
+    if "not_measured" in s:
+        return "–", UNDECIDED, s["not_measured"]
+    if s["removed_difference"]["value"] is None:
+        return "–", UNDECIDED, "too few stable or unstable features to remove"
+    spliced = results.summary.get("splice", {"not_measured": "no language model"})
+    ratio = s["ratio"]
+    measured = (
+        f"removing N stable ({number(s['stable_removed'])} on average) against {ratio}N unstable features costs {with_interval(s['removed_stable'])} against "
+        f"{with_interval(s['removed_unstable'])} of explained variance, difference {with_interval(s['removed_difference'])} (any features: {number(s['removed_difference']['null'])})"
+    )
+    figures = {"explained variance": s["removed_difference"]}
+    if "not_measured" not in spliced:
+        figures["cross-entropy"] = spliced["removed_difference"]
+        measured += (
+            f", and {with_interval(spliced['removed_stable'])} against {with_interval(spliced['removed_unstable'])} nats a token, "
+            f"difference {with_interval(spliced['removed_difference'])} ({number(spliced['removed_difference']['null'])})"
+        )
+    figures["part of what is explained"] = s["part_difference"]
+    measured += (
+        f"; stable features hold {with_interval(s['part_stable'])} of what is explained ({number(s['part_stable']['null'])} of the features), "
+        f"unstable ones {with_interval(s['part_unstable'])} ({number(s['part_unstable']['null'])})"
+    )
+    if because := _too_little(results, rules):
+        return measured, UNDECIDED, because
+    sides = {name: _side(e, rules.c2_difference) for name, e in figures.items()}
+    as_it_stands = "; ".join(f"{name}: {side}" for name, side in sides.items())
+    if because := _under_trained(results, rules):
+        return measured, UNDECIDED, f"{because}; as it stands the differences are above {rules.c2_difference}: {as_it_stands}"
+    where = "" if "cross-entropy" in figures else " (reconstruction alone: no language model)"
+    return (
+        measured,
+        _joint(list(sides.values())),
+        f"rule: all differences, stable less unstable, above {rules.c2_difference}{where}: {as_it_stands}",
+    )
+
+
 def _c3(results: Results, rules: Any) -> tuple[str, str, str]:
     s = results.summary["stability"]
     if "firing_rate_stable_over_unstable" not in s:
         return "–", UNDECIDED, "no activations to measure firing on"
     ratio, with_rare = s["firing_rate_stable_over_unstable"], s["firing_rate_stable_over_unstable_with_rare"]
-    measured = f"stable features fire {with_interval(ratio)} times as often as unstable ones, with rare ones {with_interval(with_rare)} (surface form: not measured yet)"
+    measured = f"stable features fire {with_interval(ratio)} times as often as unstable ones, with rare ones {with_interval(with_rare)}"
+    forms = results.summary.get("statistics", {"not_measured": "the stage 'statistics' was not asked for"})
+    known = "not_measured" not in forms and forms["surface_difference"]["value"] is not None
+    if known:
+        measured += (
+            f"; of surface form are {with_interval(forms['surface_unstable'])} of unstable and {with_interval(forms['surface_stable'])} of stable features, difference "
+            f"{with_interval(forms['surface_difference'])}, at equal firing rate {with_interval(forms['surface_difference_at_equal_frequency'])}"
+        )
     if because := _too_little(results, rules):
         return measured, UNDECIDED, because
-    if because := _under_trained(results, rules):
-        return measured, UNDECIDED, because
     sides = {_side(ratio, rules.c3_ratio), _side(with_rare, rules.c3_ratio)}  # live features alone leave the rarest out
-    if sides == {NO}:
-        return measured, NO, f"unstable features are not rarer (rule: ratio above {rules.c3_ratio})"
-    rarer = "they are rarer" if sides == {YES} else "whether they are rarer cannot be told"
-    return measured, UNDECIDED, f"{rarer}; surface form is not measured yet"
+    rarer = sides.pop() if len(sides) == 1 else UNDECIDED
+    surface = _side(forms["surface_difference"], rules.c3_surface) if known else UNDECIDED
+    why = f"{forms.get('not_measured', 'no stable or no unstable features')}" if not known else f"more of them of surface form: {surface}"
+    if because := _under_trained(results, rules):
+        return measured, UNDECIDED, f"{because}; as it stands, rarer: {rarer}; {why}"
+    rule = f"rule: rate ratios above {rules.c3_ratio}, difference of surface-form shares above {rules.c3_surface}"
+    return measured, _joint([rarer, surface]), f"{rule}: rarer: {rarer}; {why}"
+
+
+def _joint(sides: list[str]) -> str:
+    """YES if all are, NO if one is NO, else UNDECIDED."""
+    return NO if NO in sides else UNDECIDED if UNDECIDED in sides else YES
 
 
 def _c4(results: Results, rules: Any) -> tuple[str, str, str]:

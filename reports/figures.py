@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from reports import atlas_figures, recovery_figures, stability_figures, transfer_figures
+from reports import atlas_figures, feature_figures, function_figures, recovery_figures, stability_figures, transfer_figures
 from reports.chart import NULL_COLOUR, WIDTH, Figure, banded, data, sized, styled
 from reports.results import Results
 from reports.text import number, with_interval
@@ -47,6 +47,7 @@ def all_figures(results: Results, train_seeds: tuple[int, ...]) -> list[Figure]:
             _spectra(results),
             _angles(results),
         ]
+    figures += function_figures.all_figures(results) + feature_figures.all_figures(results)
     figures += atlas_figures.all_figures(results) + transfer_figures.all_figures(results)
     if results.has("recovery/recovery.parquet"):
         figures = recovery_figures.all_figures(results) + figures

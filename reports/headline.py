@@ -54,6 +54,31 @@ FIGURES = (
     Figure("transfer.auroc", "transfer, AUROC", "of the same"),
     Figure("transfer.auroc_excess", "transfer, over baselines", "AUROC less that of crowding or frequency alone, whichever is better"),
     Figure("transfer.brier", "predicted p̂, Brier", "squared error of p̂ predicted for SAEs that were left out; null: the share of the others in which a feature is found"),
+    Figure("function.removed_difference", "N stable less 4N unstable removed", "difference of explained variance lost, mean over all choices of N (4: function.ratio); above 0 if the fewer stable features are worth more; null: any live features instead"),
+    Figure("function.removed_difference_by_the_other_half", "… labelled by the other half", "the same where no seed both labels and is measured"),
+    Figure("function.removed_difference_refilled", "… removed before the selection", "the same where other features take the places of those removed (topk alone)"),
+    Figure("function.part_stable", "stable: part of what is explained", "sum of Shapley values of explained variance, exact; parts add up to 1; null: share of live features"),
+    Figure("function.part_unstable", "unstable: part of what is explained", "the same of unstable features"),
+    Figure("function.only_stable", "stable alone", "explained variance with only stable features left; null: as many live ones"),
+    Figure("function.only_unstable", "unstable alone", "the same of unstable features"),
+    Figure("function.marginal_per_firing_stable_over_unstable", "marginal effect, stable / unstable", "explained variance lost by removing one feature, for each token on which it fires"),
+    Figure("function.marginal_within_deciles_stable_over_unstable", "… within deciles of rate", "the same among features that fire about equally often"),
+    Figure("function.matched_frequency_less_unstable", "matched frequency less unstable", "explained variance lost with as many other features of the same firing rates removed, less that of the unstable ones"),
+    Figure("function.partial_p_per_token", "p̂ and marginal effect, partial", "rank correlation, with firing rate and energy taken out"),
+    Figure("splice.ce_recovered", "CE recovered", "(CE with zeros − CE with reconstructions) / (CE with zeros − CE of the model), at spliced positions"),
+    Figure("splice.removed_difference", "N stable less 4N unstable, CE", "difference of cross-entropy gained, above 0 if the fewer stable features are worth more to predictions; null: any live features instead"),
+    Figure("splice.removed_difference_by_the_other_half", "… labelled by the other half, CE", "the same where no seed both labels and is measured"),
+    Figure("splice.matched_frequency_less_unstable", "matched frequency less unstable, CE", "cross-entropy gained with as many other features of the same firing rates removed, less that of the unstable ones"),
+    Figure("splice.single_per_firing_stable", "a stable feature removed, CE", "nats for each token on which it fires; of a sample of features"),
+    Figure("splice.single_per_firing_unstable", "an unstable feature removed, CE", "the same"),
+    Figure("statistics.surface_stable", "surface form, stable", "share of features whose firing is a matter of the token's text: score of at least statistics.surface; null: firing on random tokens"),
+    Figure("statistics.surface_unstable", "surface form, unstable", "the same of unstable features"),
+    Figure("statistics.surface_difference", "surface form, unstable less stable", "difference of these shares"),
+    Figure("statistics.surface_difference_at_equal_frequency", "… at equal firing rate", "unstable features less others of the same firing rates"),
+    Figure("explanations.surface_unstable", "explained by surface form, unstable", "share of explanations that speak of the token's text"),
+    Figure("explanations.surface_stable", "explained by surface form, stable", "the same of stable features of about the same firing rate"),
+    Figure("explanations.detection_unstable", "detection, unstable", "balanced accuracy with which the explanation tells on which other tokens the feature fires"),
+    Figure("explanations.detection_stable", "detection, stable", "the same of stable features"),
     Figure("recovery.free, latents: atoms found at {found}", "free atoms found", "atoms in general position that some live latent meets at cosine {found}"),
     Figure("recovery.block, latents: atoms found at {found}", "block atoms found", "the same of atoms crowded into the planted block"),
     Figure("recovery.free, latents: p̂ at {found}", "p̂ at {found}, free latents", "probability that a latent outside the block has a match at cosine {found} in another seed"),
@@ -117,7 +142,7 @@ def remarks(results: Results, rules: Any) -> list[str]:
             )
     if "not_measured" in results.summary.get("subspace", {}):
         out.append(f"Subspaces were not measured: {results.summary['subspace']['not_measured']}.")
-    for stage in ("atlas", "diagnosis", "transfer"):
+    for stage in ("atlas", "diagnosis", "transfer", "function", "splice", "statistics", "explanations"):
         if "not_measured" in results.summary.get(stage, {}):
             out.append(f"The stage {stage!r} did not measure: {results.summary[stage]['not_measured']}.")
     if results.summary.get("atlas", {}).get("entries") == 0 and "not_measured" not in results.summary["atlas"]:

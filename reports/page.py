@@ -16,8 +16,6 @@ from reports.results import Results
 from reports.text import number, with_interval
 from storage import files
 
-MOST_SEARCHED = 20_000  # unstable features that the page holds
-
 
 class Example(NamedTuple):
     """A feature with the contexts in which it fires most."""
@@ -56,9 +54,20 @@ class Subspace(NamedTuple):
 
 
 def write_page(
-    folder: epath.Path, results: Results, claims: list[Claim], examples: list[Example], subspaces: list[Subspace], settings: Any, title: str
+    folder: epath.Path,
+    results: Results,
+    claims: list[Claim],
+    examples: list[Example],
+    subspaces: list[Subspace],
+    features: dict[str, Any],
+    settings: Any,
+    title: str,
 ) -> list[epath.Path]:
-    """Writes `index.html` and a PNG per figure into `folder`; returns the paths."""
+    """Writes `index.html` and a PNG per figure into `folder`; returns the paths.
+
+    Args:
+      features: as `feature_table.table` makes it.
+    """
     own = "train" in settings.stages and not settings.stability.dictionaries
     shown = figures.all_figures(results, settings.seed_list if own else ())
     rows = []
@@ -78,50 +87,8 @@ def write_page(
         examples=examples,
         subspaces=subspaces,
         summary=results.summary["stability"],
-        reasons=_reasons(results),
+        features=features | {"json": _script_json({name: features[name] for name in ("columns", "rows", "opened")})},
     )
-
-
-def _reasons(results: Results) -> dict[str, Any] | None:
-    """What the page's search shows of every unstable feature; None where there is no diagnosis."""
-    if not results.has("diagnosis/features.parquet"):
-        return None
-    rows = results.table("diagnosis/features.parquet")
-    kept = rows[:: max(1, -(-len(rows) // MOST_SEARCHED))]  # an even part over seeds and features
-    wanted = {(r["seed"], r["feature"]) for r in kept}
-    table = results.columns("stability/features.parquet", ("seed", "feature", "p", "best_cosine"))
-    of_feature = {
-        key: (float(p), cosines)
-        for key, p, cosines in zip(
-            zip(table["seed"].tolist(), table["feature"].tolist(), strict=True), table["p"], table["best_cosine"], strict=True
-        )
-        if key in wanted
-    }
-    shown = []
-    for r in kept:
-        p, cosines = of_feature[r["seed"], r["feature"]]
-        combination = " ".join(
-            f"{weight:+.2f}·{feature}" for weight, feature in zip(r["combination_weights"], r["combination_features"], strict=True)
-        )
-        best = max((float(c) for c in cosines if c == c), default=0.0)
-        known = r["drift"] is not None and r["drift"] == r["drift"]
-        shown.append(
-            {
-                "seed": r["seed"],
-                "feature": r["feature"],
-                "reason": r["reason"],
-                "p̂": number(p),
-                "best cosine in any other seed": f"{best:.2f}",
-                "on held-out tokens": r["stratum"],
-                "cosine with itself at half of training": f"{r['drift']:.2f}" if known else "–",
-                "best combination of three in another seed": f"{r['combination_share']:.2f} of it: {combination} of seed {r['combination_seed']}"
-                if r["combination_seed"] >= 0
-                else "–",
-                "seeds in which a combination holds enough": f"{r['split_seeds']:.0%} (by chance in its subspace: {r['split_by_chance']:.2f})",
-                "local subspace": f"{r['entry']}, which holds {r['energy_inside']:.2f} of it" if r["entry"] >= 0 else "none",
-            }
-        )
-    return {"rows": _script_json(shown), "left_out": len(rows) - len(shown)}
 
 
 def write_grid_page(folder: epath.Path, results: Results, settings: Any, title: str) -> list[epath.Path]:

@@ -7,6 +7,21 @@ from etils import epath
 
 from storage import files, tables
 
+# Those whose figures are shown.
+STAGES = (
+    "stability",
+    "sensitivity",
+    "subspace",
+    "atlas",
+    "diagnosis",
+    "transfer",
+    "function",
+    "splice",
+    "statistics",
+    "explanations",
+    "recovery",
+)
+
 
 class Results:
     """What the stages left in a workdir.
@@ -18,11 +33,7 @@ class Results:
     def __init__(self, workdir: epath.Path, stages: Sequence[str]):
         """`stages`: of the config; what others left in the workdir is not shown."""
         self.workdir, self._stages = workdir, tuple(stages)
-        found = {
-            stage: self.json(f"{stage}/summary.json")
-            for stage in ("stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "recovery")
-            if self.has(f"{stage}/summary.json")
-        }
+        found = {stage: self.json(f"{stage}/summary.json") for stage in STAGES if self.has(f"{stage}/summary.json")}
         self.summary: dict[str, Any] = found
 
     def has(self, name: str) -> bool:

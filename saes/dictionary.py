@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from saes.selection import top_k_mask
 
@@ -53,11 +53,17 @@ def kind(d: Dictionary) -> tuple[Any, ...]:
     return (*d.w_dec_FD.shape[-2:], d.architecture, d.k, d.subtract_b_dec)
 
 
-def encode(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Float[Array, "B F"]:
-    """Feature activations (non-negative)."""
+def encode(dictionary: Dictionary, x_BD: Float[Array, "B D"], among_F: Bool[Array, " F"] | None = None) -> Float[Array, "B F"]:
+    """Feature activations (non-negative).
+
+    Args:
+      among_F: features that take part; None: all. The others are 0 from before the selection, so that in topk the next take their places.
+    """
     d = dictionary
     along_BF = (x_BD - d.b_dec_D if d.subtract_b_dec else x_BD) @ d.w_enc_DF
     pre_BF = along_BF + d.b_enc_F
+    if among_F is not None:
+        pre_BF = jnp.where(among_F, pre_BF, -jnp.inf)
     if d.architecture == "standard":
         return jax.nn.relu(pre_BF)
     if d.architecture == "topk":

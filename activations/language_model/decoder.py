@@ -87,7 +87,28 @@ def resume_from(
     Args:
       patch: spliced into `layer`.
     """
-    return unembed(params, config, _above(params, config, h_BTD, layer, patch, length_B, unroll))
+    return unembed(params, config, final_stream(params, config, h_BTD, layer, patch=patch, length_B=length_B, unroll=unroll))
+
+
+def final_stream(
+    params: Params,
+    config: DecoderConfig,
+    h_BTD: Float[Array, "B T D"],
+    layer: Any,
+    *,
+    patch: Patch | None = None,
+    length_B: Int[Array, " B"] | None = None,
+    unroll: bool = False,
+) -> Float[Array, "B T D"]:
+    """The stream leaving the last layer, from that entering `layer`; arguments as of `resume_from`."""
+    common = shared(config, h_BTD.shape[1], length_B)
+    _check_layer(layer, config.n_layers - (patch is not None))
+    if patch is not None:
+        _check_site(config, patch.site)
+        tap = lambda site, value: patch.fn(value) if site == patch.site else value
+        h_BTD = _layers(params, config, h_BTD, layer, layer + 1, common, tap, unroll)
+        layer = layer + 1
+    return _layers(params, config, h_BTD, layer, config.n_layers, common, None, unroll)
 
 
 def nll_from(
@@ -103,7 +124,7 @@ def nll_from(
     """`next_token_nll` from the residual stream entering `layer`: many patches replay only the layers above one cached prefix."""
     if not config.causal:
         raise ValueError(f"a {config.family} model is an encoder: it has no next-token loss")
-    return _nll(params, config, _above(params, config, h_BTD, layer, patch, None, unroll), tokens_BT)
+    return nll_of_stream(params, config, final_stream(params, config, h_BTD, layer, patch=patch, unroll=unroll), tokens_BT)
 
 
 def next_token_nll(params: Params, config: DecoderConfig, tokens_BT: Int[Array, "B T"], *, unroll: bool = False) -> Float[Array, "B U"]:
@@ -144,8 +165,8 @@ def unembed(params: Params, config: DecoderConfig, h_BTD: Float[Array, "B T D"])
     return softcap(logits, config.logit_softcap) if config.logit_softcap else logits
 
 
-def _nll(params: Params, config: DecoderConfig, h_BTD: Array, tokens_BT: Array) -> Array:
-    """A piece of the positions at a time."""
+def nll_of_stream(params: Params, config: DecoderConfig, h_BTD: Float[Array, "B T D"], tokens_BT: Int[Array, "B T"]) -> Float[Array, "B U"]:
+    """`next_token_nll` from the stream leaving the last layer; made a piece of the positions at a time."""
     b, u = tokens_BT.shape[0], tokens_BT.shape[1] - 1
 
     def of_piece(h_BTD: Array, target_BT: Array) -> Array:
@@ -162,20 +183,6 @@ def _nll(params: Params, config: DecoderConfig, h_BTD: Array, tokens_BT: Array) 
     target = jnp.pad(tokens_BT[:, 1:], ((0, 0), (0, spare))).reshape(b, pieces, width).swapaxes(0, 1)
     nll = jax.lax.map(lambda piece: jax.checkpoint(of_piece)(*piece), (h, target))
     return nll.swapaxes(0, 1).reshape(b, -1)[:, :u]
-
-
-def _above(
-    params: Params, config: DecoderConfig, h_BTD: Array, layer: Any, patch: Patch | None, length_B: Array | None, unroll: bool
-) -> Array:
-    """The stream leaving the last layer, from that entering `layer`."""
-    common = shared(config, h_BTD.shape[1], length_B)
-    _check_layer(layer, config.n_layers - (patch is not None))
-    if patch is not None:
-        _check_site(config, patch.site)
-        tap = lambda site, value: patch.fn(value) if site == patch.site else value
-        h_BTD = _layers(params, config, h_BTD, layer, layer + 1, common, tap, unroll)
-        layer = layer + 1
-    return _layers(params, config, h_BTD, layer, config.n_layers, common, None, unroll)
 
 
 def _layers(

@@ -50,3 +50,28 @@ def make_contexts(documents: Documents, tokenizer: Tokenizer, context_length: in
             out.length_N[row], out.document_N[row], out.offset_N[row] = 1 + len(piece), index, offset
             row += 1
     return out
+
+
+def contexts_of_rows(document_N: np.ndarray, position_N: np.ndarray, token_N: np.ndarray, context_length: int, start: int) -> Contexts:
+    """The contexts of which rows were harvested, made again from the rows' places: whole, and in their order. Of a decoder, whose contexts have no end token.
+
+    Args:
+      document_N, position_N, token_N: of rows that follow one another in documents, position counted in the document.
+      context_length: of the harvest, start token included.
+      start: id of the start token.
+    """
+    first_N = row_contexts(document_N, position_N, context_length)[1]
+    length = np.diff(np.append(first_N, len(token_N)))
+    tokens = np.full((len(first_N), context_length), start, np.int32)
+    place_N = np.arange(len(token_N)) - np.repeat(first_N, length)
+    tokens[np.repeat(np.arange(len(first_N)), length), 1 + place_N] = token_N
+    of = lambda values: np.asarray(values)[first_N].astype(np.int32)
+    return Contexts(tokens, (length + 1).astype(np.int32), of(document_N), of(position_N))
+
+
+def row_contexts(document_N: np.ndarray, position_N: np.ndarray, context_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """(of every row the index of its context, of every context its first row): windows of a document, in the order of the rows."""
+    window_N = np.asarray(position_N) // max(1, context_length - 1)
+    new_N = np.ones(len(window_N), bool)
+    new_N[1:] = (np.diff(document_N) != 0) | (np.diff(window_N) != 0)
+    return np.cumsum(new_N) - 1, np.flatnonzero(new_N)

@@ -9,7 +9,17 @@ from typing import Any
 
 from etils import epath
 
-MEASURING = ("stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer")  # whatever the SAEs come from
+MEASURING = (
+    "stability",
+    "sensitivity",
+    "subspace",
+    "atlas",
+    "diagnosis",
+    "transfer",
+    "function",
+    "statistics",
+    "explanations",
+)  # whatever the SAEs come from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +87,12 @@ _ALL = (
         after=("activations", "train", "collect", "stability", "atlas"),
     ),
     Stage("transfer", ("transfer", "stability"), after=("train", "collect", "stability", "sensitivity")),
+    Stage("function", ("function", "stability"), after=("activations", "train", "collect", "stability")),
+    Stage(
+        "splice", ("splice", "function", "stability", "lm", "source.start_token"), after=("activations", "train", "stability", "function")
+    ),
+    Stage("statistics", ("statistics", "stability", "lm", "source.start_token"), after=("activations", "train", "collect", "stability")),
+    Stage("explanations", ("explanations", "stability"), after=("activations", "train", "collect", "stability", "statistics")),
     Stage("predict", ("newcomers", "stability", "sensitivity.neighbours"), after=("collect", "stability", "sensitivity")),
     Stage("recovery", ("recovery", "stability.confidence"), after=("train", "stability")),
     Stage("grid", ("synthetic", "cells", "starts", "seeds", "init_seed", "data_seed", "sae", "train"), guarded=True, training=True),
@@ -89,6 +105,7 @@ _ALL = (
             "activations",
             "train",
             *MEASURING,
+            "splice",
             "recovery",
             "verdicts",
             "arms",

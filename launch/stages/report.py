@@ -1,14 +1,15 @@
 """Stage: the page with figures, claims and examples, from what the other stages wrote."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from activations.store import ActivationStore
-from interpret.contexts import ContextReader
+from interpret.contexts import Context, ContextReader
 from launch import sources
-from reports import claims, page
+from reports import claims, feature_table, page
 from reports.results import Results
 from storage import files
 
@@ -31,7 +32,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     reader = None if store is None else _reader(store)
     examples = [] if reader is None else _examples(results, reader, config.report)
     subspaces = _subspaces(results, reader, config.report)
-    outputs = page.write_page(folder, results, decided, examples, subspaces, config, "Which features reappear across seeds")
+    features = feature_table.table(results, feature_table.listed(results), _contexts(results, reader, config.report))
+    outputs = page.write_page(folder, results, decided, examples, subspaces, features, config, "Which features reappear across seeds")
     return [*outputs, folder / "claims.md", folder / "summary.json"]
 
 
@@ -53,6 +55,22 @@ def _subspaces(results: Results, reader: ContextReader | None, c: Any) -> list[p
         contexts = [] if reader is None else [(v, reader.around(r, c.context_tokens, c.context_tokens // 2)) for v, r in top]
         found.append(page.Subspace(e, contexts))
     return found
+
+
+def _contexts(results: Results, reader: ContextReader | None, c: Any) -> Callable[[tuple[int, int]], list[tuple[float, Context]]]:
+    """The contexts in which a feature is most active, a token of each; of different contexts where the stage `statistics` has counted."""
+    if reader is None:
+        return lambda place: []
+    name = "statistics/features.parquet" if results.has("statistics/features.parquet") else "stability/features.parquet"
+    of = results.columns(name, ("seed", "feature", "top_rows", "top_values"))
+    at = {place: i for i, place in enumerate(zip(of["seed"].tolist(), of["feature"].tolist(), strict=True))}
+
+    def contexts(place: tuple[int, int]) -> list[tuple[float, Context]]:
+        i = at[place]
+        top = [(float(v), int(r)) for v, r in zip(of["top_values"][i], of["top_rows"][i], strict=True) if v > 0]
+        return [(v, reader.around(r, c.context_tokens, c.context_tokens // 2)) for v, r in top[: c.table_contexts]]
+
+    return contexts
 
 
 def _examples(results: Results, reader: ContextReader, c: Any) -> list[page.Example]:

@@ -13,12 +13,13 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
+from launch.stages import MEASURING
 from reports.results import Results
 from saes.dictionary import first_features
 from saes.formats import saelens, sparsify
 
 ROOT = pathlib.Path(__file__).parents[2]
-STAGES = ("activations", "train", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "report")
+STAGES = ("activations", "train", *MEASURING, "splice", "report")
 
 
 def command(workdir, *flags, config="configs/quickstart.py:tiny"):
@@ -148,6 +149,12 @@ def test_the_page_needs_nothing_from_elsewhere(finished):
         "notions",
         "pairs",
         "tokens_curve",
+        "masking",
+        "keeping",
+        "parts",
+        "deciles",
+        "spliced",
+        "surface",
         "training",
     ):
         assert f'id="{name}"' in page
@@ -216,7 +223,7 @@ def test_saes_read_back_from_another_format_have_the_same_p_to_the_last_digit(fi
         assert here[column].equals(there[column]), column
     assert 'class="context"' in (tmp_path / "w" / "report" / "index.html").read_text()  # the text beside the store is found
     again = launch(tmp_path / "w", *flags, *small, config=COMPARE)
-    assert again.stdout.count("done already, skipped") == 8
+    assert again.stdout.count("done already, skipped") == len(MEASURING) + 2
 
 
 def test_saes_of_different_size_are_compared_with_a_direction(finished, tmp_path):

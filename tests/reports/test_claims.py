@@ -41,9 +41,29 @@ def results(rise=0.01, **changes):
         "effective_rank_stable": estimate(0.8, 0.75, 0.85),
         "effective_rank_stable_minus_unstable": estimate(0.2, 0.1, 0.3),
     }
+    function = {
+        "ratio": 4,
+        "stable_removed": 50.5,
+        "removed_stable": estimate(0.2, 0.15, 0.25),
+        "removed_unstable": estimate(0.1, 0.05, 0.15),
+        "removed_difference": estimate(0.1, 0.05, 0.15),
+        "part_stable": estimate(0.6, 0.5, 0.7, null=0.3),
+        "part_unstable": estimate(0.2, 0.1, 0.3, null=0.4),
+        "part_difference": estimate(0.4, 0.3, 0.5),
+    }
+    splice = {
+        "removed_stable": estimate(0.5, 0.4, 0.6),
+        "removed_unstable": estimate(0.2, 0.1, 0.3),
+        "removed_difference": estimate(0.3, 0.2, 0.4),
+    }
+    statistics = {
+        f"surface_{name}": estimate(0.3, 0.2, 0.4) for name in ("stable", "unstable", "difference", "difference_at_equal_frequency")
+    }
+    sections = {"stability": stability, "subspace": subspace, "function": function, "splice": splice, "statistics": statistics}
     for name, value in changes.items():
-        (stability if name in stability else subspace)[name] = value
-    found = types.SimpleNamespace(summary={"stability": stability, "subspace": subspace})
+        stage, _, figure = name.rpartition("__")
+        (sections[stage] if stage else stability if name in stability else subspace)[figure] = value
+    found = types.SimpleNamespace(summary=sections)
     found.rise_per_doubling = lambda: rise if rise is None or isinstance(rise, dict) else estimate(rise, rise - 0.002, rise + 0.002)
     found.has = lambda name: True
     found.figure = lambda name: found.summary[name.split(".")[0]][name.split(".")[1]]
@@ -67,7 +87,19 @@ def holds(name, **changes):
         ("C1", {"live_unstable_features": estimate(49, None, None)}, "undecided"),
         ("C1", {"seeds": [0, 1, 2]}, "undecided"),
         ("C1", {"mean_p_live": estimate(0.6, 0.5, 0.7, null=0.3)}, "undecided"),
-        ("C3", {}, "undecided"),  # surface form is a part of the claim
+        ("C2", {}, "yes"),
+        ("C2", {"function__removed_difference": estimate(0.1, -0.05, 0.15)}, "undecided"),
+        ("C2", {"function__removed_difference": estimate(-0.1, -0.15, -0.05)}, "no"),
+        ("C2", {"splice__removed_difference": estimate(-0.1, -0.15, -0.05)}, "no"),
+        ("C2", {"splice__not_measured": "an encoder"}, "yes"),  # reconstruction alone, which the reason says
+        ("C2", {"function__part_difference": estimate(0.1, -0.05, 0.15)}, "undecided"),
+        ("C2", {"function__removed_difference": estimate(None, None, None)}, "undecided"),
+        ("C2", {"function__not_measured": "no activations"}, "undecided"),
+        ("C2", {"rise": 0.05}, "undecided"),
+        ("C3", {}, "yes"),
+        ("C3", {"statistics__surface_difference": estimate(0.1, -0.1, 0.3)}, "undecided"),
+        ("C3", {"statistics__surface_difference": estimate(-0.2, -0.3, -0.1)}, "no"),
+        ("C3", {"statistics__not_measured": "no tokens"}, "undecided"),  # surface form is a part of the claim
         ("C3", {"firing_rate_stable_over_unstable": LOW, "firing_rate_stable_over_unstable_with_rare": LOW}, "no"),
         ("C3", {"firing_rate_stable_over_unstable": LOW}, "undecided"),
         ("C4", {}, "yes"),
@@ -81,7 +113,7 @@ def holds(name, **changes):
         ("C4", {"rise": None}, "undecided"),
         ("C3", {"rise": 0.05, "firing_rate_stable_over_unstable": LOW, "firing_rate_stable_over_unstable_with_rare": LOW}, "undecided"),
         ("C1", {"rise": 0.05}, "yes"),  # that a signal separates does not depend on why
-        ("C2", {}, "not measured yet"),
+        ("C6", {}, "not measured yet"),
         ("C7", {}, "not measured yet"),
     ],
 )

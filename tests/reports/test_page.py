@@ -1,8 +1,12 @@
+import numpy as np
+
 from configs import common
 from interpret.contexts import Context
 from launch.config import validated
-from reports import page, text
+from reports import feature_table, page, text
 from reports.claims import Claim
+from reports.results import Results
+from storage.tables import write_table
 
 
 def test_text_from_outside_cannot_become_markup():
@@ -18,7 +22,7 @@ def test_text_from_outside_cannot_become_markup():
     shown = page.template().render(
         title=bad, vega="", figures=[{"name": "a", "title": bad, "sentence": bad, "spec": page._script_json({"x": bad})}], rows=[row],
         remarks=[bad], claims=[claim], examples=[example], subspaces=[subspace], settings=validated(common.study()), summary=summary,
-        reasons={"rows": page._script_json([{"seed": 0, "feature": 1, "reason": bad}]), "left_out": 0},
+        features={"json": page._script_json({"columns": [bad], "rows": [[bad]], "opened": [{"details": [[bad, bad]], "contexts": [[bad] * 5]}]}), "left_out": 3},
     )  # fmt: skip
     assert "<script>alert" not in shown and shown.count("&lt;script&gt;alert") > 15
 
@@ -32,3 +36,34 @@ def test_numbers():
     assert {value: text.number(value) for value in shown} == shown
     assert text.with_interval({"value": 0.5, "low": 0.25, "high": 0.75}) == "0.5 [0.25, 0.75]"
     assert text.with_interval({"value": None, "low": None, "high": None}) == "not measured"
+
+
+def test_the_table_of_features_takes_what_is_there(tmp_path):
+    places = [(0, 0), (0, 1), (1, 0)]
+    seed, feature = (np.array(x) for x in zip(*places, strict=True))
+    common = {"seed": seed, "feature": feature}
+    write_table(
+        tmp_path / "stability" / "features.parquet",
+        common | {"label": np.array(["stable", "unstable", "unstable"]), "p": np.array([1.0, 0.0, 0.123456])},
+    )
+    write_table(tmp_path / "splice" / "features.parquet", {"seed": seed[:1], "feature": feature[:1], "ce_per_firing": np.array([0.5])})
+    write_table(
+        tmp_path / "statistics" / "features.parquet",
+        common | {"surface_score": np.array([0.9, np.nan, 0.1]), "predictor": np.array(["is «x»", "", "digits"])},
+    )
+    results = Results(tmp_path, ("stability", "splice", "statistics"))
+    assert feature_table.listed(results) == places
+    found = feature_table.table(results, places[1:], lambda place: [(2.0, Context("a", "b", "c", str(place)))])
+    assert found["columns"] == ["seed", "feature", "label", "p̂", "surface form"] and found["left_out"] == 1
+    assert found["rows"] == [[0, 1, "unstable", 0.0, None], [1, 0, "unstable", 0.1235, 0.1]]
+    assert found["opened"][0] == {"details": [], "contexts": [["2.00", "a", "b", "c", "(0, 1)"]]}
+    assert found["opened"][1]["details"] == [["best predictor of firing", "digits"]]
+    assert feature_table.table(results, places, lambda place: [])["columns"][-2:] == ["CE per firing", "surface form"]
+
+
+def test_of_too_many_features_an_even_part_is_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_table, "MOST_LISTED", 10)
+    columns = {"seed": np.repeat([0, 1], 25), "feature": np.tile(np.arange(25), 2)}
+    write_table(tmp_path / "stability" / "features.parquet", columns)
+    places = feature_table.listed(Results(tmp_path, ("stability",)))
+    assert len(places) == 10 and sum(seed == 0 for seed, _ in places) == 5

@@ -124,3 +124,18 @@ def test_bad_context_length(tokenizer):
         contexts.make_contexts(InMemory([Document("a", "text")]), tokenizer, 1)
     with pytest.raises(ValueError, match="no text"):
         contexts.make_contexts(InMemory(), tokenizer, 8)
+
+
+def test_contexts_come_back_from_the_places_of_their_rows(tokenizer):
+    docs = InMemory(Document(str(i), t) for i, t in enumerate([*TEXTS, TEXTS[0]]))
+    made = contexts.make_contexts(docs, tokenizer, 16)
+    chosen = contexts.Contexts(*(field[[0, 1, 3, 4, -1]] for field in made))  # with gaps, as a harvest leaves them
+    real = (np.arange(16) > 0) & (np.arange(16) < chosen.length_N[:, None])
+    row, place = np.nonzero(real)
+    position = chosen.offset_N[row] + place - 1
+    back = contexts.contexts_of_rows(chosen.document_N[row], position, chosen.tokens_NT[real], 16, tokenizer.start)
+    for one, other in zip(chosen, back, strict=True):
+        np.testing.assert_array_equal(one, other)
+    of_row, first = contexts.row_contexts(chosen.document_N[row], position, 16)
+    np.testing.assert_array_equal(of_row, row)
+    np.testing.assert_array_equal(first, np.flatnonzero(place == 1))

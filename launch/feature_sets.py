@@ -1,0 +1,105 @@
+"""Sets of live features that the stages on function compare: by label, by the label that the other half of the seeds gives, and matched to the unstable."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from launch.dictionary_list import DictionaryList
+from stability import aggregates, reappearance, similarity, subspaces, transfer
+from storage.tables import read_table
+from synthetic import recovery
+from synthetic.generator import make_truth
+
+STABLE, INTERMEDIATE, UNSTABLE = reappearance.STABLE, reappearance.INTERMEDIATE, reappearance.UNSTABLE
+RANDOM = "random"  # any live features
+LABELS = (STABLE, INTERMEDIATE, UNSTABLE)
+KINDS = (*LABELS, RANDOM)
+FREQUENCY, ENERGY = "matched frequency", "matched energy"
+MATCHED = {FREQUENCY: "rate_SF", ENERGY: "energy_SF"}
+MOST_APART = 2.0  # a matched set whose mean differs from the unstable features' by more than this factor is no match
+
+
+class Features(NamedTuple):
+    """What the stage `stability` found of the SAEs asked for, padded to the largest.
+
+    Attributes:
+      hits_SSF: whether a feature of the first reappears in the second.
+      live_SF: features that are compared.
+      p_SF: p̂.
+      rate_SF: firing rate on held-out tokens.
+      energy_SF: Σ f²‖d‖² over Σ‖x − x̄‖².
+      epsilon: of the labels.
+    """
+
+    hits_SSF: np.ndarray
+    live_SF: np.ndarray
+    p_SF: np.ndarray
+    rate_SF: np.ndarray
+    energy_SF: np.ndarray
+    epsilon: float
+
+
+def read(config: Any, workdir: epath.Path, whole: DictionaryList, count: int) -> Features:
+    """Of the first `count` SAEs of the list; held-out activations must have been there."""
+    table = read_table(
+        workdir / "stability" / "features.parquet", ("seed", "feature", "stratum", "firing_rate", "energy", "best_cosine", "p")
+    )
+    first = whole.first(count)
+    s = len(first.seeds)
+    by_seed = lambda name, empty: first.by_seed(np.stack(list(table[name])) if name == "best_cosine" else table[name], empty)
+    hits_SSF = np.swapaxes(reappearance.reappears(by_seed("best_cosine", np.nan)[:, :, :s], config.stability.theta), 1, 2)
+    live_SF = by_seed("stratum", "") == reappearance.LIVE
+    return Features(hits_SSF, live_SF, by_seed("p", 0.0), by_seed("firing_rate", 0.0), by_seed("energy", 0.0), config.stability.epsilon)
+
+
+def by_label(of: Features, without: int | None = None) -> dict[str, np.ndarray]:
+    """Masks (S, F) by kind; labels as they are without one of the seeds among the comparisons."""
+    weights_S = np.ones(len(of.live_SF))
+    if without is not None:
+        weights_S[without] = 0.0
+    stable_SF, unstable_SF = aggregates.label_masks(of.hits_SSF, of.epsilon, weights_S)
+    masks = {STABLE: stable_SF, INTERMEDIATE: ~stable_SF & ~unstable_SF, UNSTABLE: unstable_SF, RANDOM: np.ones_like(stable_SF)}
+    return {name: mask & of.live_SF for name, mask in masks.items()}
+
+
+def by_other_half(of: Features, count: int, without: int | None = None) -> list[dict[str, np.ndarray]]:
+    """The same of `count` cuts of the seeds into halves, where each half is labelled by its comparisons with the other alone: no seed then both
+    labels and is measured. Empty where a half would be."""
+    found = []
+    for one, other in transfer.splits(len(of.live_SF), count)[::2]:
+        masks = {name: np.zeros_like(of.live_SF) for name in KINDS}
+        for measured, labels in ((one, other), (other, one)):
+            by = [k for k in labels if k != without]
+            if not by:
+                return []
+            named_SF = reappearance.labels(of.hits_SSF[np.ix_(measured, by)].sum(axis=1), len(by), of.epsilon)
+            for name in LABELS:
+                masks[name][measured] = (named_SF == name) & of.live_SF[measured]
+            masks[RANDOM][measured] = of.live_SF[measured]
+        found.append(masks)
+    return found
+
+
+def matched(of: Features, masks: dict[str, np.ndarray], kind: str, seed: int, draws: int) -> tuple[np.ndarray, float]:
+    """(draws of live features of one SAE that are not unstable, masks (T, F), whose rate or energy is spread as the unstable ones'; and the geometric
+    mean of theirs over that of the unstable). No draws where there are too few."""
+    value_F = np.log(np.maximum(getattr(of, MATCHED[kind])[seed], 1e-12))
+    target = np.flatnonzero(masks[UNSTABLE][seed])
+    others = np.flatnonzero(masks[RANDOM][seed] & ~masks[UNSTABLE][seed])
+    n = min(len(target), len(others) // 2)  # of all that there are nothing can be chosen
+    if not n:
+        return np.zeros((0, of.live_SF.shape[1]), bool), float("nan")
+    weights = subspaces.matching_weights(value_F[others], value_F[target])
+    drawn = subspaces.subsample(np.random.default_rng((seed, len(kind))), others, n, draws, weights)
+    masks_TF = np.zeros((draws, of.live_SF.shape[1]), bool)
+    np.put_along_axis(masks_TF, drawn, True, axis=1)
+    return masks_TF, float(np.exp(value_F[drawn].mean() - value_F[target].mean()))
+
+
+def of_truth(config: Any, listed: DictionaryList, live_SF: np.ndarray) -> dict[str, np.ndarray]:
+    """Where a world of known atoms is studied: live latents by where they lie, inside the planted blocks or not; else {}."""
+    if not hasattr(config, "synthetic") or not config.synthetic.blocks:
+        return {}
+    group_SF = recovery.group_of_latents(make_truth(config.synthetic), np.asarray(similarity.unit_rows(listed.w_dec_SFD)))
+    return {"latents outside the blocks": live_SF & (group_SF == 0), "latents in a block": live_SF & (group_SF > 0)}

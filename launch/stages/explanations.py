@@ -1,0 +1,226 @@
+"""Stage: what a sample of features responds to, in words, and whether the words tell where the features fire.
+
+features.parquet   a row per explained feature: explanation, kind, detection score
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from etils import epath
+
+from activations.store import Rows
+from interpret.completion import Cached, Completer, CompletionError, Usage
+from interpret.contexts import ContextReader
+from interpret.endpoint import Endpoint
+from interpret.explanations import KINDS, SURFACE, Explained, Task, detect_prompt, explain_all, explain_prompt
+from interpret.rules import RuleBased
+from launch import dictionary_list, feature_sets, progress, sources, texts_of_rows
+from launch.dictionary_list import DictionaryList
+from launch.feature_sets import STABLE, UNSTABLE, Features
+from launch.seed_values import Key, Values
+from saes.dictionary import encode
+from stability.estimates import Estimate
+from storage import files
+from storage.tables import read_table, write_table
+
+ANSWERS = "completions"  # folder of the workdir: answers are kept whatever becomes of the stage
+MOST_APART = 1.5  # factor between the firing rates of a pair
+PHASES = 3  # questions a feature
+
+
+class Chosen(NamedTuple):
+    """A feature that is explained: place of its SAE, its number, its label."""
+
+    seed: int
+    feature: int
+    label: str
+
+
+def inputs(config: Any) -> dict[str, str]:
+    return dictionary_list.digest(config.stability.dictionaries) | sources.evaluation_digest(config)
+
+
+def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
+    c, folder = config.explanations, workdir / "explanations"
+    counted = files.read_json(workdir / "statistics" / "summary.json")
+    if "not_measured" in counted:
+        return _not_measured(folder, counted["not_measured"])
+    whole = dictionary_list.load(dictionary_list.place(config, workdir))
+    listed = whole.first(config.function.seeds)
+    of = feature_sets.read(config, workdir, whole, config.function.seeds)
+    chosen = _pairs(of, c.pairs)
+    if not chosen:
+        return _not_measured(folder, "no stable and unstable features that fire about equally often")
+    text = texts_of_rows.read(config, workdir)
+    assert text is not None
+    tasks = _tasks(config, workdir, listed, chosen, text)
+    completer: Completer = Endpoint(c.model, c.timeout, c.retries, c.max_tokens) if c.model else RuleBased()
+    found = _asked(c, completer, tasks, workdir / ANSWERS)
+    explained = found.explained
+    values = Values(len(listed.seeds), config.stability.confidence, "share")
+    for seed in range(len(listed.seeds)):
+        values.fixed(seed, _figures([(f.label, e) for f, e in zip(chosen, explained, strict=True) if f.seed == seed]))
+    summary = _summary(values) | {"by": completer.name, "features": len(chosen), "asked": found.asked, "unusable": found.unusable}
+    summary |= {"usage": completer.usage._asdict(), "kinds": _kinds(chosen, explained)}
+    files.write_json(folder / "summary.json", summary)
+    return [folder / "summary.json", write_table(folder / "features.parquet", _table(listed, chosen, explained))]
+
+
+def _pairs(of: Features, count: int) -> list[Chosen]:
+    """Of every SAE alike pairs of a stable and an unstable feature that fire about equally often, each feature in one pair."""
+    masks, found = feature_sets.by_label(of), []
+    s = len(of.live_SF)
+    for seed in range(s):
+        wanted = count // s + (seed < count % s)
+        log_rate_F = np.log(np.maximum(of.rate_SF[seed], 1e-12))
+        stable = np.flatnonzero(masks[STABLE][seed]).tolist()
+        for unstable in np.random.default_rng(seed).permutation(np.flatnonzero(masks[UNSTABLE][seed])).tolist():
+            if not wanted or not stable:
+                break
+            nearest = min(stable, key=lambda f: abs(log_rate_F[f] - log_rate_F[unstable]))
+            if abs(log_rate_F[nearest] - log_rate_F[unstable]) <= np.log(MOST_APART):
+                stable.remove(nearest)
+                found += [Chosen(seed, nearest, STABLE), Chosen(seed, unstable, UNSTABLE)]
+                wanted -= 1
+    return found
+
+
+def _tasks(config: Any, workdir: epath.Path, listed: DictionaryList, chosen: list[Chosen], text: texts_of_rows.Texts) -> list[Task]:
+    """Explained from the strongest contexts of one half, held against places of the other half: some where the feature fires, at random, and as
+    many where it does not, on the same tokens where there are such."""
+    c = config.explanations
+    table = read_table(workdir / "statistics" / "features.parquet", ("seed", "feature", "top_rows", "top_values", "sample_rows"))
+    by_seed = {name: listed.by_seed(np.stack(list(table[name])), -1) for name in ("top_rows", "top_values", "sample_rows")}
+    reader = ContextReader(text.rows, text.vocabulary, text.documents)
+    around = lambda row: reader.around(int(row), c.context_tokens, c.context_tokens // 3)
+    odd_N = text.context_N % 2 == 1
+    tasks: list[Task] = []
+    for seed in dict.fromkeys(f.seed for f in chosen):
+        features = [f.feature for f in chosen if f.seed == seed]
+        fires_NM = _fires(listed, seed, features, text.rows)
+        for m, feature in enumerate(features):
+            top, strength = by_seed["top_rows"][seed, feature], by_seed["top_values"][seed, feature]
+            shown = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0 and not odd_N[r]][: c.contexts]
+            if not shown:  # it fires in the other half alone
+                shown = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0][: c.contexts]
+            used = [r for r, _ in shown]
+            positives = [r for r in by_seed["sample_rows"][seed, feature] if r >= 0 and r not in used][: c.candidates // 2]
+            rng = np.random.default_rng((listed.seeds[seed], feature))
+            negatives = _negatives(rng, text.rows.token_N, positives, odd_N & ~fires_NM[:, m])
+            detect = [*positives, *negatives] if positives and negatives else []
+            tasks.append(
+                Task(
+                    [around(r) for r in used],
+                    np.array([v for _, v in shown]),
+                    [around(r) for r in detect],
+                    np.arange(len(detect)) < len(positives),
+                    f"{seed}/{feature}",
+                )
+            )
+    return tasks
+
+
+def _fires(listed: DictionaryList, seed: int, features: list[int], rows: Rows) -> np.ndarray:
+    """(N, M) whether each of the features of one SAE is active."""
+    dictionary, at = jax.device_put(listed.dictionaries[seed]), jnp.asarray(features)
+    active = jax.jit(lambda d, x_BD: encode(d, x_BD)[:, at] > 0)
+    batches = progress.batches(rows.acts_ND, f"explanations/seed {listed.seeds[seed]}")
+    return np.concatenate([np.asarray(active(dictionary, np.pad(x, ((0, progress.BATCH - len(x)), (0, 0)))))[: len(x)] for x in batches])
+
+
+def _negatives(rng: np.random.Generator, token_N: np.ndarray, positives: list[int], silent_N: np.ndarray) -> list[int]:
+    """For each row another on which the feature is silent: of the same token where there is one, else of any."""
+    found: list[int] = []
+    for row in positives:
+        alike = np.setdiff1d(np.flatnonzero(silent_N & (token_N == token_N[row])), found)
+        pool = alike if len(alike) else np.setdiff1d(np.flatnonzero(silent_N), found)
+        if len(pool):
+            found.append(int(rng.choice(pool)))
+    return found
+
+
+def _asked(c: Any, completer: Completer, tasks: list[Task], folder: epath.Path) -> Any:
+    """Answers of the rules at once; of an endpoint through files, with what it costs shown before and on the way."""
+    if not c.model:
+        return explain_all(completer, tasks)
+    with tqdm.tqdm(total=PHASES * len(tasks), desc="explanations", unit="question", mininterval=1.0) as bar:
+
+        def on_answer() -> None:
+            progress.look_for_signals()
+            paid = completer.usage
+            bar.set_postfix_str(_price(c, paid))
+            bar.update()
+            if c.most_cost and _cost(c, paid) > c.most_cost:
+                raise CompletionError(
+                    f"explanations: {_price(c, paid)} so far, above explanations.most_cost={c.most_cost}; answers are kept"
+                )
+
+        asked = Cached(completer, folder, c.at_once, on_answer)
+        prompts = [explain_prompt(t.explain_contexts, t.explain_activations) for t in tasks]
+        scored = [detect_prompt("x" * 80, t.detect_contexts) for t in tasks if t.detect_contexts]
+        expected = Usage(
+            asked.missing(prompts) * PHASES, asked.estimate(prompts) + asked.estimate(scored) + 150 * asked.missing(prompts), 0
+        )
+        expected = expected._replace(completion_tokens=40 * expected.requests)
+        print(f"explanations: {expected.requests:,} questions to {completer.name}, about {_price(c, expected)}", flush=True)
+        if c.most_cost and _cost(c, expected) > c.most_cost:
+            raise ValueError(f"config.explanations.most_cost={c.most_cost}: the questions are expected to cost {_cost(c, expected):.2f}")
+        return explain_all(asked, tasks)
+
+
+def _cost(c: Any, of: Usage) -> float:
+    return (c.price_in * of.prompt_tokens + c.price_out * of.completion_tokens) / 1e6
+
+
+def _price(c: Any, of: Usage) -> str:
+    tokens = f"{of.prompt_tokens:,} tokens in, {of.completion_tokens:,} out"
+    return f"{tokens}, cost {_cost(c, of):.2f}" if c.price_in or c.price_out else tokens
+
+
+def _figures(explained: list[tuple[str, Explained]]) -> dict[Key, float]:
+    out: dict[Key, float] = {}
+    for label in (STABLE, UNSTABLE):
+        kinds = [e.kind for of, e in explained if of == label and e.kind is not None]
+        scores = [e.detection.balanced_accuracy for of, e in explained if of == label and e.detection is not None]
+        if kinds:
+            out["surface", label] = float(np.mean([kind in SURFACE for kind in kinds]))
+        if scores:
+            out["detection", label] = float(np.mean(scores))
+    return out
+
+
+def _summary(values: Values) -> dict[str, Any]:
+    figures: dict[str, Estimate] = {}
+    for name, null, unit in (("surface", None, "share of explanations"), ("detection", 0.5, "balanced accuracy")):
+        for label in (STABLE, UNSTABLE):
+            figures[f"{name}_{label}"] = values.mean((name, label), null=null, unit=unit, bounds=(0.0, 1.0))
+        figures[f"{name}_difference"] = values.difference((name, UNSTABLE), (name, STABLE), null=0.0, unit=unit)
+    return {name: e.as_dict() for name, e in figures.items()}
+
+
+def _kinds(chosen: list[Chosen], explained: list[Explained]) -> dict[str, dict[str, int]]:
+    """How many explanations of each kind, by label."""
+    of = lambda label, kind: sum(f.label == label and e.kind == kind for f, e in zip(chosen, explained, strict=True))
+    return {label: {kind: of(label, kind) for kind in KINDS} for label in (STABLE, UNSTABLE)}
+
+
+def _table(listed: DictionaryList, chosen: list[Chosen], explained: list[Explained]) -> dict[str, list[Any]]:
+    return {
+        "seed": [listed.seeds[f.seed] for f in chosen],
+        "feature": [f.feature for f in chosen],
+        "label": [f.label for f in chosen],
+        "explanation": [e.explanation or "" for e in explained],
+        "kind": [e.kind or "" for e in explained],
+        "detection": [None if e.detection is None else e.detection.balanced_accuracy for e in explained],
+        "true_positive_rate": [None if e.detection is None else e.detection.true_positive_rate for e in explained],
+        "false_positive_rate": [None if e.detection is None else e.detection.false_positive_rate for e in explained],
+    }
+
+
+def _not_measured(folder: epath.Path, because: str) -> list[epath.Path]:
+    print(f"explanations: not measured, {because}")
+    files.write_json(folder / "summary.json", {"not_measured": because})
+    return [folder / "summary.json"]

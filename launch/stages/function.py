@@ -1,0 +1,332 @@
+"""Stage: what stable and unstable features do for the reconstruction: removed, kept, alone and together, at equal frequency and energy.
+
+curves.parquet     explained variance lost or left when m features of a set are removed or kept, with intervals; refitted, refilled
+sets.parquet       a row per set and figure: joint and marginal effects, redundancy, parts of what is explained
+deciles.parquet    marginal effects of stable and unstable features within tenths of the live features by firing rate
+features.parquet   a row per (seed, feature): its marginal effect per token and per firing, its Shapley value
+"""
+
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from launch import dictionary_list, feature_sets, progress, sources
+from launch.feature_sets import FREQUENCY, KINDS, LABELS, MATCHED, RANDOM, STABLE, UNSTABLE, Features
+from launch.seed_values import Key, Values
+from saes import masking, moments
+from saes.dictionary import Dictionary
+from saes.moments import Moments
+from stability.estimates import Estimate
+from stability.function import (
+    Effects,
+    Sums,
+    effects,
+    grid,
+    kept,
+    partial_correlation,
+    redundancy,
+    removed,
+    sign_flips,
+    sums,
+    within_bins,
+)
+from storage import files
+from storage.tables import write_table
+
+EV = "explained variance"
+
+
+def inputs(config: Any) -> dict[str, str]:
+    return dictionary_list.digest(config.stability.dictionaries) | sources.evaluation_digest(config)
+
+
+def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
+    c, folder = config.function, workdir / "function"
+    acts_ND = sources.evaluation_rows(config, workdir)
+    if acts_ND is None:
+        return _not_measured(folder, "no activations to reconstruct")
+    whole = dictionary_list.load(dictionary_list.place(config, workdir))
+    listed = whole.first(c.seeds)
+    of = feature_sets.read(config, workdir, whole, c.seeds)
+    truth = feature_sets.of_truth(config, listed, of.live_SF)
+    some_ND = acts_ND[:: max(1, len(acts_ND) // c.rows)][: c.rows]
+    values = Values(len(listed.seeds), config.stability.confidence, EV)
+    features: list[dict[str, np.ndarray]] = []
+    for i, dictionary in enumerate(listed.dictionaries):
+        halves = _moments(dictionary, some_ND, f"function/seed {listed.seeds[i]}")
+        both = moments.added(*halves)
+        eff = _effects(both, dictionary)
+        for without in values.samples(i):
+            values.put(i, without, _closed_form(config, of, truth, eff, both, i, without))
+        values.fixed(i, _refitted(of, halves, dictionary, i))
+        values.fixed(i, _refilled(config, of, dictionary, acts_ND, i))
+        features.append(_of_features(eff, both, listed.seeds[i]))
+    summary = _summary(config, of, values, truth)
+    files.write_json(folder / "summary.json", summary)
+    tables: dict[str, Any] = {
+        "curves": _curves(values),
+        "sets": _sets(values),
+        "deciles": _deciles(values, c.bins),
+        "features": {name: np.concatenate([f[name] for f in features]) for name in features[0]},
+    }
+    return [folder / "summary.json", *(write_table(folder / f"{name}.parquet", table) for name, table in tables.items())]
+
+
+def _moments(dictionary: Dictionary, acts_ND: np.ndarray, name: str) -> tuple[Moments, Moments]:
+    """Of the first and the second half of the tokens, which share no more than one document."""
+    half = len(acts_ND) // 2
+    size = int(np.clip(4 * dictionary.w_dec_FD.shape[0], progress.BATCH, 16_384))
+    one, other = (moments.measure(dictionary, progress.batches(part, name, size)) for part in (acts_ND[:half], acts_ND[half:]))
+    return one, other
+
+
+def _effects(m: Moments, dictionary: Dictionary) -> Effects:
+    bias = m.error_of_constant(np.asarray(dictionary.b_dec_D, np.float64))
+    return effects(m.zz_FF, m.zr_FD, dictionary.w_dec_FD, m.error, bias, m.variance)
+
+
+def _closed_form(
+    config: Any, of: Features, truth: dict[str, np.ndarray], eff: Effects, m: Moments, seed: int, without: int | None
+) -> dict[Key, float]:
+    """All figures of one SAE that follow from its effects, under the labels of the others less one."""
+    c, f = config.function, len(eff.marginal_F)
+    masks = feature_sets.by_label(of, without)
+    own = {name: mask[seed, :f] for name, mask in (masks | truth).items()}
+    out: dict[Key, float] = {("left",): eff.left, ("left by bias",): eff.left_by_bias}
+    explained = eff.left_by_bias - eff.left
+    with np.errstate(invalid="ignore", divide="ignore"):
+        per_firing_F = eff.marginal_F * m.rows / m.firings_F
+    of_sets = sums(eff, np.stack(list(own.values())))
+    at = {name: of_sets.at(i) for i, name in enumerate(own)}
+    live = at[RANDOM]
+    for name, s in at.items():
+        if not s.features:
+            continue
+        out[("features", name)] = float(s.features)
+        out[("share of features", name)] = float(s.features / live.features)
+        out[("joint", name)], out[("marginal", name)], out[("redundancy", name)] = (
+            float(x) for x in (removed(s), s.marginal, redundancy(s))
+        )
+        out[("part", name)] = float(eff.shapley_F[own[name]].sum() / explained)
+        out[("per token", name)], out[("per firing", name)] = float(s.marginal / s.features), float(per_firing_F[own[name]].mean())
+        out[("only", name)] = float(1.0 - eff.left_by_bias + kept(s))
+        out[("only as many", name)] = float(1.0 - eff.left_by_bias + kept(live, float(s.features)))
+        for n in grid(int(s.features)):
+            out[("removed", name, n)], out[("kept", name, n)] = float(removed(s, n)), float(1.0 - eff.left_by_bias + kept(s, n))
+    out |= _headline(at[STABLE], at[UNSTABLE], live, c.ratio, "")
+    halves = []
+    for by_half in feature_sets.by_other_half(of, c.splits, without):
+        stable, unstable, any_of_them = (sums(eff, by_half[kind][seed, None, :f]).at(0) for kind in (STABLE, UNSTABLE, RANDOM))
+        halves.append(_headline(stable, unstable, any_of_them, c.ratio, " by the other half"))
+    halves = [h for h in halves if h]
+    out |= {key: float(np.mean([h[key] for h in halves])) for key in (halves[0] if halves else ())}
+    out |= _against_matched(c, of, masks, eff, seed)
+    rate_F, energy_F, p_F = (x[seed, :f] for x in (of.rate_SF, of.energy_SF, of.p_SF))
+    stable_b, unstable_b, n_stable_b, n_unstable_b = within_bins(eff.marginal_F, rate_F, own[STABLE], own[UNSTABLE], c.bins)
+    weight_b = np.minimum(n_stable_b, n_unstable_b)
+    for b in range(c.bins):
+        out[("decile", STABLE, b)], out[("decile", UNSTABLE, b)] = float(stable_b[b]), float(unstable_b[b])
+        out[("decile features", STABLE, b)], out[("decile features", UNSTABLE, b)] = float(n_stable_b[b]), float(n_unstable_b[b])
+    if weight_b.sum():
+        for name, means_b in ((STABLE, stable_b), (UNSTABLE, unstable_b)):
+            out[("within deciles", name)] = float(np.nansum(weight_b * means_b) / weight_b.sum())
+    there_F = own[RANDOM]
+    given = np.stack([rate_F, energy_F], axis=1)[there_F]
+    for name, value_F in (("per token", eff.marginal_F), ("per firing", per_firing_F), ("part", eff.shapley_F)):
+        out[("partial", name)] = partial_correlation(p_F[there_F], value_F[there_F], given)
+    return out
+
+
+def _headline(stable: Sums, unstable: Sums, live: Sums, ratio: int, what: str) -> dict[Key, float]:
+    """What N stable features are worth beside `ratio`·N unstable ones, N as large as both sets allow; and live ones whatever their label."""
+    n = min(int(stable.features), int(unstable.features) // ratio)
+    if not n:
+        return {}
+    return {
+        (f"N{what}",): float(n),
+        (f"N{what}", STABLE): float(removed(stable, n)),
+        (f"N{what}", UNSTABLE): float(removed(unstable, ratio * n)),
+        (f"N{what}", RANDOM): float(removed(live, n) - removed(live, ratio * n)),
+    }
+
+
+def _against_matched(c: Any, of: Features, masks: dict[str, np.ndarray], eff: Effects, seed: int) -> dict[Key, float]:
+    """Unstable features beside as many others of their frequency or energy: joint effects, and of m of each on the grid."""
+    out: dict[Key, float] = {}
+    f = len(eff.marginal_F)
+    unstable = sums(eff, masks[UNSTABLE][seed, None, :f]).at(0)
+    for kind in MATCHED:
+        drawn_TF, apart = feature_sets.matched(of, masks, kind, seed, c.draws)
+        if not len(drawn_TF) or not 1 / feature_sets.MOST_APART <= apart <= feature_sets.MOST_APART:
+            continue
+        of_draws = sums(eff, drawn_TF[:, :f])
+        n = int(of_draws.features[0])
+        out |= {("apart", kind): apart, ("features", kind): float(n)}
+        out |= {("joint", kind): float(removed(of_draws).mean()), ("joint of unstable as many as", kind): float(removed(unstable, n))}
+        for m in grid(n):
+            out[("removed", kind, m)] = float(removed(of_draws, m).mean())
+    return out
+
+
+def _refitted(of: Features, halves: tuple[Moments, Moments], dictionary: Dictionary, seed: int) -> dict[Key, float]:
+    """Explained variance when only a kind of features is left, or all but it, and the decoder is fitted to them again on one half of the tokens,
+    judged on the other, both ways."""
+    masks, f = feature_sets.by_label(of), dictionary.w_dec_FD.shape[0]
+    out: dict[Key, float] = {}
+    everything = np.ones(f, bool)
+    for name in (*LABELS, RANDOM):
+        chosen = masks[name][seed, :f]
+        if not chosen.any():
+            continue
+        for key, left in (("refitted only", chosen), ("refitted without", everything & ~chosen)):
+            both = [
+                moments.refitted_explained_variance(fit, test, dictionary, np.flatnonzero(left)) for fit, test in (halves, halves[::-1])
+            ]
+            out[(key, name)] = float(np.mean(both))
+    return out
+
+
+def _refilled(config: Any, of: Features, dictionary: Dictionary, acts_ND: np.ndarray, seed: int) -> dict[Key, float]:
+    """What removal costs before the selection, when in topk others move up: m features of a kind in a random order, one after the other."""
+    c, f = config.function, dictionary.w_dec_FD.shape[0]
+    if dictionary.architecture != "topk":
+        return {}  # nothing moves up: the same as after the activation
+    masks = feature_sets.by_label(of)
+    orders = {
+        name: np.random.default_rng((seed, KINDS.index(name))).permutation(np.flatnonzero(masks[name][seed, :f]))
+        for name in (STABLE, UNSTABLE, RANDOM)
+    }
+    n = min(len(orders[STABLE]), len(orders[UNSTABLE]) // c.ratio)
+    numbers = {name: sorted({*grid(len(order))[::2], n, c.ratio * n, len(order)} - {0}) for name, order in orders.items()}
+    places = [(name, m) for name, ms in numbers.items() for m in ms if m <= len(orders[name])]
+    among_MF = np.ones((len(places) + 1, f), bool)
+    for row, (name, m) in enumerate(places, start=1):
+        among_MF[row, orders[name][:m]] = False
+    some_ND = acts_ND[:: max(1, len(acts_ND) // c.refill_rows)][: c.refill_rows]
+    batches = progress.batches(some_ND, f"function/refilled, seed {seed}")
+    errors_M = masking.errors_of_choices(dictionary, batches, among_MF) / np.square(some_ND - some_ND.mean(0, dtype=np.float64)).sum()
+    lost = dict(zip(places, errors_M[1:] - errors_M[0], strict=True))
+    out: dict[Key, float] = {("refilled", name, m): value for (name, m), value in lost.items() if m in grid(m)}
+    if n:
+        out |= {("N refilled", STABLE): lost[STABLE, n], ("N refilled", UNSTABLE): lost[UNSTABLE, c.ratio * n]}
+    out |= {("refilled without", name): lost[name, len(order)] for name, order in orders.items() if len(order)}
+    return out
+
+
+def _of_features(eff: Effects, m: Moments, seed: int) -> dict[str, np.ndarray]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        per_firing_F = np.where(m.firings_F > 0, eff.marginal_F * m.rows / m.firings_F, np.nan)
+    f = len(eff.marginal_F)
+    return {
+        "seed": np.full(f, seed),
+        "feature": np.arange(f),
+        "marginal_per_token": eff.marginal_F,
+        "marginal_per_firing": per_firing_F,
+        "shapley": eff.shapley_F,
+    }
+
+
+def _summary(config: Any, of: Features, values: Values, truth: dict[str, np.ndarray]) -> dict[str, Any]:
+    c = config.function
+    mean, null = values.mean, values.value
+    figures: dict[str, Estimate] = {
+        "explained_variance": values.estimate(lambda at: 1.0 - at(("left",)), null=0.0),
+        "removed_stable": mean(("N", STABLE)),
+        "removed_unstable": mean(("N", UNSTABLE)),
+    }
+    for what in ("", " by the other half", " refilled"):
+        name = "removed_difference" + what.replace(" ", "_")
+        figures[name] = values.difference((f"N{what}", STABLE), (f"N{what}", UNSTABLE), null=null((f"N{what}", RANDOM)))
+    for kind in LABELS:
+        figures[f"part_{kind}"] = mean(("part", kind), null=null(("share of features", kind)), unit="share of what is explained")
+    figures["part_difference"] = values.difference(("part", STABLE), ("part", UNSTABLE), null=0.0, unit="share of what is explained")
+    for kind in (STABLE, UNSTABLE):
+        figures[f"joint_{kind}"] = mean(("joint", kind))
+        figures[f"redundancy_{kind}"] = mean(("redundancy", kind), null=0.0)
+        figures[f"only_{kind}"] = mean(("only", kind), null=null(("only as many", kind)))
+        figures[f"refitted_only_{kind}"] = mean(("refitted only", kind))
+    for key in ("per token", "per firing"):
+        figures[f"marginal_{key.replace(' ', '_')}_stable_over_unstable"] = values.ratio(
+            (key, STABLE), (key, UNSTABLE), null=1.0, unit="ratio"
+        )
+    figures["marginal_within_deciles_stable_over_unstable"] = values.ratio(
+        ("within deciles", STABLE), ("within deciles", UNSTABLE), null=1.0, unit="ratio"
+    )
+    for kind in MATCHED:
+        key = kind.replace(" ", "_")
+        figures[f"{key}_less_unstable"] = values.difference(("joint", kind), ("joint of unstable as many as", kind), null=0.0)
+    for key in ("per token", "per firing", "part"):
+        figures[f"partial_p_{key.replace(' ', '_')}"] = mean(("partial", key), null=0.0, unit="rank correlation")
+    flips = {
+        "removed_difference": values.of_seeds(("N", STABLE)) - values.of_seeds(("N", UNSTABLE)),
+        "part_difference": values.of_seeds(("part", STABLE)) - values.of_seeds(("part", UNSTABLE)),
+        "matched_frequency_less_unstable": values.of_seeds(("joint", FREQUENCY))
+        - values.of_seeds(("joint of unstable as many as", FREQUENCY)),
+        "partial_p_per_token": values.of_seeds(("partial", "per token")),
+    }
+    n_S = values.of_seeds(("N",))
+    at_equal = {kind: null(("apart", kind)) for kind in MATCHED}
+    return {name: e.as_dict() for name, e in figures.items()} | {
+        "ratio": c.ratio,
+        "stable_removed": None if np.isnan(n_S).all() else float(np.nanmean(n_S)),
+        "sign_flip_p": {name: sign_flips(d) for name, d in flips.items()},
+        "ratio_of_matched_to_unstable": at_equal,
+        "truth": {
+            name: mean(("part", name), null=null(("share of features", name)), unit="share of what is explained").as_dict()
+            for name in truth
+        },
+    }
+
+
+def _columns(rows: list[tuple[Any, ...]], names: tuple[str, ...]) -> dict[str, list[Any]]:
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+def _curves(values: Values) -> dict[str, list[Any]]:
+    """How: removed after the activation, removed before the selection, or all that is left."""
+    rows = []
+    for how in ("removed", "refilled", "kept"):
+        for key in values.keys(how):
+            e = values.mean(key)
+            if np.isnan(values.of_seeds(key)).any() and e.low is None:
+                continue  # a set that is smaller than m in some seed
+            rows.append((how, key[1], key[2], e.value, e.low, e.high))
+    return _columns(rows, ("how", "set", "features", "value", "low", "high"))
+
+
+def _sets(values: Values) -> dict[str, list[Any]]:
+    figures = (
+        "features",
+        "part",
+        "joint",
+        "marginal",
+        "redundancy",
+        "per token",
+        "per firing",
+        "only",
+        "refitted only",
+        "refitted without",
+        "refilled without",
+    )
+    rows = []
+    for figure in figures:
+        for key in values.keys(figure):
+            e = values.mean(key)
+            rows.append((key[1], figure, e.value, e.low, e.high))
+    return _columns(rows, ("set", "figure", "value", "low", "high"))
+
+
+def _deciles(values: Values, bins: int) -> dict[str, list[Any]]:
+    rows = []
+    for label in (STABLE, UNSTABLE):
+        for b in range(bins):
+            e = values.mean(("decile", label, b))
+            rows.append((b + 1, label, e.value, e.low, e.high, float(np.nansum(values.of_seeds(("decile features", label, b))))))
+    return _columns(rows, ("decile", "label", "value", "low", "high", "features"))
+
+
+def _not_measured(folder: epath.Path, because: str) -> list[epath.Path]:
+    print(f"function: not measured, {because}")
+    files.write_json(folder / "summary.json", {"not_measured": because})
+    return [folder / "summary.json"]

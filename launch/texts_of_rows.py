@@ -1,0 +1,44 @@
+"""The held-out rows with their text: where each stands, and what its token is called."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from activations.store import ActivationStore, Rows
+from activations.text.contexts import row_contexts
+from launch import sources
+from storage import files
+
+
+class Texts(NamedTuple):
+    """Of N held-out rows.
+
+    Attributes:
+      rows: activations and places.
+      context_N: number of the context in which each stands.
+      position_N: place in its context, from 0.
+      vocabulary: text of every token id.
+      documents: names, by the rows' document numbers.
+    """
+
+    rows: Rows
+    context_N: np.ndarray
+    position_N: np.ndarray
+    vocabulary: list[str]
+    documents: list[str]
+
+
+def read(config: Any, workdir: epath.Path) -> Texts | None:
+    """None where there are no activations, or nobody knows the text of their tokens."""
+    folder = sources.evaluation_store(config, workdir) if hasattr(config, "source") else None
+    if folder is None or not (folder.parent / "vocabulary.json").exists():
+        return None
+    store = ActivationStore(folder)
+    rows = store.load()
+    harvested = store.manifest.get("source", {})
+    # Users' own rows come in documents, which nobody cut.
+    length = harvested["context_length"] if harvested and not harvested.get("activations") else 1 + max(1, int(rows.position_N.max()) + 1)
+    context_N, first_C = row_contexts(rows.document_N, rows.position_N, length)
+    position_N = np.arange(len(context_N)) - first_C[context_N]
+    return Texts(rows, context_N, position_N, files.read_json(folder.parent / "vocabulary.json"), store.manifest["documents"])

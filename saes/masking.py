@@ -1,0 +1,51 @@
+"""Reconstructions without some of the features: removed after the activation, or before the selection, when in topk others take their places."""
+
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from saes.dictionary import Dictionary, decode, encode
+
+
+def errors_of_choices(dictionary: Dictionary, batches: Iterable[np.ndarray], among_MF: np.ndarray) -> np.ndarray:
+    """(M,) Σ ‖x − x̂‖² over all tokens, for M choices of the features that take part in the selection, all in one pass.
+
+    Args:
+      batches: float32 (B, D); the last may be shorter.
+      among_MF: bool.
+
+    Raises:
+      ValueError: no tokens.
+    """
+    on_device, among, total, most = jax.device_put(dictionary), jnp.asarray(among_MF, bool), np.zeros(len(among_MF)), 0
+    for x in batches:
+        most = max(most, len(x))
+        total += np.asarray(_of_batch(on_device, np.pad(x, ((0, most - len(x)), (0, 0))), np.int32(len(x)), among))
+    if not most:
+        raise ValueError("no activations to mask features on")
+    return total
+
+
+@jax.jit
+def _of_batch(dictionary: Dictionary, x_BD: Float[Array, "B D"], length: Array, among_MF: Bool[Array, "M F"]) -> Float[Array, " M"]:
+    real_B = jnp.arange(x_BD.shape[0]) < length
+
+    def one(among_F: Array) -> Array:
+        error_B = jnp.square(x_BD - decode(dictionary, encode(dictionary, x_BD, among_F))).sum(-1)
+        return jnp.where(real_B, error_B, 0.0).sum()
+
+    return jax.lax.map(one, among_MF)
+
+
+def reconstructions(
+    dictionary: Dictionary, x_ND: Float[Array, "N D"], after_MF: Bool[Array, "M F"], before_PF: Bool[Array, "P F"]
+) -> Float[Array, "Q N D"]:
+    """x̂ with the features that each mask names, of M masks applied after the activation and P before the selection: (M + P, N, D)."""
+    z_NF = encode(dictionary, x_ND)
+    after = jax.lax.map(lambda among_F: decode(dictionary, jnp.where(among_F, z_NF, 0.0)), after_MF)
+    if not before_PF.shape[0]:
+        return after
+    return jnp.concatenate([after, jax.lax.map(lambda among_F: decode(dictionary, encode(dictionary, x_ND, among_F)), before_PF)])
