@@ -74,12 +74,13 @@ class Predicates(NamedTuple):
         return cls(list(columns.values()), holds_VP)
 
 
-def _parts(text: str, what: str) -> set[str]:
+def _parts(text: str, what: str) -> list[str]:
+    """Each once, the longest first: of those that hold for the same tokens the longest says most."""
     if what == "begins with":
-        return {text[:n] for n in range(1, min(LONGEST_END, len(text)) + 1)}
+        return [text[:n] for n in range(min(LONGEST_END, len(text)), 0, -1)]
     if what == "ends with":
-        return {text[-n:] for n in range(1, min(LONGEST_END, len(text)) + 1)}
-    return {text[i : i + n] for n in range(1, LONGEST + 1) for i in range(len(text) - n + 1)}
+        return [text[-n:] for n in range(min(LONGEST_END, len(text)), 0, -1)]
+    return list(dict.fromkeys(text[i : i + n] for n in range(LONGEST, 0, -1) for i in range(len(text) - n + 1)))
 
 
 class Best(NamedTuple):

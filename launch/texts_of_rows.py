@@ -36,9 +36,11 @@ def read(config: Any, workdir: epath.Path) -> Texts | None:
         return None
     store = ActivationStore(folder)
     rows = store.load()
-    harvested = store.manifest.get("source", {})
-    # Users' own rows come in documents, which nobody cut.
-    length = harvested["context_length"] if harvested and not harvested.get("activations") else 1 + max(1, int(rows.position_N.max()) + 1)
+    harvested = store.manifest.get("source")
+    if isinstance(harvested, dict):
+        length = harvested["context_length"]
+    else:  # users' own rows come in documents, which nobody cut
+        length = int(rows.position_N.max()) + 2
     context_N, first_C = row_contexts(rows.document_N, rows.position_N, length)
     position_N = np.arange(len(context_N)) - first_C[context_N]
     return Texts(rows, context_N, position_N, files.read_json(folder.parent / "vocabulary.json"), store.manifest["documents"])
