@@ -16,6 +16,7 @@ from interpret.completion import Completer, CompletionError
 from interpret.contexts import Context
 
 KINDS = ("token", "substring", "punctuation or whitespace", "syntax or position", "semantic", "unclear")
+SUBSTRING = KINDS[1]
 SURFACE = KINDS[:3]  # seen in the token's own characters
 UNTOLD = "could not tell"
 STRONGEST = 10  # of the activations shown

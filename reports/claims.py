@@ -184,6 +184,10 @@ def _c3(results: Results, rules: Any) -> tuple[str, str, str]:
             f"; of surface form are {with_interval(forms['surface_unstable'])} of unstable and {with_interval(forms['surface_stable'])} of stable features, difference "
             f"{with_interval(forms['surface_difference'])}, at equal firing rate {with_interval(forms['surface_difference_at_equal_frequency'])}"
         )
+    explained = results.summary.get("explanations", {})
+    if "substring_difference" in explained:
+        by = "a model" if explained["asked_a_model"] else "rules"
+        measured += f"; explained by a substring ({by}): {with_interval(explained['substring_unstable'])} of unstable, {with_interval(explained['substring_stable'])} of stable ones"
     if because := _too_little(results, rules):
         return measured, UNDECIDED, because
     sides = {_side(ratio, rules.c3_ratio), _side(with_rare, rules.c3_ratio)}  # live features alone leave the rarest out

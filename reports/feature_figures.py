@@ -3,6 +3,7 @@
 import altair as alt
 import numpy as np
 
+from interpret.explanations import KINDS
 from reports.chart import Figure, data, sized
 from reports.function_figures import COLOURS
 from reports.results import Results
@@ -65,7 +66,7 @@ def _explanations(results: Results) -> Figure:
         alt.Chart(data(records))
         .mark_bar()
         .encode(
-            y=alt.Y("kind:N", sort=list(s["kinds"]["stable"]), title="", axis=alt.Axis(labelLimit=180)),
+            y=alt.Y("kind:N", sort=list(KINDS), title="", axis=alt.Axis(labelLimit=180)),
             yOffset=alt.YOffset("label:N", sort=["stable", "unstable"]),
             x=alt.X("share:Q", title="share of explanations", axis=alt.Axis(format="%")),
             color=alt.Color(
@@ -74,9 +75,10 @@ def _explanations(results: Results) -> Figure:
             tooltip=["kind:N", "label:N", alt.Tooltip("share:Q", format=".1%")],
         )
     )
+    only = "" if s["asked_a_model"] else " (rules know nothing else)"
     sentence = (
-        f"{s['features']} features in pairs of about the same firing rate, explained by {s['by']}, which does not see labels. Of surface form: {with_interval(s['surface_unstable'])} of the explanations of unstable, "
-        f"{with_interval(s['surface_stable'])} of those of stable features. They tell on which other tokens a feature fires with a balanced accuracy of {with_interval(s['detection_unstable'])} and "
+        f"{s['features']} features in pairs of about the same firing rate, explained by {s['by']}, which does not see labels. Of a substring speak {with_interval(s['substring_unstable'])} of the explanations of unstable, "
+        f"{with_interval(s['substring_stable'])} of those of stable features; of surface form in any way {with_interval(s['surface_unstable'])} and {with_interval(s['surface_stable'])}{only}. They tell on which other tokens a feature fires with a balanced accuracy of {with_interval(s['detection_unstable'])} and "
         f"{with_interval(s['detection_stable'])} (0.5 by chance; the same tokens where there are such)."
     )
     return Figure("explanations", "What explanations speak of", sentence, sized(bars, 240))

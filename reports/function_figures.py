@@ -44,7 +44,12 @@ def _removed(results: Results) -> Figure:
     base = alt.Chart(data(rows)).encode(
         x=alt.X("features:Q", scale=alt.Scale(type="log", base=2), title="features removed"),
         color=_colour(rows),
-        strokeDash=alt.StrokeDash("how:N", scale=alt.Scale(domain=list(HOW.values()), range=[[1, 0], [5, 4]]), title="removed"),
+        strokeDash=alt.StrokeDash(
+            "how:N",
+            scale=alt.Scale(domain=list(HOW.values()), range=[[1, 0], [5, 4]]),
+            title="removed",
+            legend=alt.Legend(symbolType="stroke"),
+        ),
     )
     bands = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=""), y2="high:Q", strokeDash=alt.value([1, 0]))
     lines = base.mark_line(point={"size": 14}).encode(
@@ -103,7 +108,7 @@ def _parts(results: Results) -> Figure:
 def _deciles(results: Results) -> Figure:
     rows = [r | {"set": r["label"]} for r in results.table("function/deciles.parquet") if r["value"] is not None]
     base = alt.Chart(data(rows)).encode(
-        x=alt.X("decile:O", title="tenth of stable and unstable features by firing rate"), color=_colour(rows)
+        x=alt.X("decile:O", title="tenth of stable and unstable features by firing rate", axis=alt.Axis(labelAngle=0)), color=_colour(rows)
     )
     rules = base.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q")
     points = base.mark_point(filled=True, size=50, opacity=1).encode(

@@ -15,7 +15,7 @@ from activations.store import Rows
 from interpret.completion import Cached, Completer, CompletionError, Usage
 from interpret.contexts import ContextReader
 from interpret.endpoint import Endpoint
-from interpret.explanations import KINDS, SURFACE, Explained, Task, detect_prompt, explain_all, explain_prompt
+from interpret.explanations import KINDS, SUBSTRING, SURFACE, Explained, Task, detect_prompt, explain_all, explain_prompt
 from interpret.rules import RuleBased
 from launch import dictionary_list, feature_sets, progress, sources, texts_of_rows
 from launch.dictionary_list import DictionaryList
@@ -63,7 +63,13 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     values = Values(len(listed.seeds), config.stability.confidence, "share")
     for seed in range(len(listed.seeds)):
         values.fixed(seed, _figures([(f.label, e) for f, e in zip(chosen, explained, strict=True) if f.seed == seed]))
-    summary = _summary(values) | {"by": completer.name, "features": len(chosen), "asked": found.asked, "unusable": found.unusable}
+    summary = _summary(values) | {
+        "by": completer.name,
+        "asked_a_model": bool(c.model),
+        "features": len(chosen),
+        "asked": found.asked,
+        "unusable": found.unusable,
+    }
     summary |= {"usage": completer.usage._asdict(), "kinds": _kinds(chosen, explained)}
     files.write_json(folder / "summary.json", summary)
     return [folder / "summary.json", write_table(folder / "features.parquet", _table(listed, chosen, explained))]
@@ -187,6 +193,7 @@ def _figures(explained: list[tuple[str, Explained]]) -> dict[Key, float]:
         scores = [e.detection.balanced_accuracy for of, e in explained if of == label and e.detection is not None]
         if kinds:
             out["surface", label] = float(np.mean([kind in SURFACE for kind in kinds]))
+            out["substring", label] = float(np.mean([kind == SUBSTRING for kind in kinds]))
         if scores:
             out["detection", label] = float(np.mean(scores))
     return out
@@ -194,7 +201,8 @@ def _figures(explained: list[tuple[str, Explained]]) -> dict[Key, float]:
 
 def _summary(values: Values) -> dict[str, Any]:
     figures: dict[str, Estimate] = {}
-    for name, null, unit in (("surface", None, "share of explanations"), ("detection", 0.5, "balanced accuracy")):
+    shares = ((name, None, "share of explanations") for name in ("substring", "surface"))
+    for name, null, unit in (*shares, ("detection", 0.5, "balanced accuracy")):
         for label in (STABLE, UNSTABLE):
             figures[f"{name}_{label}"] = values.mean((name, label), null=null, unit=unit, bounds=(0.0, 1.0))
         figures[f"{name}_difference"] = values.difference((name, UNSTABLE), (name, STABLE), null=0.0, unit=unit)
