@@ -162,7 +162,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     transfer.features = 20_000  # of a half that are learned from or judged
 
     c.function = function = ml_collections.ConfigDict()  # what features do for the reconstruction
-    function.seeds = 16  # SAEs, the first so many
+    function.seeds = 16  # SAEs, the first so many; of figures by label in statistics and explanations too
     function.rows = 1_000_000  # evaluation rows, at most, evenly spaced
     function.ratio = 4  # unstable features that are removed for each stable one (the paper's)
     function.draws = 20  # of features matched to the unstable ones
@@ -177,7 +177,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     splice.singles = 9  # features of every SAE whose removal alone is measured, of all labels and firing rates; 0: none
 
     c.statistics = statistics = ml_collections.ConfigDict()  # of single features
-    statistics.top_contexts = 8  # kept per feature, in which it is most active; one token of each
+    statistics.top_contexts = 16  # kept per feature, in which it is most active; one token of each
     statistics.samples = 16  # tokens kept per feature, at random among those on which it fires in every other context
     statistics.shuffled_tokens = 65_536  # evaluation rows whose contexts are put in random order
     statistics.table_bytes = 2**31  # memory for counts of features by tokens; larger tables are made part by part

@@ -20,6 +20,9 @@ MATCHED = {FREQUENCY: "rate_SF", ENERGY: "energy_SF"}
 MOST_APART = 2.0  # a matched set whose mean differs from the unstable features' by more than this factor is no match
 
 
+Masks = dict[str, np.ndarray]  # by kind, (S, F)
+
+
 class Features(NamedTuple):
     """What the stage `stability` found of the SAEs asked for, padded to the largest.
 
@@ -53,7 +56,7 @@ def read(config: Any, workdir: epath.Path, whole: DictionaryList, count: int) ->
     return Features(hits_SSF, live_SF, by_seed("p", 0.0), by_seed("firing_rate", 0.0), by_seed("energy", 0.0), config.stability.epsilon)
 
 
-def by_label(of: Features, without: int | None = None) -> dict[str, np.ndarray]:
+def by_label(of: Features, without: int | None = None) -> Masks:
     """Masks (S, F) by kind; labels as they are without one of the seeds among the comparisons."""
     weights_S = np.ones(len(of.live_SF))
     if without is not None:
@@ -63,7 +66,7 @@ def by_label(of: Features, without: int | None = None) -> dict[str, np.ndarray]:
     return {name: mask & of.live_SF for name, mask in masks.items()}
 
 
-def by_other_half(of: Features, count: int, without: int | None = None) -> list[dict[str, np.ndarray]]:
+def by_other_half(of: Features, count: int, without: int | None = None) -> list[Masks]:
     """The same of `count` cuts of the seeds into halves, where each half is labelled by its comparisons with the other alone: no seed then both
     labels and is measured. Empty where a half would be."""
     found = []
@@ -81,7 +84,25 @@ def by_other_half(of: Features, count: int, without: int | None = None) -> list[
     return found
 
 
-def matched(of: Features, masks: dict[str, np.ndarray], kind: str, seed: int, draws: int) -> tuple[np.ndarray, float]:
+class Labelled(NamedTuple):
+    """Sets under the labels that all seeds give (None), and under those without each of them.
+
+    Attributes:
+      whole: by who is left out, as `by_label`.
+      halves: likewise, as `by_other_half`.
+    """
+
+    whole: dict[int | None, Masks]
+    halves: dict[int | None, list[Masks]]
+
+
+def labelled(of: Features, splits: int) -> Labelled:
+    """For every sample of seeds, made once."""
+    samples = (None, *range(len(of.live_SF)))
+    return Labelled({k: by_label(of, k) for k in samples}, {k: by_other_half(of, splits, k) for k in samples})
+
+
+def matched(of: Features, masks: Masks, kind: str, seed: int, draws: int) -> tuple[np.ndarray, float]:
     """(draws of live features of one SAE that are not unstable, masks (T, F), whose rate or energy is spread as the unstable ones'; and the geometric
     mean of theirs over that of the unstable). No draws where there are too few."""
     value_F = np.log(np.maximum(getattr(of, MATCHED[kind])[seed], 1e-12))

@@ -295,9 +295,10 @@ def _function(config: Any, width: int, of: Hardware) -> Cost:
     refilled = REFILLED_SETS * c.refill_rows if config.sae.variant == "topk" else 0.0
     encoded = n * (rows + refilled)
     flops = encoded * 4 * f * width + n * rows * 2 * f * (f + width)
-    sets = n * n * (3 * f + 2 * c.draws + 20.0) * f / HOST_RATE * f if f > 2**13 else n * n * 0.02
+    sets = n * (n + 1) * 2 * f * f * (2 * c.draws + 20.0) / HOST_RATE
+    note = f"{40 * f * f / GIB:,.1f} GiB on the host"
     return Cost(
-        "function", n * rows, flops, 4.0 * encoded * MEASURING_PASSES * f, n * f * 40, 8.0 * f * f, "match", f"{encoded:,.0f} codes", sets
+        "function", n * rows, flops, 4.0 * encoded * MEASURING_PASSES * f, n * f * 40, 4.0 * (f * f + 16_384 * f), "match", note, sets
     )
 
 
@@ -307,7 +308,7 @@ def _statistics(config: Any, width: int, rows: float, model: DecoderConfig | Non
     shuffled = min(float(config.statistics.shuffled_tokens), rows) if model is not None else 0.0
     vocabulary = model.vocab_size if model is not None else 50_000
     passes = max(1.0, 12 * f * vocabulary / config.statistics.table_bytes)
-    encoded = n * (rows * passes + 2 * shuffled)
+    encoded = n * (rows * passes + 2 * shuffled) + n * rows * ("explanations" in config.stages)  # which looks where features are silent
     flops = encoded * 2 * f * width
     if model is not None:
         flops += shuffled * cost.flops_per_token(model, config.source.layer, config.source.site, config.source.context_length)

@@ -12,13 +12,22 @@ BATCH = 1024
 STOPPED = "measuring: nothing to save, the stage starts again"
 
 
-def batches(acts_ND: np.ndarray, name: str, size: int = BATCH) -> Iterator[np.ndarray]:
-    """Activations in batches, counted as they are taken."""
-    with tqdm.tqdm(total=len(acts_ND), desc=name, unit="tok", unit_scale=True, mininterval=1.0) as bar:
+def batches(acts_ND: np.ndarray, on: "str | tqdm.tqdm", size: int = BATCH) -> Iterator[np.ndarray]:
+    """Activations in batches, counted as they are taken.
+
+    Args:
+      on: name of a bar of its own, or one that several passes share (`tokens`).
+    """
+    with tokens(len(acts_ND), on) if isinstance(on, str) else contextlib.nullcontext(on) as bar:
         for start in range(0, len(acts_ND), size):
             signals.raise_if_stop_requested(STOPPED)
             yield acts_ND[start : start + size]
             bar.update(min(size, len(acts_ND) - start))
+
+
+def tokens(total: int, name: str) -> "tqdm.tqdm":
+    """A bar that counts tokens."""
+    return tqdm.tqdm(total=total, desc=name, unit="tok", unit_scale=True, mininterval=1.0)
 
 
 def look_for_signals() -> None:

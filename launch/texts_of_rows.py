@@ -36,11 +36,8 @@ def read(config: Any, workdir: epath.Path) -> Texts | None:
         return None
     store = ActivationStore(folder)
     rows = store.load()
-    harvested = store.manifest.get("source")
-    if isinstance(harvested, dict):
-        length = harvested["context_length"]
-    else:  # users' own rows come in documents, which nobody cut
-        length = int(rows.position_N.max()) + 2
+    harvested, longest = store.manifest.get("source"), int(rows.position_N.max()) + 2
+    length = harvested["context_length"] if isinstance(harvested, dict) else longest  # users' own rows come in documents, which nobody cut
     context_N, first_C = row_contexts(rows.document_N, rows.position_N, length)
     position_N = np.arange(len(context_N)) - first_C[context_N]
     return Texts(rows, context_N, position_N, files.read_json(folder.parent / "vocabulary.json"), store.manifest["documents"])

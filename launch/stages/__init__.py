@@ -91,8 +91,16 @@ _ALL = (
     Stage(
         "splice", ("splice", "function", "stability", "lm", "source.start_token"), after=("activations", "train", "stability", "function")
     ),
-    Stage("statistics", ("statistics", "stability", "lm", "source.start_token"), after=("activations", "train", "collect", "stability")),
-    Stage("explanations", ("explanations", "stability"), after=("activations", "train", "collect", "stability", "statistics")),
+    Stage(
+        "statistics",
+        ("statistics", "function.seeds", "function.draws", "stability", "lm", "source.start_token"),
+        after=("activations", "train", "collect", "stability"),
+    ),
+    Stage(
+        "explanations",
+        ("explanations", "function.seeds", "stability"),
+        after=("activations", "train", "collect", "stability", "statistics"),
+    ),
     Stage("predict", ("newcomers", "stability", "sensitivity.neighbours"), after=("collect", "stability", "sensitivity")),
     Stage("recovery", ("recovery", "stability.confidence"), after=("train", "stability")),
     Stage("grid", ("synthetic", "cells", "starts", "seeds", "init_seed", "data_seed", "sae", "train"), guarded=True, training=True),

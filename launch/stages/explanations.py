@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 from etils import epath
+from jaxtyping import Array
 
 from activations.store import Rows
 from interpret.completion import Cached, Completer, CompletionError, Usage
@@ -21,7 +22,7 @@ from launch import dictionary_list, feature_sets, progress, sources, texts_of_ro
 from launch.dictionary_list import DictionaryList
 from launch.feature_sets import STABLE, UNSTABLE, Features
 from launch.seed_values import Key, Values
-from saes.dictionary import encode
+from saes.dictionary import Dictionary, encode
 from stability.estimates import Estimate
 from storage import files
 from storage.tables import read_table, write_table
@@ -104,9 +105,11 @@ def _tasks(config: Any, workdir: epath.Path, listed: DictionaryList, chosen: lis
     around = lambda row: reader.around(int(row), c.context_tokens, c.context_tokens // 3)
     odd_N = text.context_N % 2 == 1
     tasks: list[Task] = []
-    for seed in dict.fromkeys(f.seed for f in chosen):
+    seeds = list(dict.fromkeys(f.seed for f in chosen))
+    bar = progress.tokens(len(seeds) * len(odd_N), "explanations/firing")
+    for seed in seeds:
         features = [f.feature for f in chosen if f.seed == seed]
-        fires_NM = _fires(listed, seed, features, text.rows)
+        fires_NM = _fires(listed.dictionaries[seed], features, text.rows, bar)
         for m, feature in enumerate(features):
             top, strength = by_seed["top_rows"][seed, feature], by_seed["top_values"][seed, feature]
             shown = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0 and not odd_N[r]][: c.contexts]
@@ -126,15 +129,20 @@ def _tasks(config: Any, workdir: epath.Path, listed: DictionaryList, chosen: lis
                     f"{seed}/{feature}",
                 )
             )
+    bar.close()
     return tasks
 
 
-def _fires(listed: DictionaryList, seed: int, features: list[int], rows: Rows) -> np.ndarray:
+def _fires(dictionary: Dictionary, features: list[int], rows: Rows, bar: Any) -> np.ndarray:
     """(N, M) whether each of the features of one SAE is active."""
-    dictionary, at = jax.device_put(listed.dictionaries[seed]), jnp.asarray(features)
-    active = jax.jit(lambda d, x_BD: encode(d, x_BD)[:, at] > 0)
-    batches = progress.batches(rows.acts_ND, f"explanations/seed {listed.seeds[seed]}")
-    return np.concatenate([np.asarray(active(dictionary, np.pad(x, ((0, progress.BATCH - len(x)), (0, 0)))))[: len(x)] for x in batches])
+    on_device, at = jax.device_put(dictionary), jnp.asarray(features)
+    padded = ((x, np.pad(x, ((0, progress.BATCH - len(x)), (0, 0)))) for x in progress.batches(rows.acts_ND, bar))
+    return np.concatenate([np.asarray(_active(on_device, whole, at))[: len(x)] for x, whole in padded])
+
+
+@jax.jit
+def _active(dictionary: Dictionary, x_BD: Array, at_M: Array) -> Array:
+    return encode(dictionary, x_BD)[:, at_M] > 0
 
 
 def _negatives(rng: np.random.Generator, token_N: np.ndarray, positives: list[int], silent_N: np.ndarray) -> list[int]:

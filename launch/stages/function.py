@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from launch import dictionary_list, feature_sets, progress, sources
-from launch.feature_sets import FREQUENCY, KINDS, LABELS, MATCHED, RANDOM, STABLE, UNSTABLE, Features
+from launch.feature_sets import FREQUENCY, KINDS, LABELS, MATCHED, RANDOM, STABLE, UNSTABLE, Features, Labelled, Masks
 from launch.seed_values import Key, Values
 from saes import masking, moments
 from saes.dictionary import Dictionary
@@ -52,16 +52,19 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     truth = feature_sets.of_truth(config, listed, of.live_SF)
     some_ND = acts_ND[:: max(1, len(acts_ND) // c.rows)][: c.rows]
     values = Values(len(listed.seeds), config.stability.confidence, EV)
+    sets = feature_sets.labelled(of, c.splits)
+    few_ND = acts_ND[:: max(1, len(acts_ND) // c.refill_rows)][: c.refill_rows]
     features: list[dict[str, np.ndarray]] = []
-    for i, dictionary in enumerate(listed.dictionaries):
-        halves = _moments(dictionary, some_ND, f"function/seed {listed.seeds[i]}")
-        both = moments.added(*halves)
-        eff = _effects(both, dictionary)
-        for without in values.samples(i):
-            values.put(i, without, _closed_form(config, of, truth, eff, both, i, without))
-        values.fixed(i, _refitted(of, halves, dictionary, i))
-        values.fixed(i, _refilled(config, of, dictionary, acts_ND, i))
-        features.append(_of_features(eff, both, listed.seeds[i]))
+    with progress.tokens(len(listed.seeds) * (len(some_ND) + len(few_ND)), "function") as bar:
+        for i, dictionary in enumerate(listed.dictionaries):
+            halves = _moments(dictionary, some_ND, bar)
+            both = moments.added(*halves)
+            eff = _effects(both, dictionary)
+            for without in values.samples(i):
+                values.put(i, without, _closed_form(config, of, sets, truth, eff, both, i, without))
+            values.fixed(i, _refitted(sets.whole[None], halves, dictionary, i))
+            values.fixed(i, _refilled(config, sets.whole[None], dictionary, few_ND, i, bar))
+            features.append(_of_features(eff, both, listed.seeds[i]))
     summary = _summary(config, of, values, truth)
     files.write_json(folder / "summary.json", summary)
     tables: dict[str, Any] = {
@@ -73,11 +76,11 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     return [folder / "summary.json", *(write_table(folder / f"{name}.parquet", table) for name, table in tables.items())]
 
 
-def _moments(dictionary: Dictionary, acts_ND: np.ndarray, name: str) -> tuple[Moments, Moments]:
+def _moments(dictionary: Dictionary, acts_ND: np.ndarray, bar: Any) -> tuple[Moments, Moments]:
     """Of the first and the second half of the tokens, which share no more than one document."""
     half = len(acts_ND) // 2
     size = int(np.clip(4 * dictionary.w_dec_FD.shape[0], progress.BATCH, 16_384))
-    one, other = (moments.measure(dictionary, progress.batches(part, name, size)) for part in (acts_ND[:half], acts_ND[half:]))
+    one, other = (moments.measure(dictionary, progress.batches(part, bar, size)) for part in (acts_ND[:half], acts_ND[half:]))
     return one, other
 
 
@@ -87,11 +90,11 @@ def _effects(m: Moments, dictionary: Dictionary) -> Effects:
 
 
 def _closed_form(
-    config: Any, of: Features, truth: dict[str, np.ndarray], eff: Effects, m: Moments, seed: int, without: int | None
+    config: Any, of: Features, sets: Labelled, truth: Masks, eff: Effects, m: Moments, seed: int, without: int | None
 ) -> dict[Key, float]:
     """All figures of one SAE that follow from its effects, under the labels of the others less one."""
     c, f = config.function, len(eff.marginal_F)
-    masks = feature_sets.by_label(of, without)
+    masks, shapley_F = sets.whole[without], eff.shapley_F
     own = {name: mask[seed, :f] for name, mask in (masks | truth).items()}
     out: dict[Key, float] = {("left",): eff.left, ("left by bias",): eff.left_by_bias}
     explained = eff.left_by_bias - eff.left
@@ -108,7 +111,7 @@ def _closed_form(
         out[("joint", name)], out[("marginal", name)], out[("redundancy", name)] = (
             float(x) for x in (removed(s), s.marginal, redundancy(s))
         )
-        out[("part", name)] = float(eff.shapley_F[own[name]].sum() / explained)
+        out[("part", name)] = float(shapley_F[own[name]].sum() / explained)
         out[("per token", name)], out[("per firing", name)] = float(s.marginal / s.features), float(per_firing_F[own[name]].mean())
         out[("only", name)] = float(1.0 - eff.left_by_bias + kept(s))
         out[("only as many", name)] = float(1.0 - eff.left_by_bias + kept(live, float(s.features)))
@@ -116,7 +119,7 @@ def _closed_form(
             out[("removed", name, n)], out[("kept", name, n)] = float(removed(s, n)), float(1.0 - eff.left_by_bias + kept(s, n))
     out |= _headline(at[STABLE], at[UNSTABLE], live, c.ratio, "")
     halves = []
-    for by_half in feature_sets.by_other_half(of, c.splits, without):
+    for by_half in sets.halves[without]:
         stable, unstable, any_of_them = (sums(eff, by_half[kind][seed, None, :f]).at(0) for kind in (STABLE, UNSTABLE, RANDOM))
         halves.append(_headline(stable, unstable, any_of_them, c.ratio, " by the other half"))
     halves = [h for h in halves if h]
@@ -133,7 +136,7 @@ def _closed_form(
             out[("within deciles", name)] = float(np.nansum(weight_b * means_b) / weight_b.sum())
     there_F = own[RANDOM]
     given = np.stack([rate_F, energy_F], axis=1)[there_F]
-    for name, value_F in (("per token", eff.marginal_F), ("per firing", per_firing_F), ("part", eff.shapley_F)):
+    for name, value_F in (("per token", eff.marginal_F), ("per firing", per_firing_F), ("part", shapley_F)):
         out[("partial", name)] = partial_correlation(p_F[there_F], value_F[there_F], given)
     return out
 
@@ -151,7 +154,7 @@ def _headline(stable: Sums, unstable: Sums, live: Sums, ratio: int, what: str) -
     }
 
 
-def _against_matched(c: Any, of: Features, masks: dict[str, np.ndarray], eff: Effects, seed: int) -> dict[Key, float]:
+def _against_matched(c: Any, of: Features, masks: Masks, eff: Effects, seed: int) -> dict[Key, float]:
     """Unstable features beside as many others of their frequency or energy: joint effects, and of m of each on the grid."""
     out: dict[Key, float] = {}
     f = len(eff.marginal_F)
@@ -169,10 +172,10 @@ def _against_matched(c: Any, of: Features, masks: dict[str, np.ndarray], eff: Ef
     return out
 
 
-def _refitted(of: Features, halves: tuple[Moments, Moments], dictionary: Dictionary, seed: int) -> dict[Key, float]:
+def _refitted(masks: Masks, halves: tuple[Moments, Moments], dictionary: Dictionary, seed: int) -> dict[Key, float]:
     """Explained variance when only a kind of features is left, or all but it, and the decoder is fitted to them again on one half of the tokens,
     judged on the other, both ways."""
-    masks, f = feature_sets.by_label(of), dictionary.w_dec_FD.shape[0]
+    f = dictionary.w_dec_FD.shape[0]
     out: dict[Key, float] = {}
     everything = np.ones(f, bool)
     for name in (*LABELS, RANDOM):
@@ -187,12 +190,11 @@ def _refitted(of: Features, halves: tuple[Moments, Moments], dictionary: Diction
     return out
 
 
-def _refilled(config: Any, of: Features, dictionary: Dictionary, acts_ND: np.ndarray, seed: int) -> dict[Key, float]:
+def _refilled(config: Any, masks: Masks, dictionary: Dictionary, some_ND: np.ndarray, seed: int, bar: Any) -> dict[Key, float]:
     """What removal costs before the selection, when in topk others move up: m features of a kind in a random order, one after the other."""
     c, f = config.function, dictionary.w_dec_FD.shape[0]
     if dictionary.architecture != "topk":
         return {}  # nothing moves up: the same as after the activation
-    masks = feature_sets.by_label(of)
     orders = {
         name: np.random.default_rng((seed, KINDS.index(name))).permutation(np.flatnonzero(masks[name][seed, :f]))
         for name in (STABLE, UNSTABLE, RANDOM)
@@ -203,9 +205,10 @@ def _refilled(config: Any, of: Features, dictionary: Dictionary, acts_ND: np.nda
     among_MF = np.ones((len(places) + 1, f), bool)
     for row, (name, m) in enumerate(places, start=1):
         among_MF[row, orders[name][:m]] = False
-    some_ND = acts_ND[:: max(1, len(acts_ND) // c.refill_rows)][: c.refill_rows]
-    batches = progress.batches(some_ND, f"function/refilled, seed {seed}")
-    errors_M = masking.errors_of_choices(dictionary, batches, among_MF) / np.square(some_ND - some_ND.mean(0, dtype=np.float64)).sum()
+    errors_M = (
+        masking.errors_of_choices(dictionary, progress.batches(some_ND, bar), among_MF)
+        / np.square(some_ND - some_ND.mean(0, dtype=np.float64)).sum()
+    )
     lost = dict(zip(places, errors_M[1:] - errors_M[0], strict=True))
     out: dict[Key, float] = {("refilled", name, m): value for (name, m), value in lost.items() if m in grid(m)}
     if n:
@@ -227,7 +230,7 @@ def _of_features(eff: Effects, m: Moments, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def _summary(config: Any, of: Features, values: Values, truth: dict[str, np.ndarray]) -> dict[str, Any]:
+def _summary(config: Any, of: Features, values: Values, truth: Masks) -> dict[str, Any]:
     c = config.function
     mean, null = values.mean, values.value
     figures: dict[str, Estimate] = {

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from etils import epath
 from jaxtyping import Array, Float
 
@@ -68,15 +67,15 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     predicates = surface.Predicates.of(text.vocabulary)
     shuffled = _shuffled(config, workdir, text)
     found = []
-    with tqdm.tqdm(total=len(text.context_N) * len(listed.seeds), desc="statistics", unit="tok", unit_scale=True, mininterval=1.0) as bar:
+    with progress.tokens(len(text.context_N) * len(listed.seeds), "statistics") as bar:
         for seed, dictionary in zip(listed.seeds, listed.dictionaries, strict=True):
             found.append(_of_sae(c, text, dictionary, predicates, shuffled, seed, bar.update))
-    of = feature_sets.read(config, workdir, listed, len(listed.seeds))
+    of = feature_sets.read(config, workdir, listed, config.function.seeds)
     labels = read_table(workdir / "stability" / "features.parquet", ("label", "stratum"))
     table = {"seed": np.concatenate([np.full(size, seed) for seed, size in zip(listed.seeds, listed.sizes, strict=True)])}
     table |= {"feature": np.concatenate([np.arange(size) for size in listed.sizes])} | labels
     table |= {name: np.concatenate([f.columns[name] for f in found]) for name in found[0].columns}
-    values = _values(config, of, found)
+    values = _values(config, of, found[: config.function.seeds])
     files.write_json(folder / "summary.json", _summary(c, values, shuffled is not None) | {"predicates": len(predicates.names)})
     return [
         folder / "summary.json",
@@ -207,11 +206,12 @@ def _values(config: Any, of: Features, found: list[OfSAE]) -> Values:
     """Means of live features by label, under the labels that all seeds give and those without each."""
     c, values = config.statistics, Values(len(found), config.stability.confidence, "share of features")
     names = {"f1": "f1", "f1_null": "f1 null", "top_token_share": "top token share", "fall": "fall", "dispersion": "dispersion"}
+    sets = feature_sets.labelled(of, 1).whole
     for seed, one in enumerate(found):
         f = len(one.columns["f1"])
         score_F, null_F = one.columns["surface_score"], one.columns["surface_score_null"]
         for without in values.samples(seed):
-            masks = feature_sets.by_label(of, without)
+            masks = sets[without]
             out: dict[Key, float] = {}
             for kind in (*LABELS, RANDOM):
                 chosen_F = masks[kind][seed, :f] & np.isfinite(score_F)

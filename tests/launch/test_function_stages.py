@@ -6,6 +6,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+import tqdm
 
 from activations.language_model.placement import Placement
 from activations.text.contexts import Contexts
@@ -44,14 +45,15 @@ def of_seeds(seed=0):
 def measured(seed=0, **changes):
     saes, acts, of = of_seeds(seed)
     config = dataclasses.replace(STUDY, function=dataclasses.replace(STUDY.function, bins=2, draws=4, refill_rows=500, **changes))
-    values = Values(S, 0.95, function.EV)
+    values, sets = Values(S, 0.95, function.EV), feature_sets.labelled(of, 2)
     for i, sae in enumerate(saes):
         halves = [moments.measure(sae, [part]) for part in (acts[:2000], acts[2000:])]
         both = moments.added(*halves)
         eff = function._effects(both, sae)
         for without in values.samples(i):
-            values.put(i, without, function._closed_form(config, of, {}, eff, both, i, without))
-        values.fixed(i, function._refitted(of, halves, sae, i) | function._refilled(config, of, sae, acts, i))
+            values.put(i, without, function._closed_form(config, of, sets, {}, eff, both, i, without))
+        values.fixed(i, function._refitted(sets.whole[None], halves, sae, i))
+        values.fixed(i, function._refilled(config, sets.whole[None], sae, acts[::8], i, tqdm.tqdm(disable=True)))
     return values, function._summary(config, of, values, {}), of
 
 
@@ -101,11 +103,11 @@ def test_labels_that_do_not_matter_show_no_difference():
     own = [dataclasses.replace(sae, w_dec_FD=unit(F, D, rng=rng)) for sae in saes]
     own = [dataclasses.replace(sae, w_enc_DF=sae.w_dec_FD.T.copy()) for sae in own]
     of = of._replace(hits_SSF=hits, p_SF=hits.mean(1))
-    values = Values(S, 0.95, function.EV)
+    values, sets = Values(S, 0.95, function.EV), feature_sets.labelled(of, 1)
     for i, sae in enumerate(own):
         m = moments.measure(sae, [acts])
         for without in values.samples(i):
-            values.put(i, without, function._closed_form(STUDY, of, {}, function._effects(m, sae), m, i, without))
+            values.put(i, without, function._closed_form(STUDY, of, sets, {}, function._effects(m, sae), m, i, without))
     s = function._summary(STUDY, of, values, {})
     # The mean over features differs by no more than the interval over seeds allows.
     assert s["marginal_per_token_stable_over_unstable"]["low"] < 1 < s["marginal_per_token_stable_over_unstable"]["high"]
