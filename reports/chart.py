@@ -28,8 +28,8 @@ def banded(base: alt.Chart, title: str, tooltip: list[Any], opacity: float = 0.2
     return band + base.mark_line(point=True, **marks).encode(y=y, tooltip=tooltip)
 
 
-def sized(chart: alt.Chart | alt.LayerChart, height: int = HEIGHT) -> alt.TopLevelMixin:
-    return styled(chart.properties(width=WIDTH, height=height))
+def sized(chart: alt.Chart | alt.LayerChart, height: int = HEIGHT, width: int = WIDTH) -> alt.TopLevelMixin:
+    return styled(chart.properties(width=width, height=height))
 
 
 def styled(chart: Any) -> alt.TopLevelMixin:

@@ -4,7 +4,7 @@ import altair as alt
 import numpy as np
 
 from interpret.explanations import KINDS
-from reports.chart import Figure, data, sized
+from reports.chart import WIDTH, Figure, data, sized
 from reports.function_figures import COLOURS
 from reports.results import Results
 from reports.text import number, with_interval
@@ -48,7 +48,7 @@ def _surface(results: Results) -> Figure:
     rule = alt.Chart(data([{"from": s["surface"]}])).mark_rule(strokeDash=[4, 4], color="#333").encode(x="from:Q")
     sentence = (
         f"0: firing has nothing to do with the token's text, 1: it is a matter of the text alone. From {number(s['surface'])} on a feature counts as one of surface form: {with_interval(s['surface_unstable'])} of unstable, "
-        f"{with_interval(s['surface_stable'])} of stable ones; at equal firing rates unstable ones {with_interval(s['surface_difference_at_equal_frequency'])} more often. Best predictor of firing: F1 "
+        f"{with_interval(s['surface_stable'])} of stable ones; unstable ones less others of their firing rates: {with_interval(s['surface_difference_at_equal_frequency'])}. Best predictor of firing: F1 "
         f"{with_interval(s['f1_unstable'])} of unstable and {with_interval(s['f1_stable'])} of stable ones (random tokens {number(s['f1_unstable']['null'])}); in shuffled contexts activations fall by "
         f"{with_interval(s['fall_unstable'])} and {with_interval(s['fall_stable'])}."
     )
@@ -81,4 +81,4 @@ def _explanations(results: Results) -> Figure:
         f"{with_interval(s['substring_stable'])} of those of stable features; of surface form in any way {with_interval(s['surface_unstable'])} and {with_interval(s['surface_stable'])}{only}. They tell on which other tokens a feature fires with a balanced accuracy of {with_interval(s['detection_unstable'])} and "
         f"{with_interval(s['detection_stable'])} (0.5 by chance; the same tokens where there are such)."
     )
-    return Figure("explanations", "What explanations speak of", sentence, sized(bars, 240))
+    return Figure("explanations", "What explanations speak of", sentence, sized(bars, 240, WIDTH - 80))

@@ -4,7 +4,7 @@ from typing import Any
 
 import altair as alt
 
-from reports.chart import NULL_COLOUR, Figure, data, sized
+from reports.chart import NULL_COLOUR, WIDTH, Figure, data, sized
 from reports.results import Results
 from reports.text import number, with_interval
 
@@ -131,9 +131,9 @@ def _spliced(results: Results) -> Figure:
         ("without", "intermediate"): "without intermediate",
         ("without", "unstable"): "without unstable",
         ("only", "stable"): "stable alone",
-        ("only as many", "stable"): "as many live ones as stable",
+        ("only as many", "stable"): "as many live as stable",
         ("only", "unstable"): "unstable alone",
-        ("only as many", "unstable"): "as many live ones as unstable",
+        ("only as many", "unstable"): "as many live as unstable",
     }
     table = [r for r in results.table("splice/masks.parquet") if r["figure"] == "recovered"]
     rows = [r | {"what": names[r["how"], r["set"]]} for r in table if (r["how"], r["set"]) in names]
@@ -155,4 +155,4 @@ def _spliced(results: Results) -> Figure:
         f"(any live features: {number(s['removed_difference']['null'])}). One stable feature is worth {with_interval(s['single_per_firing_stable'])} nats where it fires, one unstable {with_interval(s['single_per_firing_unstable'])}. "
         f"{s['tokens']:,} tokens; labels held fixed."
     )
-    return Figure("spliced", "What features do for predictions", sentence, sized(rules + points, 230))
+    return Figure("spliced", "What features do for predictions", sentence, sized(rules + points, 230, WIDTH - 80))
