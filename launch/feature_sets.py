@@ -17,6 +17,7 @@ LABELS = (STABLE, INTERMEDIATE, UNSTABLE)
 KINDS = (*LABELS, RANDOM)
 FREQUENCY, ENERGY = "matched frequency", "matched energy"
 MATCHED = {FREQUENCY: "rate_SF", ENERGY: "energy_SF"}
+OUTSIDE, INSIDE = "latents outside the blocks", "latents in a block"  # of a world of known atoms
 MOST_APART = 2.0  # a matched set whose mean differs from the unstable features' by more than this factor is no match
 
 
@@ -123,4 +124,12 @@ def of_truth(config: Any, listed: DictionaryList, live_SF: np.ndarray) -> dict[s
     if not hasattr(config, "synthetic") or not config.synthetic.blocks:
         return {}
     group_SF = recovery.group_of_latents(make_truth(config.synthetic), np.asarray(similarity.unit_rows(listed.w_dec_SFD)))
-    return {"latents outside the blocks": live_SF & (group_SF == 0), "latents in a block": live_SF & (group_SF > 0)}
+    return {OUTSIDE: live_SF & (group_SF == 0), INSIDE: live_SF & (group_SF > 0)}
+
+
+def planted_shares(config: Any) -> dict[str, float]:
+    """What the tokens of a world hold of the atoms that these latents stand for, as shares of their energy."""
+    world = config.synthetic
+    free, *blocks = world.energies
+    energy = {OUTSIDE: free * world.free_atoms, INSIDE: sum(blocks) * world.block_atoms}
+    return {name: value / sum(energy.values()) for name, value in energy.items()}

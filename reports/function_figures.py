@@ -102,6 +102,11 @@ def _parts(results: Results) -> Figure:
         f"Shapley values of explained variance, exact, summed over the features of a set. Together stable features are worth {with_interval(s['joint_stable'])} when they are removed, of which {with_interval(s['redundancy_stable'])} "
         f"beyond the sum of what each is worth alone; unstable ones {with_interval(s['joint_unstable'])}, of which {with_interval(s['redundancy_unstable'])}."
     )
+    if s["truth"]:
+        shares = ", ".join(
+            f"{name} {with_interval(e)} (tokens hold {number(e['planted'])} of their atoms)" for name, e in s["truth"].items()
+        )
+        sentence += f" By what is planted: {shares}."
     return Figure("parts", "Who holds what is explained", sentence, sized(bars + rules + ticks, 40 + 40 * len(rows)))
 
 

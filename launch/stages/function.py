@@ -276,7 +276,8 @@ def _summary(config: Any, of: Features, values: Values, truth: Masks) -> dict[st
         "sign_flip_p": {name: sign_flips(d) for name, d in flips.items()},
         "ratio_of_matched_to_unstable": at_equal,
         "truth": {
-            name: mean(("part", name), null=null(("share of features", name)), unit="share of what is explained").as_dict()
+            name: values.mean(("part", name), null=values.value(("share of features", name)), unit="share of what is explained").as_dict()
+            | {"planted": feature_sets.planted_shares(config)[name]}
             for name in truth
         },
     }

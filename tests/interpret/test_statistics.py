@@ -153,3 +153,25 @@ def test_few_random_firings_have_a_low_entropy_which_their_null_knows():
     assert null[2] < math.log(50) < null[3] < math.log(500)
     drawn = np.stack([np.bincount(rng.choice(np.repeat(np.arange(500), rows), 50, replace=False), minlength=500) for _ in range(200)])
     assert null[2] == pytest.approx(statistics.token_entropy(drawn).mean(), abs=0.03)
+
+
+def test_batches_do_not_change_a_bit_of_sums_of_any_floats():
+    z = np.where(RNG.random((300, 3)) < 0.5, RNG.lognormal(size=(300, 3)), 0).astype(np.float32)
+    places = Places(RNG.integers(0, 4, 300), np.arange(300) // 20, np.arange(300) % 20)
+    whole = run(z_NF=z, places=places, features=range(3), vocabulary=4)
+    for step in (1, 7, 299):
+        cut = run(range(step, 300, step), z_NF=z, places=places, features=range(3), vocabulary=4)
+        for name, value in whole._asdict().items():
+            np.testing.assert_array_equal(getattr(cut, name), value, err_msg=name)
+
+
+def test_a_feature_of_the_first_position_alone():
+    z = (PLACES.position_N == 0).astype(np.float32)[:, None]
+    found = run(z_NF=z, features=range(1))
+    assert found.profile_FT[0, 0] == pytest.approx(N / len(LENGTHS)) and (found.profile_FT[0, 1:] == 0).all()
+
+
+def test_the_hash_is_splitmix64():
+    """First outputs for seed 1234567 as published with the generator's reference programs."""
+    first = statistics._splitmix64(np.arange(2), 1234567)
+    assert first.tolist() == [6457827717110365317, 3203168211198807973]

@@ -41,7 +41,7 @@ def holds(name):
 
 def test_rules_hold_for_the_tokens_that_they_name():
     assert holds("digits") == {"0", "1", "42"} and holds("is «self»") == {"self"} and holds("ends with «elf»") == {"self", " self"}
-    assert holds("contains «ing»") == {"ing", "ingot", "running", "sing"} and holds("is «\n    »") == {"\n    "}
+    assert holds("contains «ing»") == {"ing", "ingot", "running", "sing"} and holds("is «\\n    »") == {"\n    "}
     assert holds("is «�»") == {"�"} and PREDICATES.holds_VP[:, [PREDICATES.names.index("is «�»")]].sum() == 2  # two ids, one text
     assert holds("whitespace") == {" ", "\n    "} and "not ASCII" in PREDICATES.names
 
@@ -89,12 +89,22 @@ def test_f1_against_its_definition_whatever_the_block(monkeypatch):
         np.testing.assert_allclose(best.f1_F, f1(test, rows[1])[np.arange(30), best.index_F])
 
 
-def test_features_that_do_not_fire_in_a_half_have_no_rule_or_no_score():
+def test_features_that_do_not_fire_in_a_half():
     table, rows = counts_of({"self"}, {"0"})
     silent = table * np.array([[1], [0]])
     best = surface.best_predictor(silent, table, rows, rows, PREDICATES)
-    assert best.index_F[1] == -1 and np.isnan(best.f1_fit_F[1]) and best.f1_F[1] == 0
-    assert np.isnan(surface.best_predictor(table, silent, rows, rows, PREDICATES).f1_F[1])
+    assert best.index_F[1] == -1 and np.isnan(best.f1_fit_F[1]) and np.isnan(best.f1_F[1])  # no rule could be chosen
+    best = surface.best_predictor(table, silent, rows, rows, PREDICATES)
+    assert best.index_F[1] >= 0 and best.f1_F[1] == 0  # the rule does not hold elsewhere
+
+
+def test_where_no_rule_has_a_hit_there_is_none():
+    """A feature of tokens without text, and a vocabulary without any."""
+    table, rows = counts_of({""})
+    best = surface.best_predictor(table, table, rows, rows, PREDICATES)
+    assert best.index_F[0] == -1 and best.f1_fit_F[0] == best.f1_F[0] == 0
+    none = surface.best_predictor(np.ones((3, 2)), np.ones((3, 2)), np.ones(2), np.ones(2), Predicates.of(["", ""]))
+    assert (none.index_F == -1).all() and (none.f1_F == 0).all()
 
 
 def test_a_rare_feature_at_random_looks_predictable_where_the_rule_was_chosen_and_not_elsewhere():

@@ -52,3 +52,13 @@ def test_the_page_shows_both(finished):
     page = (workdir / "report" / "index.html").read_text()
     assert "Found as latents, found as a subspace" in page and "Principal angles to the planted plane" in page
     assert "Spectra of the block" in page
+
+
+def test_parts_of_what_is_explained_are_near_what_is_planted(finished):
+    workdir, _ = finished
+    s = json.loads((workdir / "summary.json").read_text())["function"]
+    truth = s["truth"]
+    assert sum(e["planted"] for e in truth.values()) == pytest.approx(1.0)
+    assert sum(e["value"] for e in truth.values()) == pytest.approx(1.0, abs=0.05)  # rare latents are in neither
+    for e in truth.values():
+        assert abs(e["value"] - e["planted"]) < 0.2
