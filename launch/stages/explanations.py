@@ -3,6 +3,7 @@
 features.parquet   a row per explained feature: explanation, kind, detection score
 """
 
+import contextlib
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from activations.store import Rows
 from interpret.completion import Cached, Completer, CompletionError, Usage
 from interpret.contexts import ContextReader
 from interpret.endpoint import Endpoint
-from interpret.explanations import KINDS, SUBSTRING, SURFACE, Explained, Task, detect_prompt, explain_all, explain_prompt
+from interpret.explanations import KINDS, SUBSTRING, SURFACE, Explained, Explanations, Task, detect_prompt, explain_all, explain_prompt
 from interpret.rules import RuleBased
 from launch import dictionary_list, feature_sets, progress, sources, texts_of_rows
 from launch.dictionary_list import DictionaryList
@@ -58,8 +59,12 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     text = texts_of_rows.read(config, workdir)
     assert text is not None
     tasks = _tasks(config, workdir, listed, chosen, text)
-    completer: Completer = Endpoint(c.model, c.timeout, c.retries, c.max_tokens) if c.model else RuleBased()
-    found = _asked(c, completer, tasks, workdir / ANSWERS)
+    with (
+        contextlib.closing(Endpoint(c.model, c.timeout, c.retries, c.max_tokens))
+        if c.model
+        else contextlib.nullcontext(RuleBased()) as completer
+    ):
+        found, usage = _asked(c, completer, tasks, workdir / ANSWERS)
     explained = found.explained
     values = Values(len(listed.seeds), config.stability.confidence, "share")
     for seed in range(len(listed.seeds)):
@@ -71,7 +76,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         "asked": found.asked,
         "unusable": found.unusable,
     }
-    summary |= {"usage": completer.usage._asdict(), "kinds": _kinds(chosen, explained)}
+    summary |= {"usage": usage._asdict(), "kinds": _kinds(chosen, explained)}
     files.write_json(folder / "summary.json", summary)
     return [folder / "summary.json", write_table(folder / "features.parquet", _table(listed, chosen, explained))]
 
@@ -156,10 +161,11 @@ def _negatives(rng: np.random.Generator, token_N: np.ndarray, positives: list[in
     return found
 
 
-def _asked(c: Any, completer: Completer, tasks: list[Task], folder: epath.Path) -> Any:
-    """Answers of the rules at once; of an endpoint through files, with what it costs shown before and on the way."""
+def _asked(c: Any, completer: Completer, tasks: list[Task], folder: epath.Path) -> tuple[Explanations, Usage]:
+    """Answers of the rules at once; of an endpoint through files, with what it costs shown before and on the way. The usage is of all answers, whenever
+    they were paid for."""
     if not c.model:
-        return explain_all(completer, tasks)
+        return explain_all(completer, tasks), completer.usage
     with tqdm.tqdm(total=PHASES * len(tasks), desc="explanations", unit="question", mininterval=1.0) as bar:
 
         def on_answer() -> None:
@@ -182,7 +188,7 @@ def _asked(c: Any, completer: Completer, tasks: list[Task], folder: epath.Path) 
         print(f"explanations: {expected.requests:,} questions to {completer.name}, about {_price(c, expected)}", flush=True)
         if c.most_cost and _cost(c, expected) > c.most_cost:
             raise ValueError(f"config.explanations.most_cost={c.most_cost}: the questions are expected to cost {_cost(c, expected):.2f}")
-        return explain_all(asked, tasks)
+        return explain_all(asked, tasks), asked.usage
 
 
 def _cost(c: Any, of: Usage) -> float:
