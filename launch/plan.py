@@ -63,12 +63,13 @@ PARAMETER_PASSES = 14  # of a parameter through memory in a step: gradients, pro
 KEPT_CHECKPOINTS = 2  # at a time, of parameters and Adam's moments
 CODE_PASSES = 10  # of an array (batch, features) in a step
 MEASURING_PASSES = 75  # of such an array where SAEs are measured: codes, their choice, moments, top rows
+CODING_PASSES = 20  # where they are only made and summed
 LAYER_PASSES = 7  # of what a layer computes
 LOGIT_PASSES = 6  # over the logits of a token: their exponentials, their divergence from the model's own
 SPLICED_SETS = 23  # sets of features that are removed or kept in every SAE, beside draws and single features
 REFILLED_SETS = 16  # sets that are removed before the selection
 HOST_RATE = 2e10  # multiplications and additions a second of one BLAS thread
-COUNTING_SECONDS, COUNTING_SECONDS_A_ROW = 3e-9, 4e-6  # on the host, an activation looked at, a token counted; benchmarks: the quickstart
+COUNTING_SECONDS, ENTRY_SECONDS = 1e-9, 1.2e-7  # on the host, an activation looked at, one that is above 0 counted; on two EPYC cores
 NON_STABLE, UNSTABLE = 0.8, 0.4  # of the features, as in the quickstart
 DECOMPOSING_SECONDS = 6e-10  # of a symmetric matrix, by the cube of its width; on two EPYC cores at width 128
 MATCHING_SECONDS = 8.6 / 2**28  # on the host, a pair matched one to one, by the square of features (benchmarks/match.py)
@@ -297,9 +298,7 @@ def _function(config: Any, width: int, of: Hardware) -> Cost:
     flops = encoded * 4 * f * width + n * rows * 2 * f * (f + width)
     sets = n * (n + 1) * 2 * f * f * (2 * c.draws + 20.0) / HOST_RATE
     note = f"{40 * f * f / GIB:,.1f} GiB on the host"
-    return Cost(
-        "function", n * rows, flops, 4.0 * encoded * MEASURING_PASSES * f, n * f * 40, 4.0 * (f * f + 16_384 * f), "match", note, sets
-    )
+    return Cost("function", n * rows, flops, 4.0 * encoded * CODING_PASSES * f, n * f * 40, 4.0 * (f * f + 16_384 * f), "match", note, sets)
 
 
 def _statistics(config: Any, width: int, rows: float, model: DecoderConfig | None) -> Cost:
@@ -312,8 +311,8 @@ def _statistics(config: Any, width: int, rows: float, model: DecoderConfig | Non
     flops = encoded * 2 * f * width
     if model is not None:
         flops += shuffled * cost.flops_per_token(model, config.source.layer, config.source.site, config.source.context_length)
-    counting = n * rows * (COUNTING_SECONDS_A_ROW + COUNTING_SECONDS * passes * f)
-    moved = 4.0 * encoded * MEASURING_PASSES / 2 * f
+    counting = n * rows * (COUNTING_SECONDS * f + ENTRY_SECONDS * config.sae.k)
+    moved = 4.0 * encoded * CODING_PASSES * f
     return Cost(
         "statistics",
         n * rows,
