@@ -3,16 +3,21 @@
 import json
 import threading
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
 
-from configs import compare
+from activations.store import Rows
+from activations.text.contexts import row_contexts
+from configs import compare, quickstart
+from interpret.contexts import Context
 from interpret.rules import RuleBased
-from launch import runner
+from launch import dictionary_list, runner, texts_of_rows
 from launch.config import validated
-from launch.stages import explanations
-from saes.dictionary import Dictionary
+from launch.stages import explanations, statistics
+from saes.dictionary import Dictionary, encode
 from saes.formats import saelens
 from storage.tables import read_records, read_table
 from tests.interpret.test_endpoint import Server, answer, ok
@@ -78,6 +83,7 @@ def test_features_of_one_token_are_surface_form_and_those_anywhere_are_not(study
     assert (table["top_token_share"][shared] > 0.99).all() and (table["f1"][shared] > 0.99).all() and np.isnan(table["fall"]).all()
     assert (table["predictor"][table["feature"] == 0] == "is «self»").all() and (table["token_entropy"][shared] < 1e-6).all()
     assert (table["f1"][~shared] < 0.25).all() and (table["top_token_share"][~shared] < 0.25).all()
+    assert (table["f1"] < table["f1_fit"])[~shared].mean() > 0.8  # judged where the rule was not chosen
     ratio = table["token_entropy"][~shared] / table["token_entropy_null"][~shared]
     assert (np.abs(ratio - 1) < 0.1).all() and (np.abs(table["dispersion"] - 1) < 0.75).all()
     s = summary_of(workdir, "statistics")
@@ -97,6 +103,30 @@ def test_rules_explain_the_former_and_not_the_latter(study):
         for r in rows
         if WORDS[r["feature"]].strip()
     )
+
+
+def test_features_are_explained_from_one_half_and_detected_in_the_other(study, monkeypatch):
+    c, workdir = study
+    settings = validated(c)
+
+    class Reader:
+        def __init__(self, *of):
+            del of
+
+        def around(self, row, before, after):
+            return Context(str(row), "", "", "")
+
+    monkeypatch.setattr(explanations, "ContextReader", Reader)
+    listed = dictionary_list.load(dictionary_list.place(settings, workdir))
+    text = texts_of_rows.read(settings, workdir)
+    chosen = [explanations.Chosen(s, f, "") for s in range(2) for f in (0, 3, 12)]
+    for f, task in zip(chosen, explanations._tasks(settings, workdir, listed, chosen, text), strict=True):
+        z_N = np.asarray(encode(jax.device_put(listed.dictionaries[f.seed]), jnp.asarray(text.rows.acts_ND)))[:, f.feature]
+        shown, asked = ([int(c.before) for c in of] for of in (task.explain_contexts, task.detect_contexts))
+        assert (text.context_N[shown] % 2 == 0).all() and (text.context_N[asked] % 2 == 1).all()
+        assert len(set(asked)) == len(asked) == 6 and task.detect_fires.sum() == 3
+        np.testing.assert_array_equal(z_N[asked] > 0, task.detect_fires)
+        np.testing.assert_allclose(z_N[shown], task.explain_activations, rtol=1e-5)
 
 
 def test_pairs_fire_about_equally_often_and_no_feature_twice(study):
@@ -184,3 +214,47 @@ def test_negatives_are_of_the_same_token_where_there_is_one():
     assert explanations._negatives(rng, token, [0], silent) == [1]
     assert explanations._negatives(rng, token, [0, 2], silent) == [1, 3]  # the second has none left of its own
     assert explanations._negatives(rng, token, [4], silent & False) == []
+
+
+def harvested(tokens=8, documents=3, length=150):
+    """Rows of documents whose activations say which token they are."""
+    rng = np.random.default_rng(0)
+    token_N = rng.integers(0, tokens, documents * length).astype(np.int32)
+    document_N, position_N = np.repeat(np.arange(documents), length), np.tile(np.arange(length), documents)
+    context_N, _ = row_contexts(document_N, position_N, 64)
+    return texts_of_rows.Texts(
+        Rows(np.eye(tokens, dtype=np.float32)[token_N], document_N, position_N, token_N), context_N, position_N % 63, [], []
+    )
+
+
+def test_every_row_is_found_again_in_its_shuffled_context(monkeypatch):
+    """A model whose activations are the token alone: nothing changes where rows are followed to their new places."""
+    config, text = validated(quickstart.get_config("tiny")), harvested()
+    seen = []
+
+    class OfTokens:
+        def __init__(self, *of, **more):
+            del of, more
+
+        def acts(self, contexts):
+            seen.append(contexts)
+            real_NT = (np.arange(64) > 0) & (np.arange(64) < contexts.length_N[:, None])
+            return np.eye(8, dtype=np.float32)[contexts.tokens_NT[real_NT]]
+
+    monkeypatch.setattr(statistics, "Harvest", OfTokens)
+    found = statistics._shuffled(config, epath.Path(""), text)
+    np.testing.assert_array_equal(found.original_ND, text.rows.acts_ND)
+    np.testing.assert_array_equal(found.shuffled_ND, text.rows.acts_ND)
+    before = np.concatenate([text.rows.token_N[text.context_N == c] for c in np.unique(text.context_N)])
+    after = np.concatenate([c[1:n] for c, n in zip(seen[0].tokens_NT, seen[0].length_N, strict=True)])
+    assert 0.05 < (before == after).mean() < 0.3  # eight tokens: one in eight by chance
+
+
+def test_the_fall_is_of_the_tokens_on_which_a_feature_fired():
+    sae = Dictionary(
+        np.eye(3, dtype=np.float32), np.zeros(3, np.float32), np.eye(3, dtype=np.float32), np.zeros(3, np.float32), architecture="standard"
+    )
+    original = np.array([[2, 0, 0], [0, 4, 0], [0, 0, 0]], np.float32)
+    shuffled = np.array([[1, 5, 0], [7, 4, 0], [9, 9, 9]], np.float32)  # what fires where it did not before counts for nothing
+    np.testing.assert_allclose(statistics._fall(sae, statistics.Shuffled(original, shuffled)), [0.5, 0.0, np.nan])
+    assert np.isnan(statistics._fall(sae, None)).all()

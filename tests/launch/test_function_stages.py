@@ -68,6 +68,11 @@ def test_what_all_seeds_share_and_the_tokens_are_made_of_is_worth_more(found):
     for name in ("removed_difference", "removed_difference_by_the_other_half", "part_difference", "removed_difference_refilled"):
         assert s[name]["low"] > 0, name
     assert s["sign_flip_p"]["removed_difference"] == 2 / 2**S
+    # Five of twenty stable features, and all twenty unstable ones.
+    few, more = (values.value(("removed", STABLE, m)) for m in (4, 8))
+    assert few < s["removed_stable"]["value"] < more and s["removed_unstable"]["value"] == pytest.approx(s["joint_unstable"]["value"])
+    assert s["removed_difference"]["value"] == pytest.approx(s["removed_stable"]["value"] - s["removed_unstable"]["value"])
+    assert s["removed_difference"]["null"] < 0  # fewer of any features are worth less than more of them
     assert s["only_stable"]["value"] > s["only_stable"]["null"] > s["only_unstable"]["value"]
     assert s["refitted_only_stable"]["value"] == pytest.approx(s["only_stable"]["value"], abs=0.01)  # there is nothing better
     assert s["matched_frequency_less_unstable"]["low"] > 0 and s["ratio_of_matched_to_unstable"]["matched frequency"] == pytest.approx(
@@ -92,6 +97,15 @@ def test_curves_begin_and_end_where_they_must(found):
     everything = values.value(("joint", RANDOM))
     assert values.value(("left",)) + everything == pytest.approx(values.value(("left by bias",)), rel=1e-6)
     assert values.value(("refilled without", RANDOM)) == pytest.approx(everything, rel=0.1)  # of some of the tokens
+
+
+def test_a_refit_is_judged_on_the_tokens_it_was_not_fitted_on():
+    saes, acts, of = of_seeds()
+    halves = [moments.measure(saes[0], [part]) for part in (acts[:60], acts[60:130])]
+    found = function._refitted(feature_sets.by_label(of), halves, saes[0], 0)
+    cross, same = (np.mean([moments.refitted_explained_variance(*pair, saes[0], np.arange(SHARED)) for pair in pairs])
+                   for pairs in ((halves, halves[::-1]), ((halves[0],) * 2, (halves[1],) * 2)))  # fmt: skip
+    assert found["refitted only", STABLE] == pytest.approx(cross) and cross < same - 0.01
 
 
 def test_labels_that_do_not_matter_show_no_difference():
@@ -210,3 +224,25 @@ def test_masks_are_what_their_keys_say():
     assert len(singles) == 3 and {f < SHARED for f in singles} == {True, False}  # no intermediate ones are there
     assert all((~masks.after["single", f]).sum() == 1 for f in singles)
     assert set(masks.before) == {("N refilled", STABLE), ("N refilled", UNSTABLE)}
+
+
+def test_figures_of_the_splice_are_of_the_masks_they_name():
+    values = Values(3, 0.95, splice.NATS)
+    sets = [("N", STABLE), ("N", UNSTABLE), ("N", RANDOM), ("without", STABLE), ("only", STABLE), ("only as many", STABLE), ("only", UNSTABLE), ("matched", UNSTABLE), ("matched", feature_sets.FREQUENCY)]  # fmt: skip
+    keys = [(figure, *of) for figure in ("rise", "kl", "recovered") for of in sets]
+    for seed in range(3):
+        values.fixed(seed, {key: float(i) for i, key in enumerate(keys)})
+    at = lambda *key: float(keys.index(key))
+    s = splice._summary(STUDY, values, {"clean": 1.0, "zero": 3.0, "mean": 2.0, "kl mean": 0.7}, 100)
+    assert s["removed_difference"]["value"] == at("rise", "N", STABLE) - at("rise", "N", UNSTABLE) and s["removed_difference"][
+        "null"
+    ] == at("rise", "N", RANDOM)
+    assert s["only_stable"]["value"] == at("recovered", "only", STABLE) and s["only_stable"]["null"] == at(
+        "recovered", "only as many", STABLE
+    )
+    assert s["without_stable"]["value"] == at("rise", "without", STABLE)
+    assert s["matched_frequency_less_unstable"]["value"] == at("rise", "matched", feature_sets.FREQUENCY) - at("rise", "matched", UNSTABLE)
+    assert s["removed_kl_difference"]["value"] == at("kl", "N", STABLE) - at("kl", "N", UNSTABLE)
+    assert (s["ce_clean"]["value"], s["ce_zero"]["value"], s["ce_mean"]["value"]) == (1.0, 3.0, 2.0) and s["removed_difference_refilled"][
+        "value"
+    ] is None
