@@ -30,3 +30,8 @@ def join(stages: Sequence[str], chosen: Sequence[str]) -> None:
             jax.distributed.initialize()
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"--distributed: hosts did not find each other: {error}") from error
+
+
+def leave() -> None:
+    """Waits until all hosts are done: the first one serves the others, which end with an error when it goes before them."""
+    jax.distributed.shutdown()

@@ -56,6 +56,8 @@ def main(argv: list[str]) -> int:
 
             hosts.join(settings.stages, _STAGES.value)
         runner.run_stages(_CONFIG.value, settings, workdir, _STAGES.value, _OVERWRITE.value)
+        if _DISTRIBUTED.value:
+            hosts.leave()
         if {"verdicts", "arms"} & set(settings.stages):
             page = workdir / "report" / "index.html"
             if page.exists():

@@ -121,7 +121,9 @@ def numpy_codes(tensors, config, x):
     return np.where(pre > tensors.get("threshold", 0.0), pre, 0)
 
 
-@pytest.mark.parametrize("variant", ["topk", "batchtopk", "gated", "jumprelu", "l1", "matryoshka"])
+@pytest.mark.parametrize(
+    "variant", ["topk", "batchtopk", "jumprelu", *(pytest.param(v, marks=pytest.mark.slow) for v in ("gated", "l1", "matryoshka"))]
+)
 def test_the_target_l0_is_met_on_held_out_rows_and_the_files_hold_what_the_summary_says(study, stores, variant, capsys):
     """Explained variance and L0 of the exported files, computed again in NumPy on the held-out store, in raw units."""
     _, folder = study(sae__variant=variant, sae__threshold_decay=0.99, train__tokens=96_000, train__lr=5e-3, seeds=(3,))

@@ -52,7 +52,10 @@ def test_a_seed_has_the_same_bits_alone_and_in_any_company(others):
     assert lane(trained(others), others.index(3)) == lane(trained(everyone), 3)
 
 
-@pytest.mark.parametrize("name", [v for v in VARIANTS if v != "topk"])
+SLOW = ("batchtopk", "gated", "l1")  # `make test-slow`: matryoshka and jumprelu have what is in them
+
+
+@pytest.mark.parametrize("name", [pytest.param(v, marks=[pytest.mark.slow] * (v in SLOW)) for v in VARIANTS if v != "topk"])
 def test_so_it_is_for_every_variant(name):
     assert lane(trained((3,), name), 0) == lane(trained((0, 1, 2, 3), name), 3)
 
