@@ -62,9 +62,11 @@ def by_label(of: Features, without: int | None = None) -> Masks:
     weights_S = np.ones(len(of.live_SF))
     if without is not None:
         weights_S[without] = 0.0
-    stable_SF, unstable_SF = aggregates.label_masks(of.hits_SSF, of.epsilon, weights_S)
-    masks = {STABLE: stable_SF, INTERMEDIATE: ~stable_SF & ~unstable_SF, UNSTABLE: unstable_SF, RANDOM: np.ones_like(stable_SF)}
-    return {name: mask & of.live_SF for name, mask in masks.items()}
+    return {name: mask & of.live_SF for name, mask in _named(*aggregates.label_masks(of.hits_SSF, of.epsilon, weights_S)).items()}
+
+
+def _named(stable_SF: np.ndarray, unstable_SF: np.ndarray) -> Masks:
+    return {STABLE: stable_SF, INTERMEDIATE: ~stable_SF & ~unstable_SF, UNSTABLE: unstable_SF, RANDOM: np.ones_like(stable_SF)}
 
 
 def by_other_half(of: Features, count: int, without: int | None = None) -> list[Masks]:
@@ -77,10 +79,13 @@ def by_other_half(of: Features, count: int, without: int | None = None) -> list[
             by = [k for k in labels if k != without]
             if not by:
                 return []
-            named_SF = reappearance.labels(of.hits_SSF[np.ix_(measured, by)].sum(axis=1), len(by), of.epsilon)
-            for name in LABELS:
-                masks[name][measured] = (named_SF == name) & of.live_SF[measured]
-            masks[RANDOM][measured] = of.live_SF[measured]
+            counts_SF, misses = (
+                of.hits_SSF[np.ix_(measured, by)].sum(axis=1),
+                reappearance.allowed_misses(len(labels), of.epsilon),
+            )  # of the whole half
+            named = _named(counts_SF >= len(by) - misses, counts_SF <= misses)
+            for name, mask_SF in named.items():
+                masks[name][measured] = mask_SF & of.live_SF[measured]
         found.append(masks)
     return found
 

@@ -104,14 +104,16 @@ def _closed_form(
     at = {name: of_sets.at(i) for i, name in enumerate(own)}
     live = at[RANDOM]
     for name, s in at.items():
-        if not s.features:
+        if not live.features:
             continue
         out[("features", name)] = float(s.features)
         out[("share of features", name)] = float(s.features / live.features)
+        out[("part", name)] = float(shapley_F[own[name]].sum() / explained)  # 0 of an empty set
+        if not s.features:
+            continue
         out[("joint", name)], out[("marginal", name)], out[("redundancy", name)] = (
             float(x) for x in (removed(s), s.marginal, redundancy(s))
         )
-        out[("part", name)] = float(shapley_F[own[name]].sum() / explained)
         out[("per token", name)], out[("per firing", name)] = float(s.marginal / s.features), float(per_firing_F[own[name]].mean())
         out[("only", name)] = float(1.0 - eff.left_by_bias + kept(s))
         out[("only as many", name)] = float(1.0 - eff.left_by_bias + kept(live, float(s.features)))

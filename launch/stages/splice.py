@@ -88,7 +88,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     values = Values(len(listed.seeds), config.stability.confidence, NATS)
     base = {name: value / tokens for name, value in base.items()}
     for seed, (sums, own) in enumerate(zip(found, masks, strict=True)):
-        values.fixed(seed, _figures(sums, own, base, tokens, variance))
+        values.fixed(seed, _figures(sums, own, base, tokens, variance * int((contexts.length_N - 1).sum())))
         values.fixed(seed, _singles(of, sums, own, tokens, seed))
     files.write_json(folder / "summary.json", _summary(config, values, base, tokens))
     return [
@@ -277,7 +277,7 @@ def _padded(rows: list[np.ndarray], count: int, dictionary: Dictionary) -> np.nd
 
 
 def _figures(sums: Sums, masks: Masks, base: dict[str, float], tokens: int, variance: float) -> dict[Key, float]:
-    """By ("ce" | "rise" | "kl" | "recovered" | "recovered from mean" | "explained variance", *key)."""
+    """By ("ce" | "rise" | "kl" | "recovered" | "recovered from mean" | "explained variance", *key); `variance` is of all spliced positions together."""
     most = len(sums.nll_Q) - len(masks.before)
     at = {key: i for i, key in enumerate(masks.after)} | {key: most + i for i, key in enumerate(masks.before)}
     plain = sums.nll_Q[at[PLAIN]] / tokens
@@ -287,7 +287,7 @@ def _figures(sums: Sums, masks: Masks, base: dict[str, float], tokens: int, vari
         out |= {("ce", *key): ce, ("rise", *key): ce - plain, ("kl", *key): sums.kl_Q[i] / tokens}
         out["recovered", *key] = (base["zero"] - ce) / (base["zero"] - base["clean"])
         out["recovered from mean", *key] = (base["mean"] - ce) / (base["mean"] - base["clean"])
-        out["explained variance", *key] = 1.0 - sums.error_Q[i] / (tokens * variance)
+        out["explained variance", *key] = 1.0 - sums.error_Q[i] / variance
     for kind in (STABLE, UNSTABLE):
         for figure in ("rise", "kl", "explained variance"):
             if drawn := [value for key, value in out.items() if key[:3] == (figure, "N", kind)]:

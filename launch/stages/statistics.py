@@ -227,8 +227,8 @@ def _values(config: Any, of: Features, found: list[OfSAE]) -> Values:
                 out |= {("profile", kind, t): float(x) for t, x in enumerate(profile_T)}
             drawn_TF, apart = feature_sets.matched(of, masks, FREQUENCY, seed, config.function.draws)
             if len(drawn_TF) and 1 / feature_sets.MOST_APART <= apart <= feature_sets.MOST_APART:
-                surface_F = np.where(np.isfinite(score_F), score_F >= c.surface, False)
-                out["surface", FREQUENCY] = float(np.mean([surface_F[mask[:f]].mean() for mask in drawn_TF]))
+                surface_F = np.where(np.isfinite(score_F), score_F >= c.surface, np.nan)
+                out["surface", FREQUENCY] = _mean(np.array([_mean(surface_F[mask[:f]]) for mask in drawn_TF]))
             values.put(seed, without, out)
     return values
 
