@@ -137,7 +137,7 @@ def null_counts(rng: np.random.Generator, firings_F: np.ndarray, token_probabili
     """(F, V) as many firings on random tokens: what the search finds where firing has nothing to do with the token."""
     firings_F = np.asarray(firings_F, np.int64)
     edges_V = np.cumsum(token_probability_V)
-    token_N = np.searchsorted(edges_V / edges_V[-1], rng.random(int(firings_F.sum())), side="right").clip(0, len(edges_V) - 1)
+    token_N = np.searchsorted(edges_V / max(edges_V[-1], 1e-12), rng.random(int(firings_F.sum())), side="right").clip(0, len(edges_V) - 1)
     feature_N = np.repeat(np.arange(len(firings_F)), firings_F)
     return sparse.coo_array((np.ones(len(token_N)), (feature_N, token_N)), shape=(len(firings_F), len(edges_V))).tocsr()
 

@@ -315,7 +315,7 @@ NEEDS = {
     "transfer": "sensitivity",
     "predict": "sensitivity",
     "function": "stability",
-    "splice": "stability",
+    "splice": "function",
     "statistics": "stability",
     "explanations": "statistics",
     "recovery": "stability",

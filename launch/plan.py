@@ -67,6 +67,7 @@ CODING_PASSES = 20  # where they are only made and summed
 LAYER_PASSES = 7  # of what a layer computes
 LOGIT_PASSES = 6  # over the logits of a token: their exponentials, their divergence from the model's own
 SPLICED_SETS = 23  # sets of features that are removed or kept in every SAE, beside draws and single features
+REFITTED = 2.1  # Σ of the cubes of the shares of features that refits keep: all, all but a label, a label alone
 REFILLED_SETS = 16  # sets that are removed before the selection
 HOST_RATE = 2e10  # multiplications and additions a second of one BLAS thread
 COUNTING_SECONDS, ENTRY_SECONDS = 1e-9, 1.2e-7  # on the host, an activation looked at, one that is above 0 counted; on two EPYC cores
@@ -297,8 +298,11 @@ def _function(config: Any, width: int, of: Hardware) -> Cost:
     encoded = n * (rows + refilled)
     flops = encoded * 4 * f * width + n * rows * 2 * f * (f + width)
     sets = n * (n + 1) * 2 * f * f * (2 * c.draws + 20.0) / HOST_RATE
-    note = f"{40 * f * f / GIB:,.1f} GiB on the host"
-    return Cost("function", n * rows, flops, 4.0 * encoded * CODING_PASSES * f, n * f * 40, 4.0 * (f * f + 16_384 * f), "match", note, sets)
+    refits = n * 2 * REFITTED * f**3 / 3 / HOST_RATE
+    note = f"{56 * f * f / GIB:,.1f} GiB on the host"
+    return Cost(
+        "function", n * rows, flops, 4.0 * encoded * CODING_PASSES * f, n * f * 40, 4.0 * (f * f + 16_384 * f), "match", note, sets + refits
+    )
 
 
 def _statistics(config: Any, width: int, rows: float, model: DecoderConfig | None) -> Cost:

@@ -5,10 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from activations.language_model import checkpoint
 from activations.store import ActivationStore, Rows
 from activations.text.contexts import row_contexts
 from launch import sources
 from storage import files
+
+UNCUT = 256  # rows of users' documents, which nobody cut, that count as one context
 
 
 class Texts(NamedTuple):
@@ -36,8 +39,15 @@ def read(config: Any, workdir: epath.Path) -> Texts | None:
         return None
     store = ActivationStore(folder)
     rows = store.load()
-    harvested, longest = store.manifest.get("source"), int(rows.position_N.max()) + 2
-    length = harvested["context_length"] if isinstance(harvested, dict) else longest  # users' own rows come in documents, which nobody cut
+    harvested = store.manifest.get("source")
+    length = harvested["context_length"] - _ends(config) if isinstance(harvested, dict) else UNCUT + 1
     context_N, first_C = row_contexts(rows.document_N, rows.position_N, length)
     position_N = np.arange(len(context_N)) - first_C[context_N]
     return Texts(rows, context_N, position_N, files.read_json(folder.parent / "vocabulary.json"), store.manifest["documents"])
+
+
+def _ends(config: Any) -> int:
+    """Tokens that end a context and are no row: of an encoder one."""
+    if not hasattr(config, "lm"):
+        return 0
+    return 0 if checkpoint.load_config(checkpoint.locate(config.lm.path, config.lm.revision)).causal else 1

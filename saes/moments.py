@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jaxtyping import Array, Float
 
 from saes.dictionary import Dictionary, decode, encode
@@ -104,7 +105,7 @@ def refitted_explained_variance(fit: Moments, test: Moments, dictionary: Diction
     # Of the activations with a 1 behind them: the bias is one more row.
     second, cross = (list(x) for x in zip(*(_with_bias(m, dictionary, kept_M) for m in (fit, test)), strict=True))
     ridge = 1e-6 * np.trace(second[0]) / len(second[0]) * np.eye(len(second[0]))  # a feature that never fires has no row to fit
-    theta_ND = np.linalg.solve(second[0] + ridge, cross[0])
+    theta_ND = scipy.linalg.solve(second[0] + ridge, cross[0], assume_a="pos")
     error = test.x_square - 2.0 * float((theta_ND * cross[1]).sum()) + float((theta_ND * (second[1] @ theta_ND)).sum())
     return 1.0 - error / test.variance
 

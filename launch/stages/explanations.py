@@ -180,7 +180,11 @@ def _asked(c: Any, completer: Completer, tasks: list[Task], folder: epath.Path) 
 
         asked = Cached(completer, folder, c.at_once, on_answer)
         prompts = [explain_prompt(t.explain_contexts, t.explain_activations) for t in tasks]
-        scored = [detect_prompt("x" * 80, t.detect_contexts) for t in tasks if t.detect_contexts]
+        scored = [
+            detect_prompt("x" * 80, t.detect_contexts)
+            for t, p in zip(tasks, prompts, strict=True)
+            if t.detect_contexts and asked.missing([p])
+        ]
         expected = Usage(
             asked.missing(prompts) * PHASES, asked.estimate(prompts) + asked.estimate(scored) + 150 * asked.missing(prompts), 0
         )

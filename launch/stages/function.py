@@ -127,7 +127,9 @@ def _closed_form(
     halves = [h for h in halves if h]
     out |= {key: float(np.mean([h[key] for h in halves])) for key in (halves[0] if halves else ())}
     out |= _against_matched(c, of, masks, eff, seed)
-    rate_F, energy_F, p_F = (x[seed, :f] for x in (of.rate_SF, of.energy_SF, of.p_SF))
+    rate_F, energy_F = (x[seed, :f] for x in (of.rate_SF, of.energy_SF))
+    others = [k for k in range(len(of.hits_SSF)) if k not in (seed, without)]
+    p_F = of.hits_SSF[seed, others, :f].mean(axis=0) if others else np.zeros(f)
     stable_b, unstable_b, n_stable_b, n_unstable_b = within_bins(eff.marginal_F, rate_F, own[STABLE], own[UNSTABLE], c.bins)
     weight_b = np.minimum(n_stable_b, n_unstable_b)
     for b in range(c.bins):

@@ -352,7 +352,7 @@ def _table(values: Values) -> dict[str, list[Any]]:
     for figure in ("ce", "rise", "kl", "recovered", "explained variance"):
         for key in values.keys(figure):
             how, *rest = key[1:]
-            if how in ("single", "N") and len(rest) != 1 or np.isnan(values.of_seeds(key)).any():
+            if how == "single" or (how == "N" and len(rest) != 1) or np.isnan(values.of_seeds(key)).any():
                 continue  # single draws, and sets that some seed does not have
             e = values.mean(key)
             m = rest[1] if len(rest) > 1 else None

@@ -130,7 +130,7 @@ def _surface(c: Any, s: Statistics, predicates: surface.Predicates, vocabulary: 
     tokens_HV = s.row_count_HV
     token_F, share_F = surface.top_token(s.mass_FV)
     best = surface.best_predictor(s.count_HFV[0], s.count_HFV[1], tokens_HV[0], tokens_HV[1], predicates)
-    drawn = [surface.null_counts(rng, s.count_HFV[h].sum(1), tokens_HV[h] / tokens_HV[h].sum()) for h in range(2)]
+    drawn = [surface.null_counts(rng, s.count_HFV[h].sum(1), tokens_HV[h] / max(1, tokens_HV[h].sum())) for h in range(2)]
     null = surface.best_predictor(drawn[0], drawn[1], tokens_HV[0], tokens_HV[1], predicates)
     names = np.array([*predicates.names, ""], object)  # −1: none
     return {

@@ -188,7 +188,22 @@ def test_an_endpoint_is_asked_once_whatever_is_run_again(asked, capsys):
     assert not any(word in prompt for prompt in server.counts for word in ("stable", "seed", "p̂"))
     c.explanations.timeout = 30.0  # another config: the stage runs again, and asks nothing
     runner.run_stages(c, validated(c), workdir, ["explanations"], False)
+    c.explanations.most_cost = 1e-6  # what is kept costs nothing
+    runner.run_stages(c, validated(c), workdir, ["explanations"], False)
     assert sum(server.counts.values()) == questions
+
+
+def test_a_document_that_nobody_cut_is_cut_into_contexts(study, tmp_path):
+    """Else one document would be one half of the tokens, and nothing could be judged on the other."""
+    c, _ = study
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(600, D)).astype(np.float32))
+    np.save(tmp_path / "x.tokens.npy", np.arange(600, dtype=np.int32) % V)
+    (tmp_path / "vocabulary.json").write_text(json.dumps(WORDS))
+    c = c.copy_and_resolve_references()
+    c.source.activations, c.stages = str(tmp_path / "x.npy"), ("collect",)
+    runner.run_stages(c, validated(c), epath.Path(tmp_path / "w"), [], False)
+    found = texts_of_rows.read(validated(c), epath.Path(tmp_path / "w"))
+    assert found.context_N.tolist() == (np.arange(600) // 256).tolist() and found.position_N.max() == 255
 
 
 def test_what_would_cost_too_much_is_not_asked(asked):
