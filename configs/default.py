@@ -182,7 +182,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     statistics.shuffled_tokens = 65_536  # evaluation rows whose contexts are put in random order
     statistics.table_bytes = 2**31  # memory for counts of features by tokens; larger tables are made part by part
     statistics.surface = 0.5  # surface-form score from which a feature counts as one of surface form
-    statistics.draws = 1  # of random tokens for the nulls
+    statistics.draws = 1  # of random tokens for the null of the entropy over tokens
 
     c.explanations = explanations = ml_collections.ConfigDict()  # of a sample of features
     explanations.model = ""  # of an OpenAI-compatible endpoint (OPENAI_BASE_URL, OPENAI_API_KEY); "": rules on the text of tokens, offline
@@ -196,7 +196,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     explanations.max_tokens = 400  # of an answer
     explanations.price_in = 0.0  # per million tokens of questions, in the currency of most_cost; 0: not shown
     explanations.price_out = 0.0  # per million tokens of answers
-    explanations.most_cost = 0.0  # above which nothing is asked; 0: no bound
+    explanations.most_cost = 0.0  # of all answers, kept ones too, above which nothing more is asked; 0: no bound
 
     c.report = report = ml_collections.ConfigDict()
     report.examples = 6  # stable and as many unstable features shown with contexts

@@ -102,13 +102,10 @@ class Cached:
         What this process paid is the completer's own."""
         return total(self._used.values())
 
-    def missing(self, prompts: Sequence[str]) -> int:
-        """How many of them would be asked."""
-        return len(self._unanswered(prompts))
-
-    def estimate(self, prompts: Sequence[str]) -> int:
-        """About how many prompt tokens asking the missing ones takes."""
-        return sum(about(prompt) for prompt in self._unanswered(prompts).values())
+    def kept(self, prompts: Sequence[str]) -> list[Answer | None]:
+        """Their answers as far as they are there; nothing is asked."""
+        self._unanswered(prompts)
+        return [self._kept.get(self._key(prompt)) for prompt in prompts]
 
     def complete(self, prompts: Sequence[str]) -> list[str]:
         """Answers in the order of the prompts; equal ones are asked once.

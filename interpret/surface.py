@@ -95,7 +95,7 @@ class Best(NamedTuple):
     Attributes:
       index_F: place of the rule with the largest F1 where it was chosen; −1 where none has a hit there.
       f1_fit_F: its F1 there, 0 without one; NaN where the feature does not fire there.
-      f1_F: its F1 on the other half; NaN where it could not be chosen, since the feature does not fire where it would be.
+      f1_F: its F1 on the other half; NaN where it could not be chosen, since the feature does not fire where it would be, and where that half is empty.
     """
 
     index_F: np.ndarray
@@ -130,7 +130,8 @@ def best_predictor(fit_FV: Table, test_FV: Table, fit_V: np.ndarray, test_V: np.
         with np.errstate(invalid="ignore", divide="ignore"):
             f1_F[ruled_F] = np.nan_to_num(2 * hits_F / (said_test_P[rule_F] + firings_test_F[ruled_F]))
     fires_F = firings_F > 0
-    return Best(index_F, np.where(fires_F, f1_fit_F, np.nan), np.where(fires_F, f1_F, np.nan))
+    judged_F = fires_F & bool(np.sum(test_V))
+    return Best(index_F, np.where(fires_F, f1_fit_F, np.nan), np.where(judged_F, f1_F, np.nan))
 
 
 def null_counts(rng: np.random.Generator, firings_F: np.ndarray, token_probability_V: np.ndarray) -> sparse.csr_array:

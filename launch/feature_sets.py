@@ -124,6 +124,13 @@ def matched(of: Features, masks: Masks, kind: str, seed: int, draws: int) -> tup
     return masks_TF, float(np.exp(value_F[drawn].mean() - value_F[target].mean()))
 
 
+def fitting(of: Features, masks: Masks, kind: str, seed: int, draws: int) -> tuple[np.ndarray, float]:
+    """As `matched`, and no draws where their mean is not that of the unstable features."""
+    masks_TF, apart = matched(of, masks, kind, seed, draws)
+    fits = len(masks_TF) and 1 / MOST_APART <= apart <= MOST_APART
+    return (masks_TF if fits else masks_TF[:0]), apart
+
+
 def of_truth(config: Any, listed: DictionaryList, live_SF: np.ndarray) -> dict[str, np.ndarray]:
     """Where a world of known atoms is studied: live latents by where they lie, inside the planted blocks or not; else {}."""
     if not hasattr(config, "synthetic") or not config.synthetic.blocks:

@@ -66,11 +66,12 @@ MEASURING_PASSES = 75  # of such an array where SAEs are measured: codes, their 
 CODING_PASSES = 20  # where they are only made and summed
 LAYER_PASSES = 7  # of what a layer computes
 LOGIT_PASSES = 6  # over the logits of a token: their exponentials, their divergence from the model's own
-SPLICED_SETS = 23  # sets of features that are removed or kept in every SAE, beside draws and single features
+SPLICED_SETS = 31  # sets of features that are removed or kept in every SAE, beside draws and single features
 REFITTED = 2.1  # Σ of the cubes of the shares of features that refits keep: all, all but a label, a label alone
-REFILLED_SETS = 16  # sets that are removed before the selection
+REFILLED_SETS = 30  # sets that are removed before the selection
 HOST_RATE = 2e10  # multiplications and additions a second of one BLAS thread
 COUNTING_SECONDS, ENTRY_SECONDS = 1e-9, 1.2e-7  # on the host, an activation looked at, one that is above 0 counted; on two EPYC cores
+RULE_SECONDS = 7.5e-8  # on the host, a feature held against the rules of a token and so for its null; 2.5 rules a token, on two EPYC cores
 NON_STABLE, UNSTABLE = 0.8, 0.4  # of the features, as in the quickstart
 DECOMPOSING_SECONDS = 6e-10  # of a symmetric matrix, by the cube of its width; on two EPYC cores at width 128
 MATCHING_SECONDS = 8.6 / 2**28  # on the host, a pair matched one to one, by the square of features (benchmarks/match.py)
@@ -299,7 +300,7 @@ def _function(config: Any, width: int, of: Hardware) -> Cost:
     flops = encoded * 4 * f * width + n * rows * 2 * f * (f + width)
     sets = n * (n + 1) * 2 * f * f * (2 * c.draws + 20.0) / HOST_RATE
     refits = n * 2 * REFITTED * f**3 / 3 / HOST_RATE
-    note = f"{56 * f * f / GIB:,.1f} GiB on the host"
+    note = f"{62 * f * f / GIB:,.1f} GiB on the host"
     return Cost(
         "function", n * rows, flops, 4.0 * encoded * CODING_PASSES * f, n * f * 40, 4.0 * (f * f + 16_384 * f), "match", note, sets + refits
     )
@@ -315,7 +316,7 @@ def _statistics(config: Any, width: int, rows: float, model: DecoderConfig | Non
     flops = encoded * 2 * f * width
     if model is not None:
         flops += shuffled * cost.flops_per_token(model, config.source.layer, config.source.site, config.source.context_length)
-    counting = n * rows * (COUNTING_SECONDS * f + ENTRY_SECONDS * config.sae.k)
+    counting = n * (rows * (COUNTING_SECONDS * f + ENTRY_SECONDS * config.sae.k) + RULE_SECONDS * f * vocabulary)
     moved = 4.0 * encoded * CODING_PASSES * f
     return Cost(
         "statistics",

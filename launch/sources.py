@@ -127,6 +127,12 @@ class StoredSource:
         return ShuffledOrder(rows, seed, self._config.train.shuffle_block, self._config.train.shuffle_window)
 
 
+def evenly_spaced(rows: int, count: int) -> np.ndarray:
+    """Up to `count` of so many places, the middles of stretches of equal length."""
+    count = min(count, rows)
+    return (2 * np.arange(count, dtype=np.int64) + 1) * rows // max(1, 2 * count)
+
+
 class GaussianSource:
     """Rows with the mean and covariance of stored ones and nothing else in common with them: a null model."""
 

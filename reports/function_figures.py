@@ -26,7 +26,7 @@ def all_figures(results: Results) -> list[Figure]:
     if results.has("function/curves.parquet"):
         figures += [_removed(results), _kept(results), _parts(results), _deciles(results)]
     if results.has("splice/masks.parquet"):
-        figures.append(_spliced(results))
+        figures += [_spliced(results), _removed_from_predictions(results)]
     return figures
 
 
@@ -63,6 +63,23 @@ def _removed(results: Results) -> Figure:
         f"(any live features instead: {number(s['removed_difference']['null'])}). Unstable features cost {with_interval(s['matched_frequency_less_unstable'])} less than others of their firing rates."
     )
     return Figure("masking", "What removing features costs", sentence, sized(bands + lines))
+
+
+def _removed_from_predictions(results: Results) -> Figure:
+    rows = [r for r in results.table("splice/masks.parquet") if (r["how"], r["figure"]) == ("removed", "rise")]
+    base = alt.Chart(data(rows)).encode(
+        x=alt.X("features:Q", scale=alt.Scale(type="log", base=2), title="features removed after the activation"), color=_colour(rows)
+    )
+    bands = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
+    lines = base.mark_line(point={"size": 30}).encode(
+        y=alt.Y("value:Q", title="cross-entropy added (nats per token)"), tooltip=["features:Q", *_tooltip("set")]
+    )
+    s = results.summary["splice"]
+    sentence = (
+        f"One random order of each set, a point where every SAE has so many. Unstable features cost {with_interval(s['matched_frequency_less_unstable'])} nats less than as many others of their "
+        f"firing rates, {with_interval(s['matched_energy_less_unstable'])} less than others of their energies."
+    )
+    return Figure("masking-predictions", "What removing features costs predictions", sentence, sized(bands + lines))
 
 
 def _kept(results: Results) -> Figure:

@@ -104,9 +104,10 @@ def refitted_explained_variance(fit: Moments, test: Moments, dictionary: Diction
     """
     # Of the activations with a 1 behind them: the bias is one more row.
     second, cross = (list(x) for x in zip(*(_with_bias(m, dictionary, kept_M) for m in (fit, test)), strict=True))
-    ridge = 1e-6 * np.trace(second[0]) / len(second[0]) * np.eye(len(second[0]))  # a feature that never fires has no row to fit
-    theta_ND = scipy.linalg.solve(second[0] + ridge, cross[0], assume_a="pos")
-    error = test.x_square - 2.0 * float((theta_ND * cross[1]).sum()) + float((theta_ND * (second[1] @ theta_ND)).sum())
+    ridged, diagonal = second.pop(0), np.diag_indices(len(cross[0]))
+    ridged[diagonal] += 1e-6 * np.trace(ridged) / len(ridged)  # a feature that never fires has no row to fit
+    theta_ND = scipy.linalg.solve(ridged, cross[0], assume_a="pos", overwrite_a=True, overwrite_b=False)
+    error = test.x_square - 2.0 * float((theta_ND * cross[1]).sum()) + float((theta_ND * (second[0] @ theta_ND)).sum())
     return 1.0 - error / test.variance
 
 

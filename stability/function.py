@@ -118,11 +118,17 @@ def partial_correlation(x_N: np.ndarray, y_N: np.ndarray, given_NC: np.ndarray) 
         return float("nan")
     ranked = lambda v: (r := scipy.stats.rankdata(v)) - r.mean()
     given = [ranked(c) for c in given_NC.T]
-    basis = np.linalg.qr(np.stack(given, axis=1))[0] if given else np.zeros((len(x_N), 0))
+    basis = _basis(np.stack(given, axis=1)) if given else np.zeros((len(x_N), 0))
     left = [(v := ranked(w)) - basis @ (basis.T @ v) for w in (x_N, y_N)]
     size = np.linalg.norm(left[0]) * np.linalg.norm(left[1])
     scale = np.linalg.norm(ranked(x_N)) * np.linalg.norm(ranked(y_N))
     return float(left[0] @ left[1] / size) if size > 1e-9 * scale and scale > 0 else float("nan")
+
+
+def _basis(columns_NC: np.ndarray) -> np.ndarray:
+    """Orthonormal, of what the columns span: of two that say the same one counts, and a constant none."""
+    left_NC, size_C, _ = np.linalg.svd(columns_NC, full_matrices=False)
+    return left_NC[:, size_C > 1e-9 * max(size_C[0], 1.0)]
 
 
 def within_bins(

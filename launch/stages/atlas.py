@@ -17,6 +17,7 @@ from etils import epath
 
 from launch import dictionary_list, null_models, progress, sources
 from launch.dictionary_list import DictionaryList
+from launch.outcomes import not_measured
 from saes import contributions
 from saes.contributions import Contributions
 from saes.evaluation import evaluate_each
@@ -367,9 +368,7 @@ def _features(
 
 
 def _not_measured(folder: epath.Path, because: str) -> list[epath.Path]:
-    print(f"atlas: not measured, {because}")
     empty = {
         name: Estimate(None, None, None, None, Count(0, "seeds"), "share").as_dict() for name in ("unstable_inside", "non_stable_inside")
     }
-    files.write_json(folder / "summary.json", empty | {"entries": 0, "ranks": [], "not_measured": because})
-    return [folder / "summary.json"]
+    return not_measured(folder, because, empty | {"entries": 0, "ranks": []})

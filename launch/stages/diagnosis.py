@@ -13,6 +13,7 @@ from safetensors.numpy import load
 
 from launch import dictionary_list, null_models, progress, sources
 from launch.dictionary_list import DictionaryList
+from launch.outcomes import not_measured
 from stability import aggregates, diagnosis, nulls, reappearance, similarity
 from stability.aggregates import seed_mean
 from stability.atlas import energy_inside
@@ -186,7 +187,5 @@ def _table(
 
 
 def _not_measured(folder: epath.Path, because: str) -> list[epath.Path]:
-    print(f"diagnosis: not measured, {because}")
     empty = {reason: unmeasured(Count(0, "seeds"), "share of unstable features").as_dict() for reason in diagnosis.REASONS}
-    files.write_json(folder / "summary.json", empty | {"features": 0, "not_measured": because})
-    return [folder / "summary.json"]
+    return not_measured(folder, because, empty | {"features": 0})

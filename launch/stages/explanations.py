@@ -14,14 +14,15 @@ from etils import epath
 from jaxtyping import Array
 
 from activations.store import Rows
-from interpret.completion import Cached, Completer, CompletionError, Usage
+from interpret.completion import Cached, Completer, CompletionError, Usage, total
 from interpret.contexts import ContextReader
 from interpret.endpoint import Endpoint
-from interpret.explanations import KINDS, SUBSTRING, SURFACE, Explained, Explanations, Task, detect_prompt, explain_all, explain_prompt
+from interpret.explanations import KINDS, SUBSTRING, SURFACE, Explained, Explanations, Task, bill, explain_all
 from interpret.rules import RuleBased
 from launch import dictionary_list, feature_sets, progress, sources, texts_of_rows
 from launch.dictionary_list import DictionaryList
 from launch.feature_sets import STABLE, UNSTABLE, Features
+from launch.outcomes import not_measured
 from launch.seed_values import Key, Values
 from saes.dictionary import Dictionary, encode
 from stability.estimates import Estimate
@@ -30,7 +31,6 @@ from storage.tables import read_table, write_table
 
 ANSWERS = "completions"  # folder of the workdir: answers are kept whatever becomes of the stage
 MOST_APART = 1.5  # factor between the firing rates of a pair
-PHASES = 3  # questions a feature
 
 
 class Chosen(NamedTuple):
@@ -49,13 +49,13 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     c, folder = config.explanations, workdir / "explanations"
     counted = files.read_json(workdir / "statistics" / "summary.json")
     if "not_measured" in counted:
-        return _not_measured(folder, counted["not_measured"])
+        return not_measured(folder, counted["not_measured"])
     whole = dictionary_list.load(dictionary_list.place(config, workdir))
     listed = whole.first(config.function.seeds)
     of = feature_sets.read(config, workdir, whole, config.function.seeds)
     chosen = _pairs(of, c.pairs)
     if not chosen:
-        return _not_measured(folder, "no stable and unstable features that fire about equally often")
+        return not_measured(folder, "no stable and unstable features that fire about equally often")
     text = texts_of_rows.read(config, workdir)
     assert text is not None
     tasks = _tasks(config, workdir, listed, chosen, text)
@@ -121,7 +121,8 @@ def _tasks(config: Any, workdir: epath.Path, listed: DictionaryList, chosen: lis
             if not shown:  # it fires in the other half alone
                 shown = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0][: c.contexts]
             used = [r for r, _ in shown]
-            positives = [r for r in by_seed["sample_rows"][seed, feature] if r >= 0 and r not in used][: c.candidates // 2]
+            others = [r for r in by_seed["sample_rows"][seed, feature] if r >= 0 and text.context_N[r] not in text.context_N[used]]
+            positives = others[: c.candidates // 2]
             rng = np.random.default_rng((listed.seeds[seed], feature))
             negatives = _negatives(rng, text.rows.token_N, positives, odd_N & ~fires_NM[:, m])
             detect = [*positives, *negatives] if positives and negatives else []
@@ -166,32 +167,24 @@ def _asked(c: Any, completer: Completer, tasks: list[Task], folder: epath.Path) 
     they were paid for."""
     if not c.model:
         return explain_all(completer, tasks), completer.usage
-    with tqdm.tqdm(total=PHASES * len(tasks), desc="explanations", unit="question", mininterval=1.0) as bar:
+    before, ahead = bill(Cached(completer, folder).kept, tasks)
+    had = f", beside {before.requests:,} answers that are kept ({_price(c, before)})" if before.requests else ""
+    print(f"explanations: {ahead.requests:,} questions to {completer.name}, about {_price(c, ahead)}{had}", flush=True)
+    expected = _cost(c, total([before, ahead]))
+    if c.most_cost and ahead.requests and expected > c.most_cost:
+        raise ValueError(f"config.explanations.most_cost={c.most_cost}: the questions are expected to cost {expected:.2f}{had}")
+    with tqdm.tqdm(total=ahead.requests, desc="explanations", unit="question", mininterval=1.0) as bar:
 
         def on_answer() -> None:
             progress.look_for_signals()
-            paid = completer.usage
-            bar.set_postfix_str(_price(c, paid))
+            bar.set_postfix_str(_price(c, completer.usage))
             bar.update()
-            if c.most_cost and _cost(c, paid) > c.most_cost:
+            if c.most_cost and _cost(c, total([before, completer.usage])) > c.most_cost:
                 raise CompletionError(
-                    f"explanations: {_price(c, paid)} so far, above explanations.most_cost={c.most_cost}; answers are kept"
+                    f"explanations: {_price(c, completer.usage)} in this run{had}: above explanations.most_cost={c.most_cost}; answers are kept"
                 )
 
         asked = Cached(completer, folder, c.at_once, on_answer)
-        prompts = [explain_prompt(t.explain_contexts, t.explain_activations) for t in tasks]
-        scored = [
-            detect_prompt("x" * 80, t.detect_contexts)
-            for t, p in zip(tasks, prompts, strict=True)
-            if t.detect_contexts and asked.missing([p])
-        ]
-        expected = Usage(
-            asked.missing(prompts) * PHASES, asked.estimate(prompts) + asked.estimate(scored) + 150 * asked.missing(prompts), 0
-        )
-        expected = expected._replace(completion_tokens=40 * expected.requests)
-        print(f"explanations: {expected.requests:,} questions to {completer.name}, about {_price(c, expected)}", flush=True)
-        if c.most_cost and _cost(c, expected) > c.most_cost:
-            raise ValueError(f"config.explanations.most_cost={c.most_cost}: the questions are expected to cost {_cost(c, expected):.2f}")
         return explain_all(asked, tasks), asked.usage
 
 
@@ -244,9 +237,3 @@ def _table(listed: DictionaryList, chosen: list[Chosen], explained: list[Explain
         "true_positive_rate": [None if e.detection is None else e.detection.true_positive_rate for e in explained],
         "false_positive_rate": [None if e.detection is None else e.detection.false_positive_rate for e in explained],
     }
-
-
-def _not_measured(folder: epath.Path, because: str) -> list[epath.Path]:
-    print(f"explanations: not measured, {because}")
-    files.write_json(folder / "summary.json", {"not_measured": because})
-    return [folder / "summary.json"]

@@ -2,7 +2,7 @@
 
 curves.parquet     explained variance lost or left when m features of a set are removed or kept, with intervals; refitted, refilled
 sets.parquet       a row per set and figure: joint and marginal effects, redundancy, parts of what is explained
-deciles.parquet    marginal effects of stable and unstable features within tenths of the live features by firing rate
+deciles.parquet    marginal effects of stable and unstable features within bins of equally many of them by firing rate
 features.parquet   a row per (seed, feature): its marginal effect per token and per firing, its Shapley value
 """
 
@@ -13,6 +13,7 @@ from etils import epath
 
 from launch import dictionary_list, feature_sets, progress, sources
 from launch.feature_sets import FREQUENCY, KINDS, LABELS, MATCHED, RANDOM, STABLE, UNSTABLE, Features, Labelled, Masks
+from launch.outcomes import not_measured
 from launch.seed_values import Key, Values
 from saes import masking, moments
 from saes.dictionary import Dictionary
@@ -45,15 +46,15 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     c, folder = config.function, workdir / "function"
     acts_ND = sources.evaluation_rows(config, workdir)
     if acts_ND is None:
-        return _not_measured(folder, "no activations to reconstruct")
+        return not_measured(folder, "no activations to reconstruct")
     whole = dictionary_list.load(dictionary_list.place(config, workdir))
     listed = whole.first(c.seeds)
     of = feature_sets.read(config, workdir, whole, c.seeds)
     truth = feature_sets.of_truth(config, listed, of.live_SF)
-    some_ND = acts_ND[:: max(1, len(acts_ND) // c.rows)][: c.rows]
+    some_ND = acts_ND[sources.evenly_spaced(len(acts_ND), c.rows)]
     values = Values(len(listed.seeds), config.stability.confidence, EV)
     sets = feature_sets.labelled(of, c.splits)
-    few_ND = acts_ND[:: max(1, len(acts_ND) // c.refill_rows)][: c.refill_rows]
+    few_ND = acts_ND[sources.evenly_spaced(len(acts_ND), c.refill_rows)]
     features: list[dict[str, np.ndarray]] = []
     with progress.tokens(len(listed.seeds) * (len(some_ND) + len(few_ND)), "function") as bar:
         for i, dictionary in enumerate(listed.dictionaries):
@@ -63,7 +64,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
             for without in values.samples(i):
                 values.put(i, without, _closed_form(config, of, sets, truth, eff, both, i, without))
             values.fixed(i, _refitted(sets.whole[None], halves, dictionary, i))
-            values.fixed(i, _refilled(config, sets.whole[None], dictionary, few_ND, i, bar))
+            values.fixed(i, _refilled(config, of, sets.whole[None], dictionary, few_ND, i, bar))
             features.append(_of_features(eff, both, listed.seeds[i]))
     summary = _summary(config, of, values, truth)
     files.write_json(folder / "summary.json", summary)
@@ -164,8 +165,8 @@ def _against_matched(c: Any, of: Features, masks: Masks, eff: Effects, seed: int
     f = len(eff.marginal_F)
     unstable = sums(eff, masks[UNSTABLE][seed, None, :f]).at(0)
     for kind in MATCHED:
-        drawn_TF, apart = feature_sets.matched(of, masks, kind, seed, c.draws)
-        if not len(drawn_TF) or not 1 / feature_sets.MOST_APART <= apart <= feature_sets.MOST_APART:
+        drawn_TF, apart = feature_sets.fitting(of, masks, kind, seed, c.draws)
+        if not len(drawn_TF):
             continue
         of_draws = sums(eff, drawn_TF[:, :f])
         n = int(of_draws.features[0])
@@ -173,6 +174,7 @@ def _against_matched(c: Any, of: Features, masks: Masks, eff: Effects, seed: int
         out |= {("joint", kind): float(removed(of_draws).mean()), ("joint of unstable as many as", kind): float(removed(unstable, n))}
         for m in grid(n):
             out[("removed", kind, m)] = float(removed(of_draws, m).mean())
+            out[("kept", kind, m)] = float(1.0 - eff.left_by_bias + kept(of_draws, m).mean())
     return out
 
 
@@ -194,14 +196,19 @@ def _refitted(masks: Masks, halves: tuple[Moments, Moments], dictionary: Diction
     return out
 
 
-def _refilled(config: Any, masks: Masks, dictionary: Dictionary, some_ND: np.ndarray, seed: int, bar: Any) -> dict[Key, float]:
+def _refilled(
+    config: Any, of: Features, masks: Masks, dictionary: Dictionary, some_ND: np.ndarray, seed: int, bar: Any
+) -> dict[Key, float]:
     """What removal costs before the selection, when in topk others move up: m features of a kind in a random order, one after the other."""
     c, f = config.function, dictionary.w_dec_FD.shape[0]
     if dictionary.architecture != "topk":
         return {}  # nothing moves up: the same as after the activation
+    members = {name: masks[name][seed, :f] for name in KINDS} | {
+        kind: drawn_TF[0, :f] for kind in MATCHED if len(drawn_TF := feature_sets.fitting(of, masks, kind, seed, 1)[0])
+    }
     orders = {
-        name: np.random.default_rng((seed, KINDS.index(name))).permutation(np.flatnonzero(masks[name][seed, :f]))
-        for name in (STABLE, UNSTABLE, RANDOM)
+        name: np.random.default_rng((seed, place)).permutation(np.flatnonzero(member_F))
+        for place, (name, member_F) in enumerate(members.items())
     }
     n = min(len(orders[STABLE]), len(orders[UNSTABLE]) // c.ratio)
     numbers = {name: sorted({*grid(len(order))[::2], n, c.ratio * n, len(order)} - {0}) for name, order in orders.items()}
@@ -297,7 +304,7 @@ def _curves(values: Values) -> dict[str, list[Any]]:
     for how in ("removed", "refilled", "kept"):
         for key in values.keys(how):
             e = values.mean(key)
-            if np.isnan(values.of_seeds(key)).any() and e.low is None:
+            if np.isnan(values.of_seeds(key)).any() or e.value is None:
                 continue  # a set that is smaller than m in some seed
             rows.append((how, key[1], key[2], e.value, e.low, e.high))
     return _columns(rows, ("how", "set", "features", "value", "low", "high"))
@@ -332,9 +339,3 @@ def _deciles(values: Values, bins: int) -> dict[str, list[Any]]:
             e = values.mean(("decile", label, b))
             rows.append((b + 1, label, e.value, e.low, e.high, float(np.nansum(values.of_seeds(("decile features", label, b))))))
     return _columns(rows, ("decile", "label", "value", "low", "high", "features"))
-
-
-def _not_measured(folder: epath.Path, because: str) -> list[epath.Path]:
-    print(f"function: not measured, {because}")
-    files.write_json(folder / "summary.json", {"not_measured": because})
-    return [folder / "summary.json"]

@@ -23,11 +23,12 @@ from activations.store import ActivationStore
 from activations.text.contexts import Contexts, contexts_of_rows
 from activations.text.tokenizer import load_tokenizer
 from launch import dictionary_list, feature_sets, progress, sources
-from launch.feature_sets import FREQUENCY, LABELS, RANDOM, STABLE, UNSTABLE, Features
+from launch.feature_sets import LABELS, MATCHED, RANDOM, STABLE, UNSTABLE, Features
 from launch.mesh import make_language_mesh
+from launch.outcomes import not_measured
 from launch.seed_values import Key, Values
 from saes import masking
-from saes.dictionary import Dictionary
+from saes.dictionary import Dictionary, encode
 from stability.estimates import Count, Estimate
 from stability.function import grid, sign_flips
 from storage import files
@@ -51,16 +52,30 @@ class Masks(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Over the spliced positions of all contexts; Q reconstructions, float64.
+    """Of one SAE over the spliced positions of all contexts; Q reconstructions, float64.
 
     Attributes:
       nll_Q, kl_Q: nats.
       error_Q: Σ ‖x − x̂‖².
+      firings_F: positions on which each feature fires.
     """
 
     nll_Q: np.ndarray
     kl_Q: np.ndarray
     error_Q: np.ndarray
+    firings_F: np.ndarray
+
+
+class Clean(NamedTuple):
+    """Of the model with nothing of an SAE in it.
+
+    Attributes:
+      losses: Σ nats of its own ("clean"), with zeros and with the mean in the site's place, and their divergences.
+      variance: Σ ‖x − x̄‖² over the positions that are spliced.
+    """
+
+    losses: dict[str, float]
+    variance: float
 
 
 def inputs(config: Any) -> dict[str, str]:
@@ -70,12 +85,12 @@ def inputs(config: Any) -> dict[str, str]:
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     c, folder = config.splice, workdir / "splice"
     if config.source.activations:
-        return _not_measured(folder, "activations without their language model")
+        return not_measured(folder, "activations without their language model")
     home = checkpoint.locate(config.lm.path, config.lm.revision)
     model = checkpoint.load_config(home)
     if not model.causal or model.head == "none":
-        return _not_measured(folder, f"this {model.family} model predicts no next token")
-    contexts, mean_D, variance = _contexts(config, workdir, load_tokenizer(home, config.source.start_token).start)
+        return not_measured(folder, f"this {model.family} model predicts no next token")
+    contexts, mean_D = _contexts(config, workdir, load_tokenizer(home, config.source.start_token).start)
     whole = dictionary_list.load(dictionary_list.place(config, workdir))
     listed = whole.first(c.seeds)
     of = feature_sets.read(config, workdir, whole, c.seeds)
@@ -83,31 +98,31 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     placement = Placement(make_language_mesh(config.lm.model_parallel))
     params = checkpoint.load_params(home, model, config.lm.dtype, placement)
     run_model = Model(params, model, config.source.layer, config.source.site, placement)
-    base, found = _measure(run_model, contexts, mean_D, listed.dictionaries, masks)
+    clean, found = _measure(run_model, contexts, mean_D, listed.dictionaries, masks)
     tokens = int((contexts.length_N - 2).clip(0).sum())
     values = Values(len(listed.seeds), config.stability.confidence, NATS)
-    base = {name: value / tokens for name, value in base.items()}
+    base = {name: value / tokens for name, value in clean.losses.items()}
+    by_label = feature_sets.by_label(of)
     for seed, (sums, own) in enumerate(zip(found, masks, strict=True)):
-        values.fixed(seed, _figures(sums, own, base, tokens, variance * int((contexts.length_N - 1).sum())))
-        values.fixed(seed, _singles(of, sums, own, tokens, seed))
+        values.fixed(seed, _figures(sums, own, base, tokens, clean.variance))
+        values.fixed(seed, _singles(by_label, sums, own, tokens, seed))
     files.write_json(folder / "summary.json", _summary(config, values, base, tokens))
     return [
         folder / "summary.json",
         write_table(folder / "masks.parquet", _table(values)),
-        write_table(folder / "features.parquet", _features(listed.seeds, found, masks, tokens, of)),
+        write_table(folder / "features.parquet", _features(listed.seeds, found, masks, tokens)),
     ]
 
 
-def _contexts(config: Any, workdir: epath.Path, start: int) -> tuple[Contexts, np.ndarray, float]:
-    """Evenly spaced whole held-out contexts; the mean and the variance Σ_d of what the site holds, over all held-out rows."""
+def _contexts(config: Any, workdir: epath.Path, start: int) -> tuple[Contexts, np.ndarray]:
+    """Evenly spaced whole held-out contexts, and the mean of what the site holds over all held-out rows."""
     store = sources.evaluation_store(config, workdir)
     assert store is not None
     rows = ActivationStore(store).load()
     every = contexts_of_rows(rows.document_N, rows.position_N, rows.token_N, config.source.context_length, start)
-    step = max(1, int(rows.token_N.size // config.splice.tokens))
-    chosen = np.arange(0, len(every.length_N), step)
-    mean_D = rows.acts_ND.mean(0, dtype=np.float64)
-    return Contexts(*(field[chosen] for field in every)), mean_D, float(np.square(rows.acts_ND - mean_D).sum() / len(rows.acts_ND))
+    count = -(-len(every.length_N) * config.splice.tokens // len(rows.token_N))
+    chosen = sources.evenly_spaced(len(every.length_N), count)
+    return Contexts(*(field[chosen] for field in every)), rows.acts_ND.mean(0, dtype=np.float64)
 
 
 def _masks(config: Any, of: Features, dictionary: Dictionary, seed: int) -> Masks:
@@ -140,25 +155,27 @@ def _masks(config: Any, of: Features, dictionary: Dictionary, seed: int) -> Mask
     for kind in (STABLE, UNSTABLE):
         after[("only", kind)] = ~without(orders[kind])
         after[("only as many", kind)] = ~without(orders[RANDOM][: len(orders[kind])])
-    for kind in (STABLE, UNSTABLE, RANDOM):
-        after |= {("removed", kind, m): without(orders[kind][:m]) for m in grid(len(orders[kind]))[4::2]}
-    drawn_TF, apart = feature_sets.matched(of, by_label, FREQUENCY, seed, 1)
-    if len(drawn_TF) and 1 / feature_sets.MOST_APART <= apart <= feature_sets.MOST_APART:
-        after[("matched", FREQUENCY)] = ~drawn_TF[0, :f]
-        after[("matched", UNSTABLE)] = without(orders[UNSTABLE][: drawn_TF[0].sum()])
+    for place, kind in enumerate(MATCHED):
+        drawn_TF, _ = feature_sets.fitting(of, by_label, kind, seed, 1)
+        if len(drawn_TF):
+            orders[kind] = rng(30, place).permutation(np.flatnonzero(drawn_TF[0, :f]))
+            after[("matched", kind)] = without(orders[kind])
+            after[("beside matched", kind)] = without(orders[UNSTABLE][: len(orders[kind])])
+    for kind, members in orders.items():
+        after |= {("removed", kind, m): without(members[:m]) for m in grid(len(members))[4::2]}
     for feature in _sampled(of, by_label, seed, config.splice.singles):
         after[("single", int(feature))] = without([feature])
     return Masks(after, before)
 
 
 def _sampled(of: Features, masks: dict[str, np.ndarray], seed: int, count: int) -> np.ndarray:
-    """Features of every label alike, in each spread over its firing rates."""
+    """Features of every label alike, in each the middles of equal strata by firing rate."""
     chosen: list[int] = []
     for place, kind in enumerate(LABELS):
         members = np.flatnonzero(masks[kind][seed])
         members = members[np.argsort(of.rate_SF[seed, members], kind="stable")]
         n = min(len(members), count // 3 + (place < count % 3))
-        chosen += members[np.linspace(0, len(members) - 1, n).astype(int)].tolist() if n else []
+        chosen += members[sources.evenly_spaced(len(members), n)].tolist()
     return np.unique(np.asarray(chosen, int))
 
 
@@ -190,7 +207,7 @@ class Model:
 
     @functools.cached_property
     def reconstructed(self) -> Any:
-        """The same of an SAE's reconstructions, with Σ ‖x − x̂‖² (Q,)."""
+        """The same of an SAE's reconstructions, with Σ ‖x − x̂‖² (Q,) and firings (F,): the fields of `Sums`."""
 
         def of(
             params: Any,
@@ -205,9 +222,11 @@ class Model:
             x_BTX = of.x_BTX.astype(jnp.float32)
             x_ND = x_BTX.reshape(-1, x_BTX.shape[-1])
             made_QND = masking.reconstructions(dictionary, x_ND, after, before)
-            error_Q = jnp.where(spliced_BT.reshape(-1), jnp.square(x_ND - made_QND).sum(-1), 0.0).sum(-1)
+            spliced_N = spliced_BT.reshape(-1)
+            error_Q = jnp.where(spliced_N, jnp.square(x_ND - made_QND).sum(-1), 0.0).sum(-1)
+            firings_F = ((encode(dictionary, x_ND) > 0) & spliced_N[:, None]).sum(0)
             nll_Q, kl_Q = self._sums(params, of, tokens_BT, weight_BU, spliced_BT, made_QND.reshape(-1, *x_BTX.shape))
-            return nll_Q, kl_Q, error_Q
+            return nll_Q, kl_Q, error_Q, firings_F
 
         return jax.jit(of)
 
@@ -227,10 +246,8 @@ class Model:
         return (found.nll_MBU * weight_BU).sum((1, 2)), (found.kl_MBU * weight_BU).sum((1, 2))
 
 
-def _measure(
-    model: Model, contexts: Contexts, mean_D: np.ndarray, dictionaries: Any, masks: list[Masks]
-) -> tuple[dict[str, float], list[Sums]]:
-    """Over all contexts: the model's own loss, with zeros and with the mean in the site's place; and of every SAE's reconstructions."""
+def _measure(model: Model, contexts: Contexts, mean_D: np.ndarray, dictionaries: Any, masks: list[Masks]) -> tuple[Clean, list[Sums]]:
+    """Over all contexts."""
     most = [max(len(getattr(m, name)) for m in masks) for name in ("after", "before")]
     stacked = [[_padded(list(getattr(m, name).values()), n, d) for name, n in zip(("after", "before"), most, strict=True)]
                for m, d in zip(masks, dictionaries, strict=True)]  # fmt: skip
@@ -239,8 +256,9 @@ def _measure(
     at_once = -(-n // -(-n // at_once))  # batches of one length, with as little as can be left over
     everywhere = model.placement.everywhere()
     on_device = [jax.device_put(d, everywhere) for d in dictionaries]
-    base = np.zeros(5)
-    sums = [Sums(*np.zeros((3, sum(most)))) for _ in dictionaries]
+    base, moments = np.zeros(5), [np.zeros(()), np.zeros(()), np.zeros(len(mean_D))]
+    nothing_Q = np.zeros(sum(most))
+    sums = [Sums(nothing_Q, nothing_Q, nothing_Q, np.zeros(d.w_dec_FD.shape[0])) for d in dictionaries]
     constant_QD = np.stack([np.zeros_like(mean_D), mean_D]).astype(np.float32)
     with tqdm.tqdm(total=n * len(dictionaries), desc="splice", unit="context", mininterval=1.0) as bar:
         for first in range(0, n, at_once):
@@ -253,6 +271,7 @@ def _measure(
             tokens, spliced, weight = jax.device_put((tokens, spliced_BT, weight_BU), everywhere)
             of = model.prefix(model.params, tokens)
             own = _own(model.params, model.config, of.final_BTD, tokens, weight)
+            moments = [whole + np.asarray(x) for whole, x in zip(moments, _moments(of.x_BTX, spliced), strict=True)]
             zero_and_mean = model.constants(model.params, of, tokens, weight, spliced, constant_QD)
             base += np.concatenate([np.asarray(own)[None], *(np.asarray(x) for x in zero_and_mean)])
             for place, (dictionary, (after, before)) in enumerate(zip(on_device, stacked, strict=True)):
@@ -261,7 +280,15 @@ def _measure(
                 sums[place] = Sums(*(whole + np.asarray(x) for whole, x in zip(sums[place], part, strict=True)))
                 bar.update(at_once - missing)
     names = ("clean", "zero", "mean", "kl zero", "kl mean")
-    return dict(zip(names, base.tolist(), strict=True)), sums
+    positions, x_square, x_sum_D = moments
+    return Clean(dict(zip(names, base.tolist(), strict=True)), float(x_square - np.square(x_sum_D).sum() / positions)), sums
+
+
+@jax.jit
+def _moments(x_BTX: Array, spliced_BT: Array) -> tuple[Array, Array, Array]:
+    """(positions, Σ ‖x‖², Σ x) of what is spliced out."""
+    x_BTX = jnp.where(spliced_BT[..., None], x_BTX.astype(jnp.float32), 0.0)
+    return spliced_BT.sum(), jnp.square(x_BTX).sum(), x_BTX.sum((0, 1))
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -277,7 +304,7 @@ def _padded(rows: list[np.ndarray], count: int, dictionary: Dictionary) -> np.nd
 
 
 def _figures(sums: Sums, masks: Masks, base: dict[str, float], tokens: int, variance: float) -> dict[Key, float]:
-    """By ("ce" | "rise" | "kl" | "recovered" | "recovered from mean" | "explained variance", *key); `variance` is of all spliced positions together."""
+    """By ("ce" | "rise" | "kl" | "recovered" | "recovered from mean" | "explained variance", *key)."""
     most = len(sums.nll_Q) - len(masks.before)
     at = {key: i for i, key in enumerate(masks.after)} | {key: most + i for i, key in enumerate(masks.before)}
     plain = sums.nll_Q[at[PLAIN]] / tokens
@@ -292,22 +319,21 @@ def _figures(sums: Sums, masks: Masks, base: dict[str, float], tokens: int, vari
         for figure in ("rise", "kl", "explained variance"):
             if drawn := [value for key, value in out.items() if key[:3] == (figure, "N", kind)]:
                 out[figure, "N", kind] = float(np.mean(drawn))
-    randoms = [key for key in masks.after if key[:2] == ("N", RANDOM)]
-    if len(randoms) == 2:
-        out["rise", "N", RANDOM] = out["rise", *randoms[0]] - out["rise", *randoms[1]]
+    if randoms := [out["rise", *key] for key in masks.after if key[:2] == ("N", RANDOM)]:
+        out["difference of any",] = randoms[0] - randoms[-1]  # N of them, and ratio·N
     return out
 
 
-def _singles(of: Features, sums: Sums, masks: Masks, tokens: int, seed: int) -> dict[Key, float]:
-    """Mean effects of the sampled features by label, per token and per firing."""
+def _singles(by_label: dict[str, np.ndarray], sums: Sums, masks: Masks, tokens: int, seed: int) -> dict[Key, float]:
+    """Effects of the sampled features by label: mean per token, and together over all their firings, since one that hardly fires has hardly any."""
     out: dict[Key, float] = {}
     for kind in LABELS:
-        chosen_F = feature_sets.by_label(of)[kind][seed]
-        sampled = [key[1] for key in masks.after if key[0] == "single" and chosen_F[key[1]]]
-        effects = [(_exact(sums, masks, f) / tokens, of.rate_SF[seed, f]) for f in sampled]
+        sampled = [key[1] for key in masks.after if key[0] == "single" and by_label[kind][seed, key[1]]]
+        effects = [_exact(sums, masks, f) for f in sampled]
         if effects:
-            out["single", "per token", kind] = float(np.mean([e for e, _ in effects]))
-            out["single", "per firing", kind] = float(np.mean([e / rate for e, rate in effects]))
+            out["single", "per token", kind] = float(np.mean(effects)) / tokens
+            if firings := float(sums.firings_F[sampled].sum()):
+                out["single", "per firing", kind] = float(np.sum(effects)) / firings
     return out
 
 
@@ -328,10 +354,12 @@ def _summary(config: Any, values: Values, base: dict[str, float], tokens: int) -
         "kl": values.mean(("kl", *PLAIN), null=base["kl mean"]),
         "removed_stable": values.mean(("rise", "N", STABLE)),
         "removed_unstable": values.mean(("rise", "N", UNSTABLE)),
-        "removed_difference": values.difference(("rise", "N", STABLE), ("rise", "N", UNSTABLE), null=values.value(("rise", "N", RANDOM))),
+        "removed_difference": values.difference(("rise", "N", STABLE), ("rise", "N", UNSTABLE), null=values.value(("difference of any",))),
         "removed_kl_difference": values.difference(("kl", "N", STABLE), ("kl", "N", UNSTABLE), null=0.0),
-        "matched_frequency_less_unstable": values.difference(("rise", "matched", FREQUENCY), ("rise", "matched", UNSTABLE), null=0.0),
     }
+    for kind in MATCHED:
+        name = f"{kind.replace(' ', '_')}_less_unstable"
+        figures[name] = values.difference(("rise", "matched", kind), ("rise", "beside matched", kind), null=0.0)
     for what in ("by the other half", "refilled"):
         keys = (("rise", f"N {what}", kind) for kind in (STABLE, UNSTABLE))
         figures[f"removed_difference_{what.replace(' ', '_')}"] = values.difference(*keys, null=0.0)
@@ -361,17 +389,12 @@ def _table(values: Values) -> dict[str, list[Any]]:
     return columns
 
 
-def _features(seeds: tuple[int, ...], found: list[Sums], masks: list[Masks], tokens: int, of: Features) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {name: [] for name in ("seed", "feature", "ce_per_token", "ce_per_firing")}
-    for place, (seed, sums, own) in enumerate(zip(seeds, found, masks, strict=True)):
+def _features(seeds: tuple[int, ...], found: list[Sums], masks: list[Masks], tokens: int) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {name: [] for name in ("seed", "feature", "firings", "ce_per_token", "ce_per_firing")}
+    for seed, sums, own in zip(seeds, found, masks, strict=True):
         for feature in [key[1] for key in own.after if key[0] == "single"]:
-            effect = _exact(sums, own, feature) / tokens
-            for column, value in zip(columns.values(), (seed, feature, effect, effect / of.rate_SF[place, feature]), strict=True):
+            effect, firings = _exact(sums, own, feature), int(sums.firings_F[feature])
+            row = (seed, feature, firings, effect / tokens, effect / firings if firings else None)
+            for column, value in zip(columns.values(), row, strict=True):
                 column.append(value)
     return columns
-
-
-def _not_measured(folder: epath.Path, because: str) -> list[epath.Path]:
-    print(f"splice: not measured, {because}")
-    files.write_json(folder / "summary.json", {"not_measured": because})
-    return [folder / "summary.json"]

@@ -23,6 +23,7 @@ from interpret.statistics import Accumulator, Places, Statistics
 from launch import dictionary_list, feature_sets, progress, sources, texts_of_rows
 from launch.feature_sets import FREQUENCY, LABELS, RANDOM, STABLE, UNSTABLE, Features
 from launch.mesh import make_language_mesh
+from launch.outcomes import not_measured
 from launch.seed_values import Key, Values
 from launch.stages.activations import batch_size
 from launch.texts_of_rows import Texts
@@ -46,8 +47,8 @@ class OfSAE(NamedTuple):
     """What is found of one SAE's F features; NaN where it is not known.
 
     Attributes:
-      counted: from the pass, tables of tokens cut to nothing.
       columns: of `features.parquet`.
+      profile_FT: firing rate over positions of a context, relative to the feature's own.
     """
 
     columns: dict[str, Any]
@@ -62,7 +63,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     c, folder = config.statistics, workdir / "statistics"
     text = texts_of_rows.read(config, workdir)
     if text is None:
-        return _not_measured(folder, "no activations with the text of their tokens")
+        return not_measured(folder, "no activations with the text of their tokens")
     listed = dictionary_list.load(dictionary_list.place(config, workdir))
     predicates = surface.Predicates.of(text.vocabulary)
     shuffled = _shuffled(config, workdir, text)
@@ -165,7 +166,8 @@ def _shuffled(config: Any, workdir: epath.Path, text: Texts) -> Shuffled | None:
     rows, length = text.rows, config.source.context_length
     start = load_tokenizer(home, config.source.start_token).start
     every = contexts_of_rows(rows.document_N, rows.position_N, rows.token_N, length, start)
-    chosen = np.arange(0, len(every.length_N), max(1, len(rows.token_N) // config.statistics.shuffled_tokens))
+    count = -(-len(every.length_N) * config.statistics.shuffled_tokens // len(rows.token_N))
+    chosen = sources.evenly_spaced(len(every.length_N), count)
     some = Contexts(*(field[chosen] for field in every))
     tokens_NT, place_NT = surface.shuffled_contexts(some.tokens_NT, some.length_N, np.random.default_rng(0))
     placement = Placement(make_language_mesh(config.lm.model_parallel))
@@ -225,10 +227,11 @@ def _values(config: Any, of: Features, found: list[OfSAE]) -> Values:
                     out[name, kind] = _mean(one.columns[column][chosen_F])
                 profile_T = np.nanmean(one.profile_FT[masks[kind][seed, :f]], axis=0)
                 out |= {("profile", kind, t): float(x) for t, x in enumerate(profile_T)}
-            drawn_TF, apart = feature_sets.matched(of, masks, FREQUENCY, seed, config.function.draws)
-            if len(drawn_TF) and 1 / feature_sets.MOST_APART <= apart <= feature_sets.MOST_APART:
+            drawn_TF, _ = feature_sets.fitting(of, masks, FREQUENCY, seed, config.function.draws)
+            if len(drawn_TF) and ("surface", UNSTABLE) in out:
                 surface_F = np.where(np.isfinite(score_F), score_F >= c.surface, np.nan)
                 out["surface", FREQUENCY] = _mean(np.array([_mean(surface_F[mask[:f]]) for mask in drawn_TF]))
+                out["surface of unstable", FREQUENCY] = out["surface", UNSTABLE]  # of the same SAEs
             values.put(seed, without, out)
     return values
 
@@ -242,7 +245,7 @@ def _summary(c: Any, values: Values, fall_known: bool) -> dict[str, Any]:
     share: dict[str, Any] = {"bounds": (0.0, 1.0)}
     figures: dict[str, Estimate] = {
         "surface_difference": values.difference(("surface", UNSTABLE), ("surface", STABLE), null=0.0),
-        "surface_difference_at_equal_frequency": values.difference(("surface", UNSTABLE), ("surface", FREQUENCY), null=0.0),
+        "surface_difference_at_equal_frequency": values.difference(("surface of unstable", FREQUENCY), ("surface", FREQUENCY), null=0.0),
         "score_difference": values.difference(("score", UNSTABLE), ("score", STABLE), null=0.0, unit="surface-form score"),
     }
     for kind in (STABLE, UNSTABLE):
@@ -266,9 +269,3 @@ def _profiles(values: Values) -> dict[str, list[Any]]:
         for column, value in zip(columns.values(), (key[1], 0 if key[2] == 0 else 2 ** (key[2] - 1), e.value, e.low, e.high), strict=True):
             column.append(value)
     return columns
-
-
-def _not_measured(folder: epath.Path, because: str) -> list[epath.Path]:
-    print(f"statistics: not measured, {because}")
-    files.write_json(folder / "summary.json", {"not_measured": because})
-    return [folder / "summary.json"]

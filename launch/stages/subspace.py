@@ -13,6 +13,7 @@ import numpy as np
 from etils import epath
 
 from launch import dictionary_list, progress, sources
+from launch.outcomes import not_measured
 from stability import aggregates, nulls, reproducibility, similarity, subspaces
 from stability.aggregates import pair_mean, seed_mean
 from stability.estimates import Count, Estimate
@@ -181,7 +182,6 @@ def _not_measured(folder: epath.Path, sizes: dict[str, int], c: Any, d: int, see
         f"the poorest seeds have {smallest} live features at width {d}; needed are subspace.min_features={c.min_features} of each "
         f"and subspace.headline_rank={c.headline_rank} below the width"
     )
-    print(f"subspace: not measured, {because}")
     names = (
         "overlap_unstable",
         "overlap_excess",
@@ -190,8 +190,7 @@ def _not_measured(folder: epath.Path, sizes: dict[str, int], c: Any, d: int, see
         "effective_rank_stable_minus_unstable",
     )
     empty = {name: Estimate(None, None, None, None, Count(seeds, "seeds"), "share").as_dict() for name in names}
-    files.write_json(folder / "summary.json", empty | {"not_measured": because})
-    return [folder / "summary.json"]
+    return not_measured(folder, because, empty)
 
 
 def _summary(

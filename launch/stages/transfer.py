@@ -12,6 +12,7 @@ from etils import epath
 
 from launch import dictionary_list, progress
 from launch.dictionary_list import DictionaryList
+from launch.outcomes import not_measured
 from stability import aggregates, prediction, reappearance, similarity, transfer
 from stability.estimates import Count, Estimate, unmeasured
 from stability.prediction import Bank, Calibration
@@ -53,10 +54,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
 
 
 def _not_measured(folder: epath.Path, because: str) -> list[epath.Path]:
-    print(f"transfer: not measured, {because}")
     empty = {name: unmeasured(Count(0, "seeds"), "share").as_dict() for name in ("f1", "auroc", "auroc_excess", "auroc_nearest_neighbour")}
-    files.write_json(folder / "summary.json", empty | {"not_measured": because})
-    return [folder / "summary.json"]
+    return not_measured(folder, because, empty)
 
 
 def read_bank(workdir: epath.Path, listed: DictionaryList, count: int) -> tuple[Bank, np.ndarray, np.ndarray | None, np.ndarray]:

@@ -69,13 +69,12 @@ def test_name_and_prompt_are_told_apart(tmp_path):
     assert other.asked == ["z"]
 
 
-def test_missing_and_estimate(tmp_path):
-    cached = Cached(Echo(), tmp_path)
-    cached.complete(["known"])
-    prompts = ["known", "x" * 9, "x" * 9, "y"]
-    assert Cached(Echo(), tmp_path).missing(prompts) == 2
-    assert Cached(Echo(), tmp_path).estimate(prompts) == 3 + 1
-    assert Cached(Echo(), tmp_path / "nothing").missing(prompts) == 3
+def test_what_is_kept_is_told_without_asking(tmp_path):
+    Cached(Echo(), tmp_path).complete(["known"])
+    echo = Echo()
+    found = Cached(echo, tmp_path).kept(["y", "known", "y", "known"])
+    assert [answer and answer.text for answer in found] == [None, "KNOWN", None, "KNOWN"] and not echo.asked
+    assert Cached(echo, tmp_path / "nothing").kept(["known"]) == [None]
     assert not (tmp_path / "nothing").exists()
 
 

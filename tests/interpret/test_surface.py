@@ -96,6 +96,8 @@ def test_features_that_do_not_fire_in_a_half():
     assert best.index_F[1] == -1 and np.isnan(best.f1_fit_F[1]) and np.isnan(best.f1_F[1])  # no rule could be chosen
     best = surface.best_predictor(table, silent, rows, rows, PREDICATES)
     assert best.index_F[1] >= 0 and best.f1_F[1] == 0  # the rule does not hold elsewhere
+    nothing = surface.best_predictor(table, np.zeros_like(table), rows, np.zeros_like(rows), PREDICATES)
+    assert np.isnan(nothing.f1_F).all() and np.isfinite(nothing.f1_fit_F[0])  # there is nowhere to judge it
 
 
 def test_where_no_rule_has_a_hit_there_is_none():

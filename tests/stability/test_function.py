@@ -103,6 +103,9 @@ def test_partial_correlation_takes_out_what_is_given():
     assert abs(function.partial_correlation(x, y, rate[:, None])) < 0.06
     assert function.partial_correlation(x, y + noise[0], rate[:, None]) > 0.5
     assert np.isnan(function.partial_correlation(rate, y, rate[:, None]))  # nothing of x is left
+    once = function.partial_correlation(x, y + noise[0], rate[:, None])
+    twice = np.stack([rate, 2 * rate, np.ones_like(rate)], axis=1)  # what is said twice counts once, a constant says nothing
+    assert function.partial_correlation(x, y + noise[0], twice) == pytest.approx(once, abs=1e-9)
     assert np.isnan(function.partial_correlation(x[:3], y[:3], rate[:3, None]))  # too few
 
 
