@@ -5,8 +5,8 @@ Argument:  `layer=3`, `features=4096`, `variant=jumprelu`, or several with comma
 Text:      .jsonl files below data/fineweb (documents of FineWeb, one a line in a field "text"); or --config.source.text=…
            The model's licence must be accepted at the hub, and `HF_TOKEN` be set; or --config.lm.path=folder.
 
-Not run yet. Expected by the cost model of launch/plan.py on one H100 (`--plan --plan_on=h100`): 10.5 h (activations 27 min, train 5.6 h in 3
-rounds, gaussian 1.1 h, stability 4 min, sensitivity 1.0 h, atlas 11 min, function 1.6 h, statistics 28 min), 4.3e18 operations, 1.0 TB on disk, 57 GB of device memory.
+Not run yet. Expected by the cost model of launch/plan.py on one H100 (`--plan --plan_on=h100`): 10.6 h (activations 27 min, train 5.6 h in 3
+rounds, gaussian 1.1 h, stability 4 min, sensitivity 1.0 h, atlas 11 min, function 1.6 h, statistics 37 min), 4.3e18 operations, 1.0 TB on disk, 57 GB of device memory.
 """
 
 import ml_collections

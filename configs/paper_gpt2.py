@@ -15,10 +15,10 @@ Not run yet. Expected by the cost model of launch/plan.py (`--plan --plan_on=h10
   stability              8.2e15       2 GB      5 GB        6 min      2 min
   sensitivity            1.1e16       2 GB      5 GB        2.4 h      2.3 h     (960 pairs matched one to one on the host)
   atlas, of 16 SAEs      8.4e14       –         1 GB        11 min     11 min    (matrices decomposed on the host)
-  function, of 16 SAEs   9.9e15       –         2 GB        1.6 h      1.5 h     (refits on the host, 14 GiB there)
-  statistics             1.4e16       1 GB      –           48 min     42 min    (counting on the host)
-  splice                 4.1e14       –         –           26 s       15 s
-  all                    1.3e19       1.7 TB    63 GB       32.6 h     15.0 h
+  function, of 16 SAEs   1.0e16       –         2 GB        1.6 h      1.5 h     (refits on the host, 16 GiB there)
+  statistics             1.4e16       1 GB      –           1.5 h      1.4 h     (counting on the host)
+  splice                 4.9e14       –         –           30 s       15 s
+  all                    1.3e19       1.7 TB    63 GB       33.3 h     15.7 h
 
 Where 1.6 TB are too much: --config.source.tokens=250000000 keeps a quarter of the rows, and training goes over them four times.
 """

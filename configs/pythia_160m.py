@@ -4,8 +4,8 @@ Command:   python -m launch.main --config=configs/pythia_160m.py --workdir=runs/
 Argument:  `layer=3`, `features=4096`, `variant=jumprelu`, or several with commas between.
 Text:      .jsonl files below data/fineweb (documents of FineWeb, one a line in a field "text"); or --config.source.text=…
 
-Not run yet. Expected by the cost model of launch/plan.py on one H100 (`--plan --plan_on=h100`): 7.0 h (activations 48 min, train 2.7 h in one
-round, gaussian 31 min, stability 2 min, sensitivity 1.0 h, atlas 11 min, function 1.6 h, statistics 11 min), 1.7e18 operations, 820 GB on disk, 52 GB of device memory.
+Not run yet. Expected by the cost model of launch/plan.py on one H100 (`--plan --plan_on=h100`): 7.2 h (activations 48 min, train 2.7 h in one
+round, gaussian 31 min, stability 2 min, sensitivity 1.0 h, atlas 11 min, function 1.6 h, statistics 20 min), 1.7e18 operations, 820 GB on disk, 52 GB of device memory.
 """
 
 import ml_collections

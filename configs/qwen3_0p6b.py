@@ -5,8 +5,8 @@ Argument:  `layer=3`, `features=4096`, `variant=jumprelu`, or several with comma
 Text:      .jsonl files below data/fineweb (documents of FineWeb, one a line in a field "text"); or --config.source.text=…
            Qwen's tokenizer names no token to begin with: contexts begin with `<|endoftext|>`.
 
-Not run yet. Expected by the cost model of launch/plan.py on one H100 (`--plan --plan_on=h100`): 7.7 h (activations 30 min, train 3.4 h in one
-round, gaussian 40 min, stability 3 min, sensitivity 1.0 h, atlas 11 min, function 1.6 h, statistics 15 min), 2.4e18 operations, 1.1 TB on disk, 60 GB of device memory.
+Not run yet. Expected by the cost model of launch/plan.py on one H100 (`--plan --plan_on=h100`): 7.8 h (activations 30 min, train 3.4 h in one
+round, gaussian 40 min, stability 3 min, sensitivity 1.0 h, atlas 11 min, function 1.6 h, statistics 24 min), 2.4e18 operations, 1.1 TB on disk, 60 GB of device memory.
 """
 
 import ml_collections

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-CELLS = 2**24  # of a block of features by predicates
+CELLS = 2**24  # of a block of features by predicates, most of which are empty
 LONGEST, LONGEST_END = 4, 3  # characters of what a token contains, begins or ends with
 Table = Any  # (F, V): an array, or one of scipy.sparse
 
@@ -118,11 +118,15 @@ def best_predictor(fit_FV: Table, test_FV: Table, fit_V: np.ndarray, test_V: np.
     block = max(1, CELLS // max(1, p))
     for first in range(0, f if p else 0, block):
         rows = slice(first, first + block)
-        hits_BP = (fit[rows] @ predicates.holds_VP).toarray()
-        with np.errstate(invalid="ignore", divide="ignore"):
-            f1_BP = np.nan_to_num(2 * hits_BP / (said_P + firings_F[rows, None]))
-        f1_fit_F[rows] = f1_BP.max(axis=1)
-        index_F[rows] = np.where(f1_fit_F[rows] > 0, f1_BP.argmax(axis=1), -1)
+        hits_BP = fit[rows] @ predicates.holds_VP  # rules without a hit have no entry
+        hits_BP.sort_indices()
+        of_row_N = np.repeat(np.arange(hits_BP.shape[0]), np.diff(hits_BP.indptr))
+        f1_N = 2 * hits_BP.data / (said_P[hits_BP.indices] + firings_F[rows][of_row_N])
+        hit_B = np.flatnonzero(np.diff(hits_BP.indptr))
+        if len(hit_B):
+            f1_fit_F[rows][hit_B] = np.maximum.reduceat(f1_N, hits_BP.indptr[hit_B])
+        best_N = np.flatnonzero(f1_N == f1_fit_F[rows][of_row_N])[::-1]  # backwards, so that of equals the first rule is written last
+        index_F[rows][of_row_N[best_N]] = hits_BP.indices[best_N]
     ruled_F = np.flatnonzero(index_F >= 0)
     if len(ruled_F):
         rule_F = index_F[ruled_F]

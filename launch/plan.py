@@ -71,7 +71,7 @@ REFITTED = 2.1  # Σ of the cubes of the shares of features that refits keep: al
 REFILLED_SETS = 30  # sets that are removed before the selection
 HOST_RATE = 2e10  # multiplications and additions a second of one BLAS thread
 COUNTING_SECONDS, ENTRY_SECONDS = 1e-9, 1.2e-7  # on the host, an activation looked at, one that is above 0 counted; on two EPYC cores
-RULE_SECONDS = 7.5e-8  # on the host, a feature held against the rules of a token and so for its null; 2.5 rules a token, on two EPYC cores
+RULE_SECONDS = 4e-7  # on the host, a firing held against the rules on its token, and so for the null; on two EPYC cores, at 300 to 2000 firings a feature
 NON_STABLE, UNSTABLE = 0.8, 0.4  # of the features, as in the quickstart
 DECOMPOSING_SECONDS = 6e-10  # of a symmetric matrix, by the cube of its width; on two EPYC cores at width 128
 MATCHING_SECONDS = 8.6 / 2**28  # on the host, a pair matched one to one, by the square of features (benchmarks/match.py)
@@ -316,7 +316,7 @@ def _statistics(config: Any, width: int, rows: float, model: DecoderConfig | Non
     flops = encoded * 2 * f * width
     if model is not None:
         flops += shuffled * cost.flops_per_token(model, config.source.layer, config.source.site, config.source.context_length)
-    counting = n * (rows * (COUNTING_SECONDS * f + ENTRY_SECONDS * config.sae.k) + RULE_SECONDS * f * vocabulary)
+    counting = n * rows * (COUNTING_SECONDS * f + (ENTRY_SECONDS + RULE_SECONDS) * config.sae.k)
     moved = 4.0 * encoded * CODING_PASSES * f
     return Cost(
         "statistics",
