@@ -48,7 +48,7 @@ def _removed(results: Results) -> Figure:
             "how:N",
             scale=alt.Scale(domain=list(HOW.values()), range=[[1, 0], [5, 4]]),
             title="removed",
-            legend=alt.Legend(symbolType="stroke", symbolStrokeColor="#000", symbolSize=300),
+            legend=alt.Legend(symbolType="stroke", symbolStrokeColor="#000", symbolFillColor="#000", symbolStrokeWidth=2, symbolOpacity=1),
         ),
     )
     bands = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=""), y2="high:Q", strokeDash=alt.value([1, 0]))
