@@ -182,6 +182,13 @@ def test_cut_at_any_write_it_ends_with_the_same_bytes(study, monkeypatch):
         if (len(writes), True) in cut_at:
             raise KeyboardInterrupt
 
+    class Remembered(train.Checkpoints):
+        def __init__(self, folder):
+            super().__init__(folder)
+            under_way.append(self._manager)
+
+    under_way: list = []
+    monkeypatch.setattr(train, "Checkpoints", Remembered)
     for module in (files, metrics_module):
         monkeypatch.setattr(module, "write_bytes", write)
     _, folder = study("unbroken", **changes)
@@ -193,6 +200,9 @@ def test_cut_at_any_write_it_ends_with_the_same_bytes(study, monkeypatch):
         cut_at.append(place)
         with pytest.raises(KeyboardInterrupt):
             study(f"cut-{cut}", **changes)
+        for manager in under_way:  # in a killed process nothing is under way any more
+            manager.wait_until_finished()
+        under_way.clear()
         cut_at.clear()
         _, folder = study(f"cut-{cut}", **changes)
         assert {p: sha(folder / p) for p in whole} == whole, place
