@@ -116,6 +116,27 @@ def synthetic_study() -> ml_collections.ConfigDict:
     return c
 
 
+def pool(c: ml_collections.ConfigDict) -> None:
+    """Turns a study, of a language model or of a world, into one of pools."""
+    first = ("activations",) if "source" in c else ()
+    c.stages = (*first, "train", "longer", "wider", "pool", "finetune", "pooled", "report")
+    c.seeds = (21,)
+    c.pool = pool = ml_collections.ConfigDict()
+    pool.group = 8  # SAEs in each of two disjoint groups, the first so many seeds and the next; all others judge
+    pool.theta = 0.7  # cosine from which two features are one, among the pooled and in the pool
+    pool.sizes = (2, 4, 8)  # numbers of pooled SAEs at which curves are taken; divisors of group
+    pool.thetas = (0.5, 0.6, 0.7, 0.8, 0.9)  # at which they are taken too
+    pool.features = ()  # likewise, numbers of features; (): a quarter, a half, the same and twice those of one SAE
+    pool.rows = 32_768  # training tokens on which features are ranked and pools calibrated
+    pool.eval_rows = 32_768  # held-out tokens on which all are judged
+    pool.span_rank = 16  # dimensions of the span that stands for the unstable features in one kind of pool
+    pool.tuned = ("pool", "pool of means")  # kinds that are trained on
+    pool.held_tokens, pool.free_tokens = 0, 0  # with decoder rows held, then without; 0: a quarter of train.tokens
+    pool.tune_rate = 0.3  # of the peak learning rate
+    pool.headline = "pool, decoder held"  # what claim C6 is decided on
+    pool.predictions = 4096  # held-out rows, about, on which predictions with reconstructions spliced in are compared; 0: none
+
+
 def synthetic_grid() -> ml_collections.ConfigDict:
     """A study of many small worlds: half the reference world's size in every respect, so a cell takes a fraction of its time."""
     c = synthetic_study()

@@ -218,6 +218,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     claims.c4_excess = 0.0  # C4: overlap between seeds over the strongest null, whole interval above this
     claims.c5_span = 0.9  # C5: overlaps of the unstable latents' span, and the share of free atoms found, whole intervals above this
     claims.c5_found = 0.5  # C5: share of the block's atoms found, whole interval below this
+    claims.c6_p = 0.1  # C6: mean p̂ of the headline pool against fresh seeds less that of a single SAE, whole interval above this
+    claims.c6_between = 0.2  # C6: p̂ between pools of disjoint groups less that between single SAEs, whole interval above this
+    claims.c6_explained = -0.01  # C6: explained variance of the headline pool less that of a single SAE, whole interval above this
     claims.c7_excess = 0.0  # C7: AUROC of decoder rows over the better of frequency and crowding alone, whole interval above this
     claims.plateau_rise = 0.02  # C2 to C5: undecided unless the interval of p̂'s change per doubling of training tokens lies within ± this
     return c

@@ -7,12 +7,12 @@ else, no label, seed, number, rate or document. They depend on their arguments a
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from interpret.completion import Answer, Completer, CompletionError, Usage, about, total, usage_of
+from interpret.completion import Completer, CompletionError
 from interpret.contexts import Context
 
 KINDS = ("token", "substring", "punctuation or whitespace", "syntax or position", "semantic", "unclear")
@@ -22,7 +22,6 @@ UNTOLD = "could not tell"
 STRONGEST = 10  # of the activations shown
 LONGEST = 300  # characters of an explanation
 MOST_READ = 20_000  # characters of an answer that are searched, from its end
-USUAL, USUAL_ANSWER = 80, 40  # characters of an explanation, tokens of an answer that are expected where nothing is known
 
 EXPLAIN = "One feature of a sparse autoencoder, which was trained on the activations of a language model, is to be explained."
 CLASSIFY = "A feature of a language model was explained in words, and the explanation is to be sorted by its kind."
@@ -247,14 +246,14 @@ def explain_all(completer: Completer, tasks: Sequence[Task], seed: int = 0) -> E
     """
     for task in tasks:
         _check(task)
-    answers = _asked(completer, [_explain_prompt(task) for task in tasks], seed)
+    answers = _asked(completer, [first_prompt(task) for task in tasks], seed)
     said = [parse_explanation(answer) for answer in answers]
     explained = {i: explanation for i, explanation in enumerate(said) if explanation is not None}
 
     answers = _asked(completer, [classify_prompt(explanation) for explanation in explained.values()], seed)
     kinds = {i: parse_kind(answer) for i, answer in zip(explained, answers, strict=True)}
 
-    prompts = {i: _detect_prompt(tasks[i], explained[i]) for i in explained if len(tasks[i].detect_contexts)}
+    prompts = {i: detection_prompt(tasks[i], explained[i]) for i in explained if len(tasks[i].detect_contexts)}
     detections: dict[int, Detection] = {}
     for i, answer in zip(prompts, _asked(completer, list(prompts.values()), seed), strict=True):
         said_N = parse_detection(answer, len(tasks[i].detect_contexts))
@@ -270,38 +269,8 @@ def explain_all(completer: Completer, tasks: Sequence[Task], seed: int = 0) -> E
     )
 
 
-def bill(kept: Callable[[Sequence[str]], list[Answer | None]], tasks: Sequence[Task]) -> tuple[Usage, Usage]:
-    """(what the answers that are there have cost, about what the others will), of all that `explain_all` asks.
-
-    Args:
-      kept: prompts → their answers as far as they are there, as `Cached.kept`.
-    """
-    paid: dict[str, Usage] = {}  # equal prompts are asked once
-    ahead: list[str] = []
-    explained = kept([_explain_prompt(task) for task in tasks])
-    for task, answer in zip(tasks, explained, strict=True):
-        first = _explain_prompt(task)
-        if answer is None:
-            explanation: str | None = "x" * USUAL
-            ahead.append(first)
-        else:
-            explanation = parse_explanation(answer.text)
-            paid[first] = usage_of(first, answer)
-        if explanation is None:
-            continue
-        follow = [classify_prompt(explanation)] + ([_detect_prompt(task, explanation)] if len(task.detect_contexts) else [])
-        if answer is None:
-            ahead += follow
-            continue
-        for prompt, found in zip(follow, kept(follow), strict=True):
-            if found is not None:
-                paid[prompt] = usage_of(prompt, found)
-            elif prompt not in ahead:
-                ahead.append(prompt)
-    return total(paid.values()), Usage(len(ahead), sum(map(about, ahead)), USUAL_ANSWER * len(ahead))
-
-
-def _explain_prompt(task: Task) -> str:
+def first_prompt(task: Task) -> str:
+    """The one that asks for its explanation."""
     return explain_prompt(task.explain_contexts, task.explain_activations)
 
 
@@ -309,12 +278,13 @@ def _shown_order(task: Task) -> np.ndarray:
     return order(len(task.detect_contexts), task.key)
 
 
-def _detect_prompt(task: Task, explanation: str) -> str:
+def detection_prompt(task: Task, explanation: str) -> str:
+    """The one that holds an explanation against its other contexts, in an order drawn by its key."""
     return detect_prompt(explanation, [task.detect_contexts[at] for at in _shown_order(task)])
 
 
 def _check(task: Task) -> None:
-    _explain_prompt(task)
+    first_prompt(task)
     fires_N = np.asarray(task.detect_fires)
     if fires_N.shape != (len(task.detect_contexts),):
         raise ValueError(f"{len(task.detect_contexts)} contexts to detect and firing of shape {fires_N.shape}: one each is needed")

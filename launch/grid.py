@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from launch.roster import HELD, RANDOM, Cell, Member
+from saes.assembly import NEVER
 from saes.lanes import LanePlan, initial_keys
 from saes.step import TrainState
 from synthetic.generator import SyntheticStream, Truth
 from synthetic.oracle import fitted_encoder, rows_at_truth
 
 FEATURES_STEP = 256  # cells whose dictionary sizes lie in the same so many share a program; the smaller are padded
-NEVER = -1e30  # encoder bias of a feature that is padding
 FIT_ROWS = 16_384  # tokens on which the oracle's encoder is fitted
 
 

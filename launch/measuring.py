@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from launch.pools import MEANS, MEMBERS, RANDOM
 from launch.sections import check, positive
 
 
@@ -221,6 +222,43 @@ class Explanations:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pool:
+    """How features of many seeds are pooled, and against what pools are held."""
+
+    group: int
+    theta: float
+    sizes: tuple[int, ...]
+    thetas: tuple[float, ...]
+    features: tuple[int, ...]
+    rows: int
+    eval_rows: int
+    span_rank: int
+    tuned: tuple[str, ...]
+    held_tokens: int
+    free_tokens: int
+    tune_rate: float
+    headline: str
+    predictions: int
+
+    def __post_init__(self):
+        positive(self, "pool", "rows", "eval_rows", "span_rank", "tune_rate")
+        check(self.group >= 3, "pool.group", self.group, "at least 3: each is left out once, and two must be left to compare")
+        check(
+            all(2 <= size <= self.group and self.group % size == 0 for size in self.sizes), "pool.sizes", self.sizes,
+            f"from 2 to pool.group={self.group}, each a divisor of it",
+        )  # fmt: skip
+        for theta in (self.theta, *self.thetas):
+            check(0 < theta <= 1, "pool.theta" if theta == self.theta else "pool.thetas", theta, "a cosine in (0, 1]")
+        check(all(f > 0 for f in self.features), "pool.features", self.features, "each above 0")
+        known = (MEMBERS, MEANS, RANDOM)
+        check(
+            set(self.tuned) <= set(known) and len(set(self.tuned)) == len(self.tuned), "pool.tuned", self.tuned, f"distinct ones of {known}"
+        )
+        for field in ("held_tokens", "free_tokens", "predictions"):
+            check(getattr(self, field) >= 0, f"pool.{field}", getattr(self, field), "must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """What the page shows."""
 
@@ -248,6 +286,9 @@ class Claims:
     c4_excess: float
     c5_span: float
     c5_found: float
+    c6_p: float
+    c6_between: float
+    c6_explained: float
     c7_excess: float
     plateau_rise: float
 

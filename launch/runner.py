@@ -32,7 +32,7 @@ def run_stages(config: ml_collections.ConfigDict, settings: Any, workdir: epath.
 
     Args:
       config: the resolved config, for the records.
-      settings: the same, validated (`launch.config.Study` or `launch.config.Pretraining`), for the stages.
+      settings: the same, validated (of `launch.studies`), for the stages.
 
     Raises:
       ValueError: an unknown stage, a stage whose inputs are not there or out of date, a workdir made with other guarded

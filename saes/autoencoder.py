@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from saes.dictionary import Leaf
+from saes.dictionary import Dictionary, Leaf
 
 
 class Params(flax.struct.PyTreeNode):
@@ -101,3 +101,14 @@ def unit_rows(w_FD: Float[Array, "F D"]) -> Float[Array, "F D"]:
 def remove_parallel_gradient(gradient_FD: Float[Array, "F D"], w_dec_FD: Float[Array, "F D"]) -> Float[Array, "F D"]:
     """Takes out of each unit row's gradient the part along the row, which renormalisation would undo."""
     return gradient_FD - jnp.sum(gradient_FD * w_dec_FD, axis=-1, keepdims=True) * w_dec_FD
+
+
+def from_raw_units(dictionary: Dictionary, scale: float) -> Params:
+    """Of a `Dictionary` for raw activations the four arrays that do the same in training, which sees `scale`·x: the inverse of `to_dictionary` where
+    that is no more than these."""
+    return Params(
+        w_enc_DF=dictionary.w_enc_DF,
+        b_enc_F=dictionary.b_enc_F * scale,
+        w_dec_FD=dictionary.w_dec_FD,
+        b_dec_D=dictionary.b_dec_D * scale,
+    )

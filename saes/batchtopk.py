@@ -52,3 +52,8 @@ def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dict
         threshold_F=(threshold[..., None] + 0.0 * params.b_enc_F) / scale,
         architecture="jumprelu",
     )
+
+
+def from_dictionary(dictionary: Dictionary, scale: float) -> Params:
+    """Parameters from which training goes on: `to_dictionary` of them is the dictionary, but for the threshold, which training learns."""
+    return autoencoder.from_raw_units(dictionary, scale)

@@ -67,3 +67,9 @@ def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dict
         b_mag_F=params.b_mag_F / scale,
         architecture="gated",
     )
+
+
+def from_dictionary(dictionary: Dictionary, scale: float) -> Params:
+    """Parameters from which training goes on: `to_dictionary` of them is the dictionary."""
+    of = autoencoder.from_raw_units(dictionary, scale)
+    return Params(of.w_enc_DF, of.b_enc_F, dictionary.b_mag_F * scale, dictionary.r_mag_F, of.w_dec_FD, of.b_dec_D)

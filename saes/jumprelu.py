@@ -87,3 +87,9 @@ def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dict
         threshold_F=jnp.exp(params.log_threshold_F) / scale,
         architecture="jumprelu",
     )
+
+
+def from_dictionary(dictionary: Dictionary, scale: float) -> Params:
+    """Parameters from which training goes on: `to_dictionary` of them is the dictionary."""
+    threshold_F = jnp.maximum(jnp.asarray(dictionary.threshold_F) * scale, 1e-12)
+    return Params(**vars(autoencoder.from_raw_units(dictionary, scale)), log_threshold_F=jnp.log(threshold_F))

@@ -41,3 +41,8 @@ def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dict
         b_dec_D=params.b_dec_D / scale,
         architecture="standard",
     )
+
+
+def from_dictionary(dictionary: Dictionary, scale: float) -> Params:
+    """Parameters from which training goes on: `to_dictionary` of them is the dictionary."""
+    return autoencoder.from_raw_units(dictionary, scale)

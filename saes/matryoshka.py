@@ -13,7 +13,7 @@ from saes.dead import auxiliary_loss_of
 
 init = batchtopk.init
 encode = batchtopk.encode
-to_dictionary = batchtopk.to_dictionary
+to_dictionary, from_dictionary = batchtopk.to_dictionary, batchtopk.from_dictionary
 
 
 def loss(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B D"], dead_F: Bool[Array, " F"]) -> tuple[Array, LossParts]:

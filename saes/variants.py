@@ -15,6 +15,7 @@ class Variant(NamedTuple):
       encode: (parameters, config, knobs, x_BD) → activations (B, F) as in training.
       loss: (parameters, config, knobs, x_BD, dead_F) → (loss, LossParts).
       to_dictionary: (parameters, scale, k, threshold) → Dictionary for raw activations; leaves may have a leading seed axis.
+      from_dictionary: (Dictionary, scale) → parameters that do the same, to go on from.
       unit_rows: decoder rows are kept at norm 1.
       penalised: L0 comes from a penalty, whose coefficient a controller sets (`saes/control.py`); else from a count.
       sparsity: the coefficient to begin with; those below are near where the controller ends on the embedded model (F=512, K=16).
@@ -24,13 +25,14 @@ class Variant(NamedTuple):
     encode: Callable[..., Any]
     loss: Callable[..., Any]
     to_dictionary: Callable[..., Dictionary]
+    from_dictionary: Callable[..., Any]
     unit_rows: bool = True
     penalised: bool = False
     sparsity: float = 1.0
 
 
 def _of(module: Any, **facts: Any) -> Variant:
-    return Variant(module.init, module.encode, module.loss, module.to_dictionary, **facts)
+    return Variant(module.init, module.encode, module.loss, module.to_dictionary, module.from_dictionary, **facts)
 
 
 VARIANTS: dict[str, Variant] = {

@@ -70,6 +70,24 @@ _ALL = (
         guarded=True,
         training=True,
     ),
+    Stage("longer", ("synthetic", "seeds", "data_seed", "sae", "train", "pool.group"), after=("activations",), guarded=True, training=True),
+    Stage("wider", ("synthetic", "seeds", "data_seed", "sae", "train", "pool.group"), after=("activations",), guarded=True, training=True),
+    Stage(
+        "pool",
+        ("pool.group", "pool.theta", "pool.rows", "pool.span_rank", "stability", "sae.k", "sae.n_features"),
+        after=("activations", "train"),
+    ),
+    Stage(
+        "finetune",
+        ("pool.tuned", "pool.held_tokens", "pool.free_tokens", "pool.tune_rate", "data_seed", "sae", "train"),
+        after=("activations", "train", "pool"),
+        training=True,
+    ),
+    Stage(
+        "pooled",
+        ("pool", "stability", "recovery", "lm"),
+        after=("activations", "train", "longer", "wider", "pool", "finetune"),
+    ),
     Stage("factorial", ("arms", "seeds", "sae", "train"), after=("activations",), guarded=True, training=True),
     Stage("arms", ("stability", "sensitivity.neighbours", "transfer.features"), after=("activations", "factorial")),
     Stage("collect", ("saes", "ignore_names", "source.eval_tokens")),
@@ -117,6 +135,7 @@ _ALL = (
             "recovery",
             "verdicts",
             "arms",
+            "pooled",
         ),
     ),
     # The embedded language model.

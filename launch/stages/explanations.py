@@ -14,10 +14,11 @@ from etils import epath
 from jaxtyping import Array
 
 from activations.store import Rows
+from interpret.bill import bill
 from interpret.completion import Cached, Completer, CompletionError, Usage, total
 from interpret.contexts import ContextReader
 from interpret.endpoint import Endpoint
-from interpret.explanations import KINDS, SUBSTRING, SURFACE, Explained, Explanations, Task, bill, explain_all
+from interpret.explanations import KINDS, SUBSTRING, SURFACE, Explained, Explanations, Task, explain_all
 from interpret.rules import RuleBased
 from launch import dictionary_list, feature_sets, progress, sources, texts_of_rows
 from launch.dictionary_list import DictionaryList

@@ -7,6 +7,7 @@ dictionaries.json        what belongs together; with a sweep one for every cell
 metrics.jsonl            of all rounds
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,12 +41,18 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     return train_everyone(config, workdir / "train", source, "train")
 
 
-def train_everyone(config: Any, folder: epath.Path, source: sources.Source, what: str, scale: float | None = None) -> list[epath.Path]:
+Start = Callable[[TrainState, LanePlan, list[Member], float], TrainState]
+
+
+def train_everyone(
+    config: Any, folder: epath.Path, source: sources.Source, what: str, scale: float | None = None, start: Start | None = None
+) -> list[epath.Path]:
     """Every SAE of the config's roster on one source, into `folder`.
 
     Args:
       what: its name on the progress bar.
       scale: of the activations in training; None: that of the source.
+      start: (first state, lanes, SAEs of the round, scale) → the state to begin with; None: as initialised.
     """
     everyone = roster.members(config)
     sources.for_members(source, everyone)  # what cannot be trained on is refused before anything is written
@@ -55,7 +62,7 @@ def train_everyone(config: Any, folder: epath.Path, source: sources.Source, what
         if not of_round.finished():
             signals.raise_if_stop_requested(f"{what}: finished rounds are kept")
             name = f"{what} {index + 1}/{len(plan['rounds'])}" if len(plan["rounds"]) > 1 else what
-            state = _train(config, of_round, name, source, plan["width"], WallTimes(folder.parent / "wall_times.jsonl"))
+            state = _train(config, of_round, name, source, plan["width"], WallTimes(folder.parent / "wall_times.jsonl"), start)
             export.finish_round(config, of_round, state, source)
             del state
         for name in ("checkpoints", "checkpoints_sha256"):  # exported: nobody goes on from them, and they are four times as large
@@ -94,7 +101,9 @@ def _plan(config: Any, folder: epath.Path, source: sources.Source, everyone: lis
     return plan
 
 
-def _train(config: Any, of_round: export.Round, name: str, source: sources.Source, width: int, walls: WallTimes) -> TrainState:
+def _train(
+    config: Any, of_round: export.Round, name: str, source: sources.Source, width: int, walls: WallTimes, start: Start | None
+) -> TrainState:
     """One round from its newest good checkpoint to the end."""
     sae, train, members = config.sae, config.train, of_round.members
     mesh = make_mesh()
@@ -104,6 +113,8 @@ def _train(config: Any, of_round: export.Round, name: str, source: sources.Sourc
     state = _init(config, members, of_member, plan, scale, mesh)
     if hasattr(config, "cells") and isinstance(source, sources.SyntheticSource):
         state = grid.start(state, roster.cells(config), members, plan, of_member, source, float(scale))
+    if start is not None:
+        state = start(state, plan, members, float(scale))
     checkpoints = Checkpoints(of_round.folder / "checkpoints")
     restored = checkpoints.restore_latest(state)
     state, step = restored if restored else (state, 0)

@@ -11,7 +11,7 @@ import tqdm
 from activations.language_model.placement import Placement
 from activations.text.contexts import Contexts
 from configs import common
-from launch import feature_sets
+from launch import feature_sets, replay
 from launch.config import validated
 from launch.feature_sets import RANDOM, STABLE, UNSTABLE, Features
 from launch.seed_values import Values
@@ -159,11 +159,11 @@ def identity(width):
 
 @functools.cache
 def model_at(site):
-    return splice.Model(params_of(SMALL), SMALL, 1, site, Placement.one_device())
+    return replay.Model(params_of(SMALL), SMALL, 1, site, Placement.one_device())
 
 
 def spliced(masks, saes, site="resid_post", length=(14, 9, 2, 14, 5)):
-    return splice._measure(model_at(site), contexts_of(length), np.linspace(-0.5, 0.5, 16), saes, masks)
+    return replay.over(model_at(site), contexts_of(length), np.linspace(-0.5, 0.5, 16), saes, masks)
 
 
 def contexts_of(length):
@@ -172,7 +172,7 @@ def contexts_of(length):
 
 
 ALL, HALF = np.ones(32, bool), np.arange(32) < 16
-MASKS = splice.Masks({splice.PLAIN: ALL, ("only", STABLE): HALF}, {("N refilled", STABLE): HALF})
+MASKS = replay.Masks({replay.PLAIN: ALL, ("only", STABLE): HALF}, {("N refilled", STABLE): HALF})
 
 
 def test_an_sae_that_loses_nothing_gives_the_models_own_loss_exactly():
@@ -181,7 +181,7 @@ def test_an_sae_that_loses_nothing_gives_the_models_own_loss_exactly():
     assert sums.kl_Q[1] > 0.1 and base.losses["kl zero"] > 0.1
     assert sums.nll_Q[1] == pytest.approx(sums.nll_Q[2], rel=1e-6)  # nothing moves up in a standard SAE
     figures = splice._figures(sums, MASKS, {k: v / 34 for k, v in base.losses.items()}, 34, base.variance)
-    assert figures["recovered", *splice.PLAIN] == 1.0 and figures["rise", "only", STABLE] != 0.0
+    assert figures["recovered", *replay.PLAIN] == 1.0 and figures["rise", "only", STABLE] != 0.0
 
 
 def test_an_sae_of_zeros_is_the_ablation():
@@ -205,7 +205,7 @@ def test_variance_errors_and_firings_are_of_the_spliced_positions():
 
 def test_batches_change_nothing(monkeypatch):
     base, (sums,) = spliced([MASKS], [identity(16)])
-    monkeypatch.setattr(splice, "MEMORY", 1)  # a context at a time
+    monkeypatch.setattr(replay, "MEMORY", 1)  # a context at a time
     one_base, (one_sums,) = spliced([MASKS], [identity(16)])
     np.testing.assert_allclose(list(one_base.losses.values()), list(base.losses.values()), rtol=1e-5)
     assert one_base.variance == pytest.approx(base.variance, rel=1e-5)
@@ -226,7 +226,7 @@ def test_masks_are_what_their_keys_say():
     config = dataclasses.replace(STUDY, splice=dataclasses.replace(STUDY.splice, draws=2, singles=4))
     masks = splice._masks(config, of, sae, 0)
     stable = np.arange(F) < SHARED
-    assert masks.after[splice.PLAIN].all()
+    assert masks.after[replay.PLAIN].all()
     for draw in range(2):
         gone = ~masks.after["N", STABLE, draw], ~masks.after["N", UNSTABLE, draw]
         assert gone[0].sum() == 5 and gone[1].sum() == 20 and gone[0][stable].sum() == 5 and gone[1][~stable].sum() == 20

@@ -187,6 +187,15 @@ def test_the_scale_is_folded_in(name, scale):
     np.testing.assert_allclose(jnp.linalg.norm(folded.w_dec_FD, axis=-1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_training_goes_on_from_what_is_exported(name):
+    params, _ = setup(name)
+    made = variant(name).to_dictionary(params, 0.3, K, jnp.float32(0.2))
+    again = variant(name).to_dictionary(variant(name).from_dictionary(made, 5.0), 5.0, K, jnp.float32(0.2 * 5.0 / 0.3))
+    for field, value in vars(made).items():
+        np.testing.assert_allclose(getattr(again, field), value, rtol=1e-4, err_msg=field) if hasattr(value, "shape") else None
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -1,0 +1,130 @@
+"""A pool as it is published: SAELens' format, a card that says how it was made and what it is worth, p̂ of every feature."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from launch.dictionary_list import DictionaryList
+from launch.judging import Judged
+from saes.dictionary import Dictionary
+from saes.formats import saelens
+from stability.estimates import Estimate
+from storage import files
+from storage.tables import read_table, write_table
+
+CARD, TABLE = "README.md", "stability.parquet"
+NAMED = {
+    "p": "mean p̂ against SAEs that were not pooled",
+    "stable": "features that reappear in all of those",
+    "between": "features shared with the pool of the other group",
+    "explained": "explained variance",
+    "ce recovered": "cross-entropy recovered",
+    "l0": "L0",
+    "dead": "features that never fire",
+    "found free": "atoms outside the blocks that are found",
+    "found block": "atoms in a block that are found",
+}
+
+
+class Card(NamedTuple):
+    """What a card says.
+
+    Attributes:
+      name: of the method.
+      config: of the study.
+      listed: the SAEs.
+      figures, differences: of the method, and less a single SAE.
+    """
+
+    name: str
+    config: Any
+    listed: DictionaryList
+    figures: dict[str, Estimate]
+    differences: dict[str, Estimate]
+
+
+def origins(path: epath.Path) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """Of the pools by (kind, group): columns of_seed (−1: of no SAE), of_feature, p, members."""
+    table = read_table(path, ("kind", "group", "of_seed", "of_feature", "p", "members"))
+    found = {}
+    for kind, group in sorted(set(zip(table["kind"].tolist(), table["group"].tolist(), strict=True))):
+        here = (table["kind"] == kind) & (table["group"] == group)
+        seed = np.array([-1 if s is None or s != s else int(s) for s in table["of_seed"][here]])
+        found[kind, group] = {"of_seed": seed} | {name: table[name][here] for name in ("of_feature", "p", "members")}
+    return found
+
+
+def write(
+    folder: epath.Path, dictionary: Dictionary, metadata: dict[str, Any], judged: Judged, origin: dict[str, np.ndarray], card: Card
+) -> list[epath.Path]:
+    """Returns the files."""
+    saelens.save(folder, dictionary, metadata)
+    fresh = len(judged.hits_GM)
+    table = {
+        "feature": np.arange(judged.features),
+        "p": judged.hits_GM.mean(axis=0),
+        "reappearances": judged.hits_GM.sum(axis=0),
+        "comparisons": np.full(judged.features, fresh),
+        "live": judged.live_M,
+        "firing_rate": judged.rate_M,
+        "of_seed": origin["of_seed"],
+        "of_feature": origin["of_feature"],
+        "p_among_pooled": origin["p"],
+        "members": origin["members"],
+    }
+    files.write_bytes(folder / CARD, _card(dictionary, metadata, fresh, card).encode())
+    return [
+        folder / saelens.CONFIG,
+        folder / saelens.WEIGHTS,
+        folder / saelens.CHECKSUM,
+        folder / CARD,
+        write_table(folder / TABLE, table),
+    ]
+
+
+def _card(dictionary: Dictionary, metadata: dict[str, Any], fresh: int, card: Card) -> str:
+    c, s = card.config.pool, card.config.sae
+    rows = "\n".join(
+        f"| {called} | {_interval(card.figures[name])} | {_interval(card.differences[name]) if name in card.differences else '–'} | {_number(card.figures[name].null)} |"
+        for name, called in NAMED.items()
+        if name in card.figures and card.figures[name].value is not None
+    )
+    seeds = ", ".join(str(seed) for seed in metadata["pooled_seeds"])
+    steps = {
+        "calibrated": "calibrated (decoder bias" + (", thresholds" if dictionary.architecture != "topk" else "") + ") on training tokens",
+        "decoder held": f"calibrated, then trained on {c.held_tokens or card.config.train.tokens // 4:,} tokens with decoder rows held",
+        "trained on": f"calibrated, then trained on {(c.held_tokens or card.config.train.tokens // 4) + (c.free_tokens or card.config.train.tokens // 4):,} tokens, at first with decoder rows held",
+    }
+    return f"""---
+library_name: saelens
+tags: [sparse-autoencoder, interpretability]
+---
+
+# {card.name}: {dictionary.w_dec_FD.shape[0]:,} features from {len(metadata["pooled_seeds"])} sparse autoencoders
+
+Features of SAEs that were trained alike from {len(metadata["pooled_seeds"])} seeds ({seeds}), those first that reappear most often among them; none is within
+cosine {c.theta} of another. Model `{metadata["model_name"]}`, hook `{metadata["hook_name"]}`, width {dictionary.w_dec_FD.shape[1]}.
+
+- **Pooled**: {card.name}; single SAEs: {s.variant}, {s.n_features:,} features, K = {s.k}, {card.config.train.tokens:,} tokens each.
+- **Afterwards**: {steps[metadata["after_pooling"]]}.
+- **Judged** by {fresh} SAEs that took no part in it, at cosine {card.config.stability.theta}, and by a pool of as many other SAEs, on held-out tokens.
+- **Architecture**: {dictionary.architecture}{f", k = {dictionary.k}" if dictionary.k else ""}. Load it with SAELens ≥ 6: `SAE.load_from_disk("path/to/this/folder")`.
+
+| | pools of this kind | less a single SAE | by chance |
+|---|---|---|---|
+{rows}
+
+Values are means over two disjoint groups of seeds, with {card.config.stability.confidence:.0%} intervals. `stability.parquet` has a row per feature: p (share of the {fresh} judges
+in which it reappears), the SAE and feature it was taken from, p̂ among the pooled seeds, and how many of their features say the same.
+"""
+
+
+def _interval(e: Estimate) -> str:
+    if e.value is None:
+        return "–"
+    return _number(e.value) + (f" [{_number(e.low)}, {_number(e.high)}]" if e.low is not None else "")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

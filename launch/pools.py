@@ -1,0 +1,208 @@
+"""Pools of features of many seeds: who is pooled and who judges, and how each kind of pool is made."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from launch import progress
+from launch.dictionary_list import DictionaryList
+from saes import assembly, calibration
+from saes.dictionary import Dictionary, decode, encode, first_features
+from saes.evaluation import evaluate_each
+from stability import pooling, reappearance, similarity
+from stability.pooling import Pool
+
+MEMBERS = "pool"
+MEANS = "pool of means"
+RANDOM = "random pool"
+STABLE = "stable features"
+SPAN = "stable features and a span"
+KINDS = (MEMBERS, MEANS, RANDOM, STABLE, SPAN)
+RIDGE = 1e-3  # of the mean square of the activations, where the span's encoder is fitted
+
+
+class Groups(NamedTuple):
+    """Places of the SAEs, disjoint: two groups that are pooled, and those that judge and are never pooled."""
+
+    one: tuple[int, ...]
+    other: tuple[int, ...]
+    fresh: tuple[int, ...]
+
+
+def groups(seeds: int, size: int) -> Groups:
+    """The first so many, the next, and all the rest.
+
+    Raises:
+      ValueError: fewer than two are left to judge.
+    """
+    if seeds < 2 * size + 2:
+        raise ValueError(f"{seeds} SAEs: two groups of {size} (config.pool.group) and at least 2 that judge are {2 * size + 2}")
+    return Groups(tuple(range(size)), tuple(range(size, 2 * size)), tuple(range(2 * size, seeds)))
+
+
+class Bank(NamedTuple):
+    """SAEs and what is known of their features, padded to the largest.
+
+    Attributes:
+      dictionaries: of one kind.
+      units: (F, D) unit decoder rows of each.
+      best_SSF: largest cosine with any feature of another.
+      rate_SF, energy_SF: firing rate, and Σ f²‖d‖² over Σ‖x − x̄‖², on the rows of `rows_ND`.
+      live_SF: features that fire often enough there.
+      rows_ND: training tokens on which candidates are ranked and pools calibrated; nothing is judged on them.
+      epsilon: of labels.
+    """
+
+    dictionaries: tuple[Dictionary, ...]
+    units: tuple[np.ndarray, ...]
+    best_SSF: np.ndarray
+    rate_SF: np.ndarray
+    energy_SF: np.ndarray
+    live_SF: np.ndarray
+    rows_ND: np.ndarray
+    epsilon: float
+
+
+class Recipe(NamedTuple):
+    """How a pool is made.
+
+    Attributes:
+      kind: one of `KINDS`.
+      theta: cosine from which two features are one, among the pooled seeds and in the pool.
+      features: that it has at most.
+      span_rank: dimensions of the span that stands for the unstable features, if the kind has one.
+    """
+
+    kind: str
+    theta: float
+    features: int
+    span_rank: int
+
+
+class Pooled(NamedTuple):
+    """A pool of M features.
+
+    Attributes:
+      dictionary: calibrated.
+      seed_M, feature_M: SAE and number of the feature that leads each group; −1: a direction of the span.
+      p_M: share of the other pooled seeds in which the leader reappears; NaN of the span's.
+      members_M: features in the group.
+      unique: groups that there would have been room for all of them: fewer than asked for where the pool is not full.
+    """
+
+    dictionary: Dictionary
+    seed_M: np.ndarray
+    feature_M: np.ndarray
+    p_M: np.ndarray
+    members_M: np.ndarray
+    unique: int
+
+
+def bank(listed: DictionaryList, rows_ND: np.ndarray, config: Any) -> Bank:
+    """What pools are made of.
+
+    Args:
+      rows_ND: training tokens.
+    """
+    c = config.stability
+    cosine = similarity.all_pairs(listed.w_dec_SFD, sizes=listed.sizes, block_size=c.block_size, on_pair=progress.look_for_signals).cosine
+    found = evaluate_each(listed.dictionaries, lambda: progress.batches(rows_ND, "pool/ranking"), 1)
+    live_SF = (reappearance.strata(found.firings_SF, c.rare_firings) == reappearance.LIVE) & listed.exists_SF
+    units = tuple(np.asarray(similarity.unit_rows(d.w_dec_FD)) for d in listed.dictionaries)
+    rate_SF = found.firings_SF / found.rows
+    return Bank(listed.dictionaries, units, cosine, rate_SF, found.energy_SF, live_SF, rows_ND, c.epsilon)
+
+
+def make(of: Bank, places: tuple[int, ...], recipe: Recipe, l0: float) -> Pooled | None:
+    """A pool of the SAEs at `places`, from them alone; None where they have no feature for it.
+
+    Args:
+      l0: active features a token that the pool is to have.
+    """
+    sizes = [len(of.units[s]) for s in places]
+    column = lambda values_SF: np.concatenate([values_SF[s, :n] for s, n in zip(places, sizes, strict=True)])
+    hits_SSF = reappearance.reappears(of.best_SSF[np.ix_(places, places)], recipe.theta)
+    counts_SF = np.zeros(of.live_SF.shape, int)
+    counts_SF[list(places)] = hits_SSF.sum(axis=1)
+    counts_N, live_N = column(counts_SF), column(of.live_SF)
+    others = max(1, len(places) - 1)
+    unit_ND, p_N = np.concatenate([of.units[s] for s in places]), counts_N / others
+    seed_N, feature_N = np.repeat(places, sizes), np.concatenate([np.arange(n) for n in sizes])
+    labels_N = reappearance.labels(counts_N, others, of.epsilon)
+    among_N = live_N & (labels_N == reappearance.STABLE) if recipe.kind in (STABLE, SPAN) else live_N
+    order_N = pooling.ranking(p_N, column(of.rate_SF), column(of.energy_SF), unit_ND)
+    if recipe.kind == RANDOM:
+        order_N = np.array(sorted(range(len(unit_ND)), key=lambda n: hashlib.sha256(unit_ND[n].tobytes()).digest()), int)
+    order_N = order_N[among_N[order_N]]
+    if not len(order_N):
+        return None
+    room = recipe.features - 2 * recipe.span_rank * (recipe.kind == SPAN)
+    found = pooling.pool(unit_ND, order_N, recipe.theta, max(1, room))
+    dictionary = _dictionary([of.dictionaries[s] for s in places], unit_ND, found, recipe)
+    batches = lambda: _batches(of.rows_ND)
+    k = dictionary.k
+
+    def calibrated(d: Dictionary) -> Dictionary:
+        m = d.w_dec_FD.shape[0]
+        of_k = dataclasses.replace(d, k=min(k, m))  # in topk no more can be active than there are
+        return first_features(calibration.calibrated(assembly.padded(of_k, recipe.features), batches, l0), m)  # one program for all
+
+    dictionary = calibrated(dictionary)
+    at = found.leader_M
+    columns = [seed_N[at], feature_N[at], p_N[at], pooling.group_sizes(found)]
+    if recipe.kind == SPAN:
+        unstable_ND = unit_ND[live_N & (labels_N == reappearance.UNSTABLE)]
+        dictionary = calibrated(_with_span(dictionary, unstable_ND, of.rows_ND, recipe.span_rank, recipe.features))
+        added = dictionary.w_dec_FD.shape[0] - len(at)
+        columns = [np.concatenate([c, np.full(added, e)]) for c, e in zip(columns, (-1, -1, np.nan, 0), strict=True)]
+    seed_M, feature_M, p_M, members_M = columns
+    unique = len(found.leader_M) if len(found.leader_M) < room else len(pooling.pool(unit_ND, order_N, recipe.theta, len(order_N)).leader_M)
+    return Pooled(dictionary, seed_M, feature_M, p_M, members_M, unique)
+
+
+def _dictionary(dictionaries: list[Dictionary], unit_ND: np.ndarray, found: Pool, recipe: Recipe) -> Dictionary:
+    if recipe.kind == MEANS:
+        rows_MD, is_mean_M = pooling.means(unit_ND, found, recipe.theta)
+        group_N = np.where(is_mean_M[found.group_N] & (found.group_N >= 0), found.group_N, -1)
+        group_N[found.leader_M] = np.arange(len(found.leader_M))
+        return assembly.assembled(dictionaries, group_N, rows_MD)
+    group_N = np.full(len(unit_ND), -1)
+    group_N[found.leader_M] = np.arange(len(found.leader_M))
+    return assembly.assembled(dictionaries, group_N)
+
+
+def _with_span(dictionary: Dictionary, unstable_ND: np.ndarray, rows_ND: np.ndarray, rank: int, size: int) -> Dictionary:
+    """With an orthonormal basis of the leading directions of the unstable features, each direction and its opposite, encoded by what of the residual
+    along it can be told linearly from the token."""
+    rank = min(rank, *unstable_ND.shape) if len(unstable_ND) else 0
+    if not rank:
+        return dictionary
+    basis_DR = np.linalg.svd(unstable_ND, full_matrices=False)[2][:rank].T
+    sign_R = np.sign(basis_DR[np.abs(basis_DR).argmax(axis=0), np.arange(rank)])  # whatever the library's choice
+    basis_DR = basis_DR * sign_R
+    x_ND = rows_ND.astype(np.float64) - np.asarray(dictionary.b_dec_D, np.float64) * dictionary.subtract_b_dec
+    on_device = jax.device_put(assembly.padded(dictionary, size))
+    left_NR = np.concatenate([np.asarray(_residual(on_device, x)) @ basis_DR for x in _batches(rows_ND)])
+    mean_D, mean_R = x_ND.mean(0), left_NR.mean(0)
+    centred_ND = x_ND - mean_D
+    second_DD = centred_ND.T @ centred_ND
+    ridge = RIDGE * np.trace(second_DD) / len(second_DD) * np.eye(len(second_DD))
+    w_DR = np.linalg.solve(second_DD + ridge, centred_ND.T @ (left_NR - mean_R))
+    b_R = mean_R - mean_D @ w_DR
+    both = lambda a, axis: np.concatenate([a, -a], axis=axis)
+    return assembly.with_features(dictionary, both(w_DR, 1), both(b_R, 0), both(basis_DR.T, 0))
+
+
+def _batches(rows_ND: np.ndarray) -> Iterator[np.ndarray]:
+    for first in range(0, len(rows_ND), progress.BATCH):
+        progress.look_for_signals()
+        yield rows_ND[first : first + progress.BATCH]
+
+
+@jax.jit
+def _residual(dictionary: Dictionary, x_BD: jax.Array) -> jax.Array:
+    return x_BD - decode(dictionary, encode(dictionary, x_BD))

@@ -1,0 +1,86 @@
+"""An SAE put together or changed by hand, set right on activations: its L0 by its thresholds, its mean error by its bias."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from saes.dictionary import Dictionary, decode, encode
+
+STEPS = 30  # of a bisection
+Batches = Callable[[], Iterable[np.ndarray]]
+
+
+def calibrated(dictionary: Dictionary, batches: Batches, l0: float) -> Dictionary:
+    """The same with `l0` active features a token on average, as near as its thresholds allow, and no mean error.
+
+    In topk the number of features is K itself. In jumprelu one factor on all thresholds, in the others one amount off all encoder biases is
+    looked for by bisection. Then the decoder's bias takes up the mean of what is left, and the encoder sees what it saw.
+
+    Args:
+      batches: makes float32 (B, D) batches anew.
+    """
+    if dictionary.architecture != "topk":
+        dictionary = _to_l0(dictionary, batches, l0)
+    return _without_mean_error(dictionary, batches)
+
+
+def mean_l0(dictionary: Dictionary, batches: Iterable[np.ndarray]) -> float:
+    """Active features a token.
+
+    Raises:
+      ValueError: no tokens.
+    """
+    on_device = jax.device_put(dictionary)
+    sums = np.sum([[float(_firings(on_device, x)), len(x)] for x in batches], axis=0)
+    if not np.any(sums):
+        raise ValueError("no activations to calibrate on")
+    return float(sums[0] / sums[1])
+
+
+def _to_l0(dictionary: Dictionary, batches: Batches, l0: float) -> Dictionary:
+    """More active features the lower the amount, by bisection between amounts that enclose the target."""
+    if dictionary.architecture == "jumprelu":
+        base, low, high = np.asarray(dictionary.threshold_F, np.float64), 0.0, 1.0
+        at = lambda amount: dataclasses.replace(dictionary, threshold_F=(amount * base).astype(np.float32))
+    else:
+        base = np.asarray(dictionary.b_enc_F, np.float64)
+        low, high = -1.0, 1.0
+        at = lambda amount: dataclasses.replace(dictionary, b_enc_F=(base - amount).astype(np.float32))
+        while mean_l0(at(low), batches()) < l0 and low > -1e6:
+            low *= 2
+    while mean_l0(at(high), batches()) > l0 and high < 1e6:
+        high *= 2
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mean_l0(at(middle), batches()) > l0 else (low, middle)
+    return at(high)
+
+
+def _without_mean_error(dictionary: Dictionary, batches: Batches) -> Dictionary:
+    on_device, rows, sum_D = jax.device_put(dictionary), 0, np.zeros(dictionary.w_dec_FD.shape[1])
+    for x in batches():
+        sum_D += np.asarray(_errors(on_device, x))
+        rows += len(x)
+    moved_D = (sum_D / rows).astype(np.float32)
+    changed: dict[str, Any] = {"b_dec_D": dictionary.b_dec_D + moved_D}
+    if dictionary.subtract_b_dec:
+        along_F = moved_D @ np.asarray(dictionary.w_enc_DF)
+        changed["b_enc_F"] = dictionary.b_enc_F + along_F
+        if dictionary.architecture == "gated":
+            changed["b_mag_F"] = dictionary.b_mag_F + np.exp(dictionary.r_mag_F) * along_F
+    return dataclasses.replace(dictionary, **changed)
+
+
+@jax.jit
+def _firings(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Array:
+    return jnp.sum(encode(dictionary, x_BD) > 0)
+
+
+@jax.jit
+def _errors(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Float[Array, " D"]:
+    return (x_BD - decode(dictionary, encode(dictionary, x_BD))).sum(0)
