@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
         runner.run_stages(_CONFIG.value, settings, workdir, _STAGES.value, _OVERWRITE.value)
         if _DISTRIBUTED.value:
             hosts.leave()
-        if {"verdicts", "arms"} & set(settings.stages):
+        if {"verdicts", "arms", "pooled"} & set(settings.stages):
             page = workdir / "report" / "index.html"
             if page.exists():
                 print(f"report: {page}")

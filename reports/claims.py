@@ -37,6 +37,7 @@ _ELSEWHERE = {
     "C2": "the stage 'function' was not asked for",
     "C4": "the stage 'subspace' was not asked for",
     "C5": "wants a world of known atoms: configs/synthetic.py",
+    "C6": "wants pools: configs/pool.py",
     "C7": "the stage 'transfer' was not asked for",
 }
 
@@ -58,6 +59,11 @@ def decide(results: Results, rules: Any) -> list[Claim]:
         measured, holds, because = decided.get(name, ("–", NOT_MEASURED, elsewhere))
         rows.append(Claim(name, paper, measured, holds, because))
     return rows
+
+
+def of_pools(results: Results, rules: Any) -> Claim:
+    """C6 alone, from the stage `pooled`."""
+    return Claim("C6", _PAPER["C6"], *_c6(results, rules))
 
 
 def as_markdown(claims: list[Claim], on: str) -> str:
@@ -261,6 +267,29 @@ def _c5(results: Results, rules: Any) -> tuple[str, str, str]:
     if holds == YES and (trained := _under_trained(results, rules)):
         return measured, UNDECIDED, trained
     return measured, holds, because
+
+
+def _c6(results: Results, rules: Any) -> tuple[str, str, str]:
+    """The headline pool beside a single SAE, against seeds and pools that had no part in it."""
+    s = results.summary["pooled"]
+    if not s["headline_measured"]:
+        return "–", UNDECIDED, f"config.pool.headline={s['headline']!r} was not made"
+    of, single, less = s["methods"][s["headline"]], s["methods"]["single SAE"], s["less a single SAE"][s["headline"]]
+    figures = (
+        ("p", "p̂ against fresh seeds", rules.c6_p),
+        ("between", "p̂ between disjoint groups", rules.c6_between),
+        ("explained", "explained variance", rules.c6_explained),
+    )
+    parts = [
+        f"{called} {with_interval(of[name])} against {with_interval(single[name])}, difference {with_interval(less[name])}"
+        + (f" (by chance {number(of[name]['null'])})" if name != "explained" else "")
+        for name, called, _ in figures
+    ]
+    measured = f"{s['headline']}, F = {number(of['features']['value'])}, L0 {number(of['l0']['value'])}: {'; '.join(parts)}"
+    sides = {called: _side(less[name], threshold) for name, called, threshold in figures}
+    holds = YES if set(sides.values()) == {YES} else NO if NO in sides.values() else UNDECIDED
+    rule = f"rule: intervals of the differences from a single SAE above {rules.c6_p}, {rules.c6_between} and {rules.c6_explained}"
+    return measured, holds, rule + ("" if holds == YES else f"; {'; '.join(f'{called}: {side}' for called, side in sides.items())}")
 
 
 def _c7(results: Results, rules: Any) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ import vl_convert
 from etils import epath
 
 from interpret.contexts import Context
-from reports import arms_figures, atlas_figures, figures, grid_figures, headline
+from reports import arms_figures, atlas_figures, figures, grid_figures, headline, pool_figures
 from reports.chart import Figure
 from reports.claims import Claim
 from reports.results import Results
@@ -120,6 +120,40 @@ def write_arms_page(folder: epath.Path, results: Results, settings: Any, title: 
     shown = arms_figures.all_figures(results)
     across = _across_arms(results)
     return _write(folder, "arms.html.jinja", shown, settings, title=title, rows=rows, parts=parts, across=across, seeds=settings.seed_list)
+
+
+POOL_COLUMNS = {
+    "features": "features",
+    "l0": "L0",
+    "p": "p̂ against fresh seeds",
+    "stable": "in all of them",
+    "between": "p̂ between",
+    "explained": "explained variance",
+    "ce recovered": "CE recovered",
+    "dead": "dead share",
+    "found free": "free atoms found",
+    "found block": "block atoms found",
+}
+
+
+def write_pool_page(folder: epath.Path, results: Results, claim: Claim, settings: Any, title: str) -> list[epath.Path]:
+    """The page of a study of pools, likewise."""
+    s = results.summary["pooled"]
+    names = {
+        key: name for key, name in POOL_COLUMNS.items() if any(of.get(key, {}).get("value") is not None for of in s["methods"].values())
+    }
+    text = lambda of, key: with_interval(of[key]) if key in of and of[key]["value"] is not None else "–"
+    order = sorted(s["methods"], key=lambda name: (list(pool_figures.COLOURS).index(pool_figures.family(name)), name != "single SAE"))
+    rows = [{"method": name, "texts": [text(s["methods"][name], key) for key in names]} for name in order]
+    differences = [
+        {"method": name, "texts": [text(s["less a single SAE"][name], key) for key in ("p", "between", "explained")]}
+        for name in order
+        if name in s["less a single SAE"]
+    ]
+    shown = pool_figures.all_figures(results)
+    return _write(
+        folder, "pool.html.jinja", shown, settings, title=title, claim=claim, names=list(names.values()), rows=rows, differences=differences, summary=s
+    )  # fmt: skip
 
 
 def _across_arms(results: Results) -> list[dict[str, str]]:

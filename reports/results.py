@@ -20,6 +20,7 @@ STAGES = (
     "statistics",
     "explanations",
     "recovery",
+    "pooled",
 )
 
 

@@ -1,10 +1,9 @@
 """Stage: pools trained on, first with their decoder rows held, then free.
 
-held/, free/   as what stage `train` leaves: every pool that is tuned, of both groups, as seeds 0, 1, …
+held/, free/   as what stage `train` leaves: every pool that is tuned, of both groups, as seeds 0, 1, …; a pool that is not full has silent features behind its own
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +13,8 @@ from etils import epath
 
 from launch import dictionary_list, sources
 from launch.stages import pool, train
-from saes.dictionary import Dictionary
+from saes.assembly import NEVER
+from saes.dictionary import Dictionary, first_features
 from saes.formats import saelens
 from saes.lanes import LanePlan
 from saes.step import TrainState
@@ -22,57 +22,81 @@ from saes.variants import variant
 from storage import files
 
 HELD, FREE = "held", "free"
+Who = tuple[str, str]  # kind and group of a pool
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
-    c = config.pool
+    c, folder = config.pool, workdir / "finetune"
     source = sources.source(config, workdir)
     scale = files.read_json(workdir / "train" / "plan.json")["scale"]
-    begin = {at: saelens.load(pool.path(workdir, *at))[0] for at in tuned(config) if pool.path(workdir, *at).exists()}
-    small = [f"{kind}, {name}" for (kind, name), d in begin.items() if d.w_dec_FD.shape[0] < config.sae.n_features]
-    if small or not begin:
-        raise ValueError(
-            f"config.sae.n_features={config.sae.n_features}: pools that are not full cannot be tuned ({', '.join(small)}): lower it, or leave the stage out"
-        )
-    outputs = [_names(workdir, list(begin))]
-    dictionaries = list(begin.values())
+    places = [(kind, name) for kind in c.tuned for name in pool.NAMES]
+    who = [at for at in places if pool.path(workdir, *at).exists()]
+    if not who:
+        raise ValueError(f"config.pool.tuned={c.tuned}: there is no such pool: leave the stage 'finetune' out")
+    dictionaries = [saelens.load(pool.path(workdir, *at))[0] for at in who]
+    tuned = [[*at, d.w_dec_FD.shape[0]] for at, d in zip(who, dictionaries, strict=True)]
+    files.write_json(folder / "summary.json", {"tuned": tuned})
+    outputs = [folder / "summary.json"]
     for phase, tokens, rate in ((HELD, c.held_tokens, 0.0), (FREE, c.free_tokens, 1.0)):
         length = dataclasses.replace(
-            config.train, tokens=tokens or config.train.tokens // 4, lr=c.tune_rate * config.train.peak_lr(config.sae.n_features), snapshots=2, export_sparsify=False, halves=False
-        )  # fmt: skip
-        sae = dataclasses.replace(config.sae, sparsity_warmup_fraction=0.0)
-        of = dataclasses.replace(
-            config, seeds=tuple(range(len(dictionaries))), train=length, sae=sae, init_seed=-1, data_seed=max(0, config.data_seed)
+            config.train,
+            tokens=tokens or config.train.tokens // 4,
+            lr=c.tune_rate * config.train.peak_lr(config.sae.n_features),
+            snapshots=2,
+            export_sparsify=False,
+            halves=False,
         )
-        folder = workdir / "finetune" / phase
-        outputs += train.train_everyone(of, folder, source, f"finetune {phase}", scale, _starting(config, dictionaries, rate))
-        dictionaries = list(dictionary_list.load(folder / dictionary_list.NAME).dictionaries)
-        if len(dictionaries) < len(begin):
-            raise ValueError("finetune: a pool was not finite: lower config.pool.tune_rate")
+        of = dataclasses.replace(
+            config,
+            seeds=tuple(range(len(who))),
+            init_seed=-1,
+            data_seed=max(0, config.data_seed),
+            sae=dataclasses.replace(config.sae, sparsity_warmup_fraction=0.0),
+            train=length,
+        )
+        outputs += train.train_everyone(of, folder / phase, source, f"finetune {phase}", scale, _starting(config, dictionaries, rate))
+        dictionaries = list(read(workdir, phase).values())
     return outputs
 
 
-def tuned(config: Any) -> list[tuple[str, str]]:
-    """(kind, group) of every pool that is tuned, in the order of their seeds."""
-    return [(kind, name) for kind in config.pool.tuned for name in pool.NAMES]
+def read(workdir: epath.Path, phase: str) -> dict[Who, Dictionary]:
+    """What a phase left, without the silent features.
+
+    Raises:
+      ValueError: training was not finite.
+    """
+    folder = workdir / "finetune"
+    tuned = files.read_json(folder / "summary.json")["tuned"]
+    found = dictionary_list.load(folder / phase / dictionary_list.NAME)
+    if len(found.dictionaries) < len(tuned):
+        raise ValueError(f"{folder / phase}: a pool was not finite in training: lower config.pool.tune_rate")
+    return {(kind, name): first_features(d, size) for (kind, name, size), d in zip(tuned, found.dictionaries, strict=True)}
 
 
-def _names(workdir: epath.Path, who: list[tuple[str, str]]) -> epath.Path:
-    files.write_json(workdir / "finetune" / "summary.json", {"tuned": [list(at) for at in who]})
-    return workdir / "finetune" / "summary.json"
-
-
-def _starting(
-    config: Any, dictionaries: list[Dictionary], decoder_rate: float
-) -> Callable[[TrainState, LanePlan, list[Any], float], TrainState]:
-    """Every lane's first state with the parameters of a dictionary."""
+def _starting(config: Any, dictionaries: list[Dictionary], decoder_rate: float) -> train.Start:
+    """Every lane's first state with the parameters of a dictionary; what there is room for behind its features never fires and never counts as dead."""
 
     def start(state: TrainState, plan: LanePlan, members: list[Any], scale: float) -> TrainState:
-        own = [variant(config.sae.variant).from_dictionary(dictionaries[members[m].seed], scale) for m in plan.members]
-        stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float32) for leaf in leaves]), *own)
+        params = {name: np.array(jax.device_get(leaf)) for name, leaf in vars(state.params).items()}
+        idle = np.array(jax.device_get(state.idle_steps_F))
+        for lane, m in enumerate(plan.members):
+            d = dictionaries[members[m].seed]
+            size = d.w_dec_FD.shape[0]
+            for name, values in vars(variant(config.sae.variant).from_dictionary(d, scale)).items():
+                at = (
+                    (lane, slice(size))
+                    if name.endswith(("_FD", "_F"))
+                    else (lane, slice(None), slice(size))
+                    if name.endswith("_DF")
+                    else lane
+                )
+                params[name][at] = np.asarray(values)
+                if name in ("b_enc_F", "b_gate_F"):
+                    params[name][lane, size:] = NEVER
+            idle[lane, size:] = -(2**30)
         put = lambda new, old: jax.device_put(jnp.asarray(new, old.dtype), old.sharding)
-        params = jax.tree.map(put, stacked, state.params)
+        on_device = state.params.replace(**{name: put(values, getattr(state.params, name)) for name, values in params.items()})
         rate = put(np.full(len(plan.members), decoder_rate), state.knobs.decoder_rate)
-        return state.replace(params=params, knobs=state.knobs.replace(decoder_rate=rate))
+        return state.replace(params=on_device, knobs=state.knobs.replace(decoder_rate=rate), idle_steps_F=put(idle, state.idle_steps_F))
 
     return start

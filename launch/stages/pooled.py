@@ -196,12 +196,11 @@ def _tuned(config: Any, workdir: epath.Path, judges: Judges, made: dict[str, Met
     """Pools that were trained on. With held rows the interval of what follows from rows is that of the pool as it was made."""
     if "finetune" not in config.stages:
         return []
-    who = [tuple(at) for at in files.read_json(workdir / "finetune" / "summary.json")["tuned"]]
     found = []
     for phase, called in PHASES.items():
-        dictionaries = dict(zip(who, dictionary_list.load(workdir / "finetune" / phase / dictionary_list.NAME).dictionaries, strict=True))
+        dictionaries = finetune.read(workdir, phase)
         judged = dict(zip(dictionaries, judges(list(dictionaries.values())), strict=True))
-        for kind in dict.fromkeys(kind for kind, _ in who):
+        for kind in dict.fromkeys(kind for kind, _ in dictionaries):
             one, other = ([judged[kind, name]] for name in pool.NAMES)
             own, others = ([dictionaries[kind, name]] for name in pool.NAMES)
             held = phase == finetune.HELD
@@ -269,7 +268,8 @@ class Table:
     def _value(self, m: Method, figure: str, without: int | None) -> float:
         pair = m.whole if without is None else m.without.get(without, m.whole)
         if figure == "between":
-            return float(np.nanmean([self._judges.between(a, b) for a in pair[0] for b in pair[1]]))
+            shared = np.array([self._judges.between(a, b) for a in pair[0] for b in pair[1]])
+            return aggregates.seed_mean(shared, np.ones(len(shared)))
         return float(np.mean([self._mean(side, figure, without) for side in pair]))
 
     def _mean(self, side: list[Judged], figure: str, without: int | None) -> float:

@@ -21,6 +21,19 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         return page.write_grid_page(folder, results, config, "Latents and subspaces in worlds of known atoms")
     if "arms" in config.stages:
         return page.write_arms_page(folder, results, config, "Where instability comes from")
+    if "pooled" in config.stages:
+        claim = claims.of_pools(results, config.claims)
+        s = results.summary["pooled"]
+        on = f"{s['of']}, 2 × {s['group']} {s['sae']['variant']} SAEs, F={s['sae']['n_features']}"
+        files.write_bytes(folder / "claims.md", claims.as_markdown([claim], on).encode())
+        files.write_json(
+            folder / "summary.json", {"claims": {claim.name: {"holds": claim.holds, "because": claim.because, "measured": claim.measured}}}
+        )
+        return [
+            *page.write_pool_page(folder, results, claim, config, "Pools of features of many seeds"),
+            folder / "claims.md",
+            folder / "summary.json",
+        ]
     decided = claims.decide(results, config.claims)
     s = results.summary["stability"]
     on = f"{s['saes']['of']}, {len(s['seeds'])} {s['saes']['kind']} SAEs, F={s['saes']['n_features']}"

@@ -168,3 +168,41 @@ def test_c5_wants_the_span_found_the_atoms_not_and_free_atoms_beside_them(change
         assert next(c for c in claims.decide(found, RULES) if c.name == "C5").holds == "undecided"
     found.summary["stability"]["seeds"] = [0, 1]
     assert next(c for c in claims.decide(found, RULES) if c.name == "C5").holds == "undecided"
+
+
+def pooled(p=(0.15, 0.12, 0.18), between=(0.3, 0.25, 0.35), explained=(-0.004, -0.006, -0.002)):
+    """Results of a study of pools with these differences from a single SAE."""
+    figures = {name: estimate(0.5, 0.4, 0.6) for name in ("p", "between", "explained", "features", "l0")}
+    less = {name: estimate(*of) for name, of in (("p", p), ("between", between), ("explained", explained))}
+    summary = {
+        "headline": "pool",
+        "headline_measured": True,
+        "methods": {"pool": figures, "single SAE": figures},
+        "less a single SAE": {"pool": less},
+    }
+    return types.SimpleNamespace(summary={"pooled": summary})
+
+
+@pytest.mark.parametrize(
+    ("changes", "holds"),
+    [
+        ({}, "yes"),
+        ({"p": (0.15, 0.05, 0.25)}, "undecided"),
+        ({"p": (0.02, 0.01, 0.03)}, "no"),
+        ({"between": (0.1, 0.05, 0.15)}, "no"),
+        ({"between": (0.25, 0.15, 0.35)}, "undecided"),
+        ({"explained": (-0.03, -0.04, -0.02)}, "no"),
+        ({"explained": (-0.01, -0.02, 0.0)}, "undecided"),
+        ({"explained": (-0.004, None, None)}, "undecided"),
+    ],
+)
+def test_pools_must_be_more_stable_in_both_ways_at_equal_explained_variance(changes, holds):
+    claim = claims.of_pools(pooled(**changes), RULES)
+    assert claim.name == "C6" and claim.holds == holds
+    assert holds == "yes" or "explained variance: " in claim.because
+
+
+def test_a_headline_that_was_not_made_decides_nothing():
+    found = pooled()
+    found.summary["pooled"]["headline_measured"] = False
+    assert claims.of_pools(found, RULES).holds == "undecided"

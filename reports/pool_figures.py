@@ -1,0 +1,98 @@
+"""Figures on pools: what stability costs, and how it depends on the number of pooled SAEs, on θ and on the number of features."""
+
+from typing import Any
+
+import altair as alt
+
+from reports.chart import WIDTH, Figure, data, styled
+from reports.results import Results
+from reports.text import number, with_interval
+
+COLOURS = {
+    "single SAEs, more or larger ones": "#4d4d4d",
+    "pools as they are made": "#2166ac",
+    "pools that were trained on": "#1b7837",
+    "controls": "#bf812d",
+}
+OTHERS = ("single SAE", "trained longer", "wider", "bagging")
+KINDS = {"pool": "#2166ac", "stable features": "#d6604d"}
+NAMES = {
+    "p": "p̂ against fresh seeds",
+    "between": "p̂ between pools",
+    "explained": "explained variance",
+    "features": "features",
+}
+
+
+def all_figures(results: Results) -> list[Figure]:
+    curves = results.table("pooled/curves.parquet")
+    over = list(dict.fromkeys(r["over"] for r in curves))
+    return [_trade_off(results, curves), *(_over(results, [r for r in curves if r["over"] == name], name) for name in over)]
+
+
+def family(method: str) -> str:
+    if method in OTHERS:
+        return "single SAEs, more or larger ones"
+    if method == "random pool":
+        return "controls"
+    return "pools that were trained on" if ", " in method else "pools as they are made"
+
+
+def _trade_off(results: Results, curves: list[dict[str, Any]]) -> Figure:
+    methods = results.summary["pooled"]["methods"]
+    rows = [
+        {"method": name, "family": family(name)}
+        | {f"{k}_{b}": of[k][b] for k in ("p", "explained") for b in ("value", "low", "high")}
+        | {"between": of["between"]["value"], "features": of["features"]["value"], "l0": of["l0"]["value"]}
+        for name, of in methods.items()
+        if of["p"]["value"] is not None
+    ]
+    x = alt.X("explained_value:Q", title="explained variance", scale=alt.Scale(zero=False))
+    y = alt.Y("p_value:Q", title="mean p̂ against fresh seeds", scale=alt.Scale(domain=[0, 1]))
+    base = alt.Chart(data(rows))
+    colour = alt.Color("family:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())), title="")
+    formatted = [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("explained_value", "p_value", "p_low", "p_high", "between")]
+    points = base.mark_point(filled=True, size=80, opacity=1).encode(
+        x=x, y=y, color=colour, tooltip=["method:N", *formatted, "features:Q", alt.Tooltip("l0:Q", format=".2f")]
+    )
+    bars = base.mark_rule().encode(x=x, y="p_low:Q", y2="p_high:Q", color=colour)
+    names = base.mark_text(align="left", dx=7, dy=-6, fontSize=10).encode(x=x, y=y, text="method:N", color=colour)
+    by_size: dict[float, dict[str, Any]] = {}
+    for r in curves:
+        if r["over"] == "features" and r["figure"] in ("p", "explained"):
+            by_size.setdefault(r["at"], {"features": int(r["at"])})[f"{r['figure']}_value"] = r["value"]
+    line = [r for r in by_size.values() if r.get("p_value") is not None and r.get("explained_value") is not None]
+    path = alt.Chart(data(line)).mark_line(color="#92c5de", strokeDash=[4, 3]).encode(x=x, y=y, order="features:Q")
+    sizes = alt.Chart(data(line)).mark_text(color="#4393c3", fontSize=9, dy=10).encode(x=x, y=y, text=alt.Text("features:Q", format="d"))
+    single = methods["single SAE"]
+    sentence = (
+        f"Top right is best: features that other seeds find too, at more explained variance. A single SAE has p̂ {with_interval(single['p'])} (by chance {number(single['p']['null'])}) at "
+        f"{with_interval(single['explained'])} of explained variance. Dashed: pools as they are made, of other numbers of features. Bagging has as many features and as large an L0 as all its SAEs together."
+    )
+    chart = styled((path + sizes + bars + points + names).properties(width=WIDTH + 200, height=360))
+    return Figure("trade-off", "What stability costs", sentence, chart)
+
+
+def _over(results: Results, curves: list[dict[str, Any]], over: str) -> Figure:
+    single = results.summary["pooled"]["methods"]["single SAE"]
+    rows = [r | {"figure": NAMES[r["figure"]]} for r in curves if r["figure"] in NAMES and r["value"] is not None]
+    rules = [{"figure": NAMES[name], "value": single[name]["value"]} for name in NAMES]
+    kinds = [kind for kind in KINDS if any(r["kind"] == kind for r in rows)]
+    log = alt.Scale(type="log", base=2) if over != "θ of the pool" else alt.Scale(zero=False)
+    panels = []
+    for name in NAMES.values():
+        here = [r for r in rows if r["figure"] == name]
+        base = alt.Chart(data(here)).encode(
+            x=alt.X("at:Q", title=over, scale=log, axis=alt.Axis(values=sorted({r["at"] for r in here}))),
+            color=alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=[KINDS[k] for k in kinds]), title=""),
+        )
+        band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
+        tip = ["kind:N", "at:Q", *(alt.Tooltip(f"{b}:Q", format=".3f") for b in ("value", "low", "high"))]
+        line = base.mark_line(point=True).encode(y=alt.Y("value:Q", title=name, scale=alt.Scale(zero=False)), tooltip=tip)
+        rule = alt.Chart(data([r for r in rules if r["figure"] == name])).mark_rule(color="#4d4d4d", strokeDash=[4, 3]).encode(y="value:Q")
+        panels.append((band + line + rule).properties(width=260, height=170))
+    chart = styled(alt.vconcat(alt.hconcat(*panels[:2]), alt.hconcat(*panels[2:])))
+    sentence = (
+        "One thing is varied at a time. Dashed: a single SAE. Bands: one SAE left out at a time, of the pooled or of those that judge."
+    )
+    return Figure(f"over-{over.split()[0].replace('θ', 'theta')}", f"Pools over {over.replace('of the pool', '').strip()}", sentence, chart)

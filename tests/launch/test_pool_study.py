@@ -1,0 +1,78 @@
+"""A whole study of pools in a small world: what is trained, written and shown."""
+
+import numpy as np
+import pytest
+from etils import epath
+
+from configs import compare, pool
+from launch import runner
+from launch.config import validated
+from launch.stages import finetune
+from saes.formats import saelens
+from storage import files
+from storage.tables import read_records, read_table
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    workdir = epath.Path(tmp_path_factory.mktemp("pools"))
+    c = pool.get_config("synthetic-tiny")
+    runner.run_stages(c, validated(c), workdir, [], False)
+    return c, workdir
+
+
+def test_held_rows_stay_and_free_ones_move(study):
+    _, workdir = study
+    held, free = (finetune.read(workdir, phase) for phase in ("held", "free"))
+    for (kind, name), of_held, of_free in ((at, d, free[at]) for at, d in held.items()):
+        begin = saelens.load(workdir / "pool" / "sae" / f"{kind.replace(' ', '-')}-{name}")[0]
+        np.testing.assert_allclose(of_held.w_dec_FD, begin.w_dec_FD, atol=1e-5)
+        assert np.abs(of_held.w_enc_DF - begin.w_enc_DF).max() > 1e-4 < np.abs(of_free.w_dec_FD - begin.w_dec_FD).max()
+
+
+def test_training_on_explains_more(study):
+    _, workdir = study
+    methods = files.read_json(workdir / "pooled" / "summary.json")["methods"]
+    explained = {name: of["explained"]["value"] for name, of in methods.items()}
+    assert explained["pool"] < explained["pool, decoder held"] < explained["pool, trained on"]
+    assert explained["bagging"] > explained["single SAE"]
+    assert methods["wider"]["features"]["value"] == 3 * methods["single SAE"]["features"]["value"]
+    assert methods["single SAE"]["found free"]["value"] is not None and methods["pool"]["l0"]["value"] == pytest.approx(4, abs=0.1)
+
+
+def test_every_pool_is_written_as_it_would_be_published(study, tmp_path):
+    c, workdir = study
+    exported = sorted((workdir / "pooled" / "export").iterdir())
+    assert {p.name for p in exported} >= {f"{name}-{g}" for name in ("pool", "pool-decoder-held", "random-pool") for g in ("one", "other")}
+    for folder in exported:
+        d, metadata = saelens.load(folder)
+        table = read_table(folder / "stability.parquet", ("feature", "p", "of_seed", "p_among_pooled", "members", "live"))
+        assert len(table["feature"]) == d.w_dec_FD.shape[0] and ((table["p"] >= 0) & (table["p"] <= 1)).all()
+        own = {0, 1, 2} if folder.name.endswith("one") else {3, 4, 5}
+        assert set(metadata["pooled_seeds"]) == own and set(table["of_seed"].tolist()) <= own | {-1}
+        card = (folder / "README.md").read_text()
+        assert "| explained variance |" in card and "took no part in it" in card
+    again = compare.get_config()
+    again.saes = f"{workdir}/pooled/export/pool-one,{workdir}/pooled/export/pool-other"
+    again.stages = ("collect", "stability")
+    runner.run_stages(again, validated(again), epath.Path(tmp_path / "compared"), [], False)
+    found = files.read_json(epath.Path(tmp_path / "compared") / "stability" / "summary.json")
+    assert len(found["seeds"]) == 2 and max(found["saes"]["sizes"]) <= c.sae.n_features
+
+
+def test_page_tables_and_claim(study):
+    _, workdir = study
+    assert (workdir / "report" / "index.html").exists() and (workdir / "report" / "trade-off.png").exists()
+    assert files.read_json(workdir / "report" / "summary.json")["claims"]["C6"]["holds"] in ("yes", "no", "undecided")
+    curves = read_records(workdir / "pooled" / "curves.parquet")
+    assert {r["over"] for r in curves} == {"pooled SAEs", "θ of the pool", "features"}
+    features = {r["at"]: r["value"] for r in curves if r["over"] == "features" and r["figure"] == "features"}
+    assert features == {16.0: 16.0}
+
+
+def test_nothing_is_done_twice(study, capsys):
+    c, workdir = study
+    runner.run_stages(c, validated(c), workdir, [], False)
+    assert capsys.readouterr().out.count("done already, skipped") == len(c.stages)

@@ -1,0 +1,213 @@
+"""Pools and their judges, on SAEs of which it is known what they share."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import pool as pool_config
+from launch import judging, pools
+from launch.config import validated
+from launch.pools import MEANS, MEMBERS, RANDOM, SPAN, STABLE, Recipe
+from launch.stages import pooled
+from saes.dictionary import decode, encode
+from stability.similarity import unit_rows
+from stability.subspaces import span_overlap
+from tests.launch.dictionaries import listed, unit
+
+S, F, D, SHARED, RANK, K = 6, 34, 32, 12, 11, 4
+CONFIG = validated(pool_config.get_config("tiny"))
+THETA = 0.8
+
+
+def bank_of(seed=0, s=S):
+    """SAEs that share 12 features and have 22 of their own each in one plane of rank 11; tokens are made of both. (bank, plane, shared)."""
+    rng = np.random.default_rng(seed)
+    basis = np.linalg.qr(rng.normal(size=(D, D)))[0].astype(np.float32)
+    shared, plane = basis[:SHARED], basis[SHARED : SHARED + RANK]
+    own = lambda: unit(F - SHARED, RANK, rng=rng) @ plane
+    listing = listed([np.concatenate([shared, own()])[rng.permutation(F)] for _ in range(s)], k=K)
+    codes = np.maximum(rng.normal(size=(2048, SHARED)) - 0.5, 0)
+    rows = (codes @ shared + 0.5 * rng.normal(size=(2048, RANK)) @ plane).astype(np.float32)
+    config = dataclasses.replace(CONFIG, stability=dataclasses.replace(CONFIG.stability, rare_firings=5, theta=THETA))
+    return pools.bank(listing, rows, config), plane, shared
+
+
+BANK, PLANE, SHARED_ROWS = bank_of()
+ALL = tuple(range(S))
+
+
+def made(kind, places=ALL, features=F, theta=THETA, of=BANK):
+    return pools.make(of, places, Recipe(kind, theta, features, RANK), float(K))
+
+
+def rows_of(found):
+    return np.asarray(unit_rows(found.dictionary.w_dec_FD))
+
+
+def test_what_all_seeds_share_comes_first():
+    found = made(MEMBERS)
+    assert found.p_M[:SHARED].tolist() == [1.0] * SHARED and found.members_M[:SHARED].tolist() == [S] * SHARED
+    nearest = (rows_of(found)[:SHARED] @ SHARED_ROWS.T).max(1)
+    np.testing.assert_allclose(nearest, 1, atol=1e-5)
+    cosine = rows_of(found) @ rows_of(found).T
+    assert cosine[~np.eye(len(cosine), dtype=bool)].max() < THETA
+    for s, f, row in zip(found.seed_M, found.feature_M, rows_of(found), strict=True):
+        np.testing.assert_allclose(BANK.units[s][f], row, atol=1e-6)
+
+
+def test_stable_features_alone_are_what_is_shared():
+    found = made(STABLE)
+    assert len(found.seed_M) == SHARED == found.unique
+    np.testing.assert_allclose((rows_of(found) @ SHARED_ROWS.T).max(1), 1, atol=1e-5)
+
+
+def test_a_span_stands_for_the_unstable():
+    found = made(SPAN)
+    basis = rows_of(found)[SHARED:]
+    assert basis.shape == (2 * RANK, D) and (found.seed_M[SHARED:] == -1).all() and np.isnan(found.p_M[SHARED:]).all()
+    np.testing.assert_allclose(basis[:RANK] @ basis[:RANK].T, np.eye(RANK), atol=1e-5)
+    np.testing.assert_allclose(basis[RANK:], -basis[:RANK], atol=1e-6)
+    assert span_overlap(basis[:RANK].T, PLANE.T) > 0.999
+    x = jnp.asarray(BANK.rows_ND)
+    # Its directions are active for what the stable features leave, so that more is explained.
+    error = lambda d: float(jnp.square(x - decode(d, encode(d, x))).sum())
+    assert error(jax.device_put(found.dictionary)) < 0.9 * error(jax.device_put(made(STABLE).dictionary))
+
+
+def test_the_order_of_the_seeds_changes_nothing():
+    for kind in (MEMBERS, MEANS, RANDOM, STABLE, SPAN):
+        one, other = made(kind), made(kind, ALL[::-1])
+        for name in ("w_enc_DF", "b_enc_F", "w_dec_FD", "b_dec_D"):
+            np.testing.assert_allclose(getattr(one.dictionary, name), getattr(other.dictionary, name), atol=1e-5, err_msg=f"{kind} {name}")
+
+
+def test_copies_of_one_sae_are_its_own_features_once():
+    one = BANK.dictionaries[0]
+    listing = listed([one.w_dec_FD] * 3, k=K)
+    listing = listing._replace(dictionaries=(one,) * 3)
+    of = pools.bank(listing, BANK.rows_ND, CONFIG)
+    found = made(MEMBERS, (0, 1, 2), of=of, features=3 * F)
+    features = sorted(found.feature_M.tolist())
+    assert len(set(features)) == len(features) == found.unique <= F and (found.p_M == 1).all()
+    at = found.feature_M
+    np.testing.assert_array_equal(found.dictionary.w_dec_FD, one.w_dec_FD[at])
+    np.testing.assert_array_equal(found.dictionary.w_enc_DF, one.w_enc_DF[:, at])
+    # Whoever was left out is within θ of one that was taken, or does not fire.
+    left = [f for f in range(F) if f not in features and of.live_SF[0, f]]
+    assert all((of.units[0][f] @ rows_of(found).T).max() >= THETA for f in left)
+
+
+def test_more_room_than_features_is_said():
+    found = made(MEMBERS, features=10_000)
+    assert len(found.seed_M) == found.unique < S * F
+    few = made(MEMBERS, features=5)
+    assert len(few.seed_M) == 5 and few.unique == found.unique
+
+
+def test_no_pool_where_there_is_nothing_for_it():
+    nothing = BANK._replace(live_SF=np.zeros_like(BANK.live_SF))
+    assert made(STABLE, of=nothing) is None and made(MEMBERS, of=nothing) is None
+
+
+def test_groups_do_not_overlap_and_leave_judges():
+    of = pools.groups(21, 8)
+    assert of.one + of.other + of.fresh == tuple(range(21)) and len(of.fresh) == 5
+    with pytest.raises(ValueError, match="17 SAEs: two groups of 8 .* are 18"):
+        pools.groups(17, 8)
+    with pytest.raises(ValueError, match=r"config.seeds=\(7,\): at least 8"):
+        c = pool_config.get_config("tiny")
+        c.seeds = (7,)
+        validated(c)
+
+
+def judged(dictionaries, judges):
+    return judging.judge(dictionaries, judges, BANK.rows_ND, THETA, 5)
+
+
+def test_judges_find_what_they_share():
+    one, other = judged(BANK.dictionaries[:2], BANK.units[4:])
+    shared = (BANK.units[0] @ SHARED_ROWS.T).max(1) > 0.999
+    assert one.hits_GM.shape == (2, F) and one.hits_GM[:, shared].all() and one.live_M[shared].all()
+    by_hand = np.stack([(BANK.units[0] @ u.T).max(1) >= THETA for u in BANK.units[4:]])
+    np.testing.assert_array_equal(one.hits_GM, by_hand)
+    a, b = BANK.units[0][one.live_M], BANK.units[1][other.live_M]
+    expected = (((a @ b.T).max(1) >= THETA).mean() + ((b @ a.T).max(1) >= THETA).mean()) / 2
+    assert judging.between(one, other, THETA) == pytest.approx(expected) and judging.between(one, one, THETA) == 1.0
+    x = jnp.asarray(BANK.rows_ND)
+    d = jax.device_put(BANK.dictionaries[0])
+    z = encode(d, x)
+    left = float(jnp.square(x - decode(d, z)).sum() / jnp.square(x - x.mean(0)).sum())
+    assert one.explained == pytest.approx(1 - left, rel=1e-4) and one.l0 == pytest.approx(float((z > 0).sum(1).mean()))
+
+
+def test_the_mean_of_reconstructions_against_brute_force():
+    whole, without = judging.explained_by_means(BANK.dictionaries[:3], BANK.rows_ND)
+    x = jnp.asarray(BANK.rows_ND)
+    made_ = [decode(d, encode(d, x)) for d in jax.device_put(list(BANK.dictionaries[:3]))]
+    ev = lambda parts: float(1 - jnp.square(x - sum(parts) / len(parts)).sum() / jnp.square(x - x.mean(0)).sum())
+    assert whole == pytest.approx(ev(made_), rel=1e-5)
+    assert without == pytest.approx([ev([p for j, p in enumerate(made_) if j != i]) for i in range(3)], rel=1e-5)
+    bag = judging.bag(judged(BANK.dictionaries[:2], BANK.units[4:]), 0.5)
+    assert bag.features == 2 * F and bag.explained == 0.5 and bag.hits_GM.shape == (2, 2 * F)
+
+
+@pytest.fixture(scope="module")
+def study():
+    """Two groups of 3 and 4 that judge."""
+    of = bank_of(1, 10)[0]
+    config = dataclasses.replace(
+        CONFIG, pool=dataclasses.replace(CONFIG.pool, group=3), stability=dataclasses.replace(CONFIG.stability, rare_firings=5)
+    )
+    groups = pools.groups(10, 3)
+    judges = pooled.Judges(config, of, groups, of.rows_ND)
+    return config, of, groups, judges, pooled.Table(config, judges, 10, groups)
+
+
+def test_a_pool_is_more_stable_than_a_single_sae_where_seeds_share_something(study):
+    config, of, groups, judges, table = study
+    single = pooled._single(judges, of, groups)
+    recipe = Recipe(STABLE, THETA, F, RANK)
+    pool = pooled._pool(config, judges, of, groups, STABLE, recipe, 3)
+    assert table.estimate(pool, "p").value == table.estimate(pool, "between").value == 1.0
+    assert table.estimate(pool, "features").value == SHARED and table.estimate(single, "features").value == F
+    p = table.estimate(single, "p")
+    by_hand = np.mean([judges([of.dictionaries[s]])[0].hits_GM.mean() for s in (*groups.one, *groups.other)])
+    assert p.value == pytest.approx(by_hand) and p.low <= p.value <= p.high and p.n.number == 10 and p.null < 0.05
+    difference = table.difference(pool, single, "p")
+    assert difference.value == pytest.approx(1 - p.value) and difference.low > 0
+    assert table.difference(pool, single, "between").low > 0
+
+
+def test_intervals_are_from_leaving_out_one_at_a_time(study):
+    config, of, groups, judges, table = study
+    single = pooled._single(judges, of, groups)
+    members = [*groups.one, *groups.other]
+    hits = np.stack([judges([of.dictionaries[s]])[0].hits_GM.mean(1) for s in members])  # (pooled, judges)
+    values = []
+    for k in range(10):
+        keep = np.array([s != k for s in members])
+        judge = np.array([s != k for s in groups.fresh])
+        by_group = [hits[:3][keep[:3]][:, judge].mean(), hits[3:][keep[3:]][:, judge].mean()]
+        values.append(np.mean(by_group))
+    error = np.sqrt(9 / 10 * np.sum((np.array(values) - np.mean(values)) ** 2))
+    e = table.estimate(single, "p")
+    assert (e.high - e.low) / 2 == pytest.approx(2.2622 * error, rel=1e-3)
+
+
+def test_what_was_trained_once_has_an_interval_over_groups_or_judges(study):
+    _, of, groups, judges, table = study
+    a, b = judges([of.dictionaries[0], of.dictionaries[3]])
+    once = pooled.Method("trained longer", ([a], [b]), {}, None, False, False)
+    e = table.estimate(once, "explained")
+    assert e.n.of == "groups" and (e.high - e.low) / 2 == pytest.approx(12.7062 * abs(a.explained - b.explained) / 2, rel=1e-3)
+    assert table.estimate(once, "p").n.number == 4 and table.estimate(once, "between").low is None
+
+
+def test_smaller_pools_are_made_of_disjoint_parts(study):
+    config, of, groups, judges, table = study
+    m = pooled._pool(config, judges, of, groups, MEMBERS, Recipe(MEMBERS, THETA, F, RANK), 1)
+    assert [len(side) for side in m.whole] == [3, 3] and not m.repeated  # of one SAE nothing is left without it
+    assert table.estimate(m, "p").n.number == 4
