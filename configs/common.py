@@ -131,9 +131,12 @@ def pool(c: ml_collections.ConfigDict) -> None:
     pool.eval_rows = 32_768  # held-out tokens on which all are judged
     pool.span_rank = 16  # dimensions of the span that stands for the unstable features in one kind of pool
     pool.tuned = ("pool", "pool of means")  # kinds that are trained on
-    pool.held_tokens, pool.free_tokens = 0, 0  # with decoder rows held, then without; 0: a quarter of train.tokens
-    pool.tune_rate = 0.3  # of the peak learning rate
-    pool.headline = "pool, decoder held"  # what claim C6 is decided on
+    pool.held_tokens = 0  # with decoder rows held; 0: a quarter of train.tokens
+    pool.free_tokens = 0  # then with decoder rows free; 0: as many as train.tokens
+    pool.tune_rate = 1.0  # of the peak learning rate
+    pool.decoder_rate = 0.03  # of the learning rate, for decoder rows that are free: slow, so that they stay what other seeds find too
+    pool.headline = "pool of means, tuned"  # what claim C6 is decided on
+    pool.repeat = True  # make and tune it again without each SAE, which its interval rests on
     pool.predictions = 4096  # held-out rows, about, on which predictions with reconstructions spliced in are compared; 0: none
 
 

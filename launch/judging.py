@@ -1,5 +1,6 @@
 """Dictionaries judged by SAEs that had no part in them: what of theirs reappears there, and what they explain."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from saes.dictionary import Dictionary, decode, encode
 from saes.evaluation import evaluate_each
 from stability import reappearance, similarity
 
+_NUMBERS = itertools.count()
 STEP = 128  # features; sizes are filled up to a multiple of so many, so that few programs are compiled
 
 
@@ -20,6 +22,7 @@ class Judged(NamedTuple):
     """A dictionary of M features beside G SAEs that judge it.
 
     Attributes:
+      number: of this judgement alone.
       unit_MD: unit decoder rows.
       live_M: features that fire often enough on the held-out rows; the others are in no figure of reappearance.
       rate_M: firing rate there.
@@ -29,6 +32,7 @@ class Judged(NamedTuple):
       dead: share of the features that never fire.
     """
 
+    number: int
     unit_MD: np.ndarray
     live_M: np.ndarray
     rate_M: np.ndarray
@@ -62,6 +66,7 @@ def judge(dictionaries: Sequence[Dictionary], judges: Sequence[np.ndarray], rows
         live_M = reappearance.strata(firings_M, rare) == reappearance.LIVE
         out.append(
             Judged(
+                next(_NUMBERS),
                 unit_MD,
                 live_M,
                 firings_M / found.rows,
@@ -94,7 +99,9 @@ def bag(judged: Sequence[Judged], explained: float) -> Judged:
     """SAEs side by side, whose reconstructions are averaged."""
     join = lambda name, axis=0: np.concatenate([getattr(j, name) for j in judged], axis=axis)
     dead = float(np.average([j.dead for j in judged], weights=[j.features for j in judged]))
-    return Judged(join("unit_MD"), join("live_M"), join("rate_M"), join("hits_GM", 1), explained, sum(j.l0 for j in judged), dead)
+    return Judged(
+        next(_NUMBERS), join("unit_MD"), join("live_M"), join("rate_M"), join("hits_GM", 1), explained, sum(j.l0 for j in judged), dead
+    )
 
 
 def explained_by_means(dictionaries: Sequence[Dictionary], rows_ND: np.ndarray) -> tuple[float, list[float]]:

@@ -237,7 +237,9 @@ class Pool:
     held_tokens: int
     free_tokens: int
     tune_rate: float
+    decoder_rate: float
     headline: str
+    repeat: bool
     predictions: int
 
     def __post_init__(self):
@@ -254,6 +256,7 @@ class Pool:
         check(
             set(self.tuned) <= set(known) and len(set(self.tuned)) == len(self.tuned), "pool.tuned", self.tuned, f"distinct ones of {known}"
         )
+        check(0 <= self.decoder_rate <= 1, "pool.decoder_rate", self.decoder_rate, "between 0 (held) and 1 (as fast as the rest)")
         for field in ("held_tokens", "free_tokens", "predictions"):
             check(getattr(self, field) >= 0, f"pool.{field}", getattr(self, field), "must not be negative")
 

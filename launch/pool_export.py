@@ -94,7 +94,8 @@ def _card(dictionary: Dictionary, metadata: dict[str, Any], fresh: int, card: Ca
     steps = {
         "calibrated": "calibrated (decoder bias" + (", thresholds" if dictionary.architecture != "topk" else "") + ") on training tokens",
         "decoder held": f"calibrated, then trained on {c.held_tokens or card.config.train.tokens // 4:,} tokens with decoder rows held",
-        "trained on": f"calibrated, then trained on {(c.held_tokens or card.config.train.tokens // 4) + (c.free_tokens or card.config.train.tokens // 4):,} tokens, at first with decoder rows held",
+        "tuned": f"calibrated, then trained on {c.held_tokens or card.config.train.tokens // 4:,} tokens with decoder rows held and on {c.free_tokens or card.config.train.tokens:,} with rows that move "
+        f"at {c.decoder_rate} of the learning rate",
     }
     return f"""---
 library_name: saelens

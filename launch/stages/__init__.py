@@ -74,12 +74,12 @@ _ALL = (
     Stage("wider", ("synthetic", "seeds", "data_seed", "sae", "train", "pool.group"), after=("activations",), guarded=True, training=True),
     Stage(
         "pool",
-        ("pool.group", "pool.theta", "pool.rows", "pool.span_rank", "stability", "sae.k", "sae.n_features"),
+        ("pool.group", "pool.theta", "pool.rows", "pool.span_rank", "pool.headline", "pool.repeat", "stability", "sae.k", "sae.n_features"),
         after=("activations", "train"),
     ),
     Stage(
         "finetune",
-        ("pool.tuned", "pool.held_tokens", "pool.free_tokens", "pool.tune_rate", "data_seed", "sae", "train"),
+        ("pool", "data_seed", "sae", "train"),
         after=("activations", "train", "pool"),
         training=True,
     ),

@@ -1,4 +1,4 @@
-"""Stage: pools trained on, first with their decoder rows held, then free.
+"""Stage: pools trained on, first with their decoder rows held, then with rows that move slowly.
 
 held/, free/   as what stage `train` leaves: every pool that is tuned, of both groups, as seeds 0, 1, …; a pool that is not full has silent features behind its own
 """
@@ -22,14 +22,16 @@ from saes.variants import variant
 from storage import files
 
 HELD, FREE = "held", "free"
-Who = tuple[str, str]  # kind and group of a pool
+Who = tuple[str, str, int | None]  # kind and group of a pool, and the seed that it was made without
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     c, folder = config.pool, workdir / "finetune"
     source = sources.source(config, workdir)
     scale = files.read_json(workdir / "train" / "plan.json")["scale"]
-    places = [(kind, name) for kind in c.tuned for name in pool.NAMES]
+    seeds = files.read_json(workdir / "pool" / "summary.json")["seeds"]
+    places: list[Who] = [(kind, name, None) for kind in c.tuned for name in pool.NAMES]
+    places += [(kind, name, seed) for kind in c.tuned for name in pool.NAMES for seed in seeds[name]]
     who = [at for at in places if pool.path(workdir, *at).exists()]
     if not who:
         raise ValueError(f"config.pool.tuned={c.tuned}: there is no such pool: leave the stage 'finetune' out")
@@ -37,10 +39,11 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     tuned = [[*at, d.w_dec_FD.shape[0]] for at, d in zip(who, dictionaries, strict=True)]
     files.write_json(folder / "summary.json", {"tuned": tuned})
     outputs = [folder / "summary.json"]
-    for phase, tokens, rate in ((HELD, c.held_tokens, 0.0), (FREE, c.free_tokens, 1.0)):
+    length_of = {HELD: c.held_tokens or config.train.tokens // 4, FREE: c.free_tokens or config.train.tokens}
+    for phase, rate in ((HELD, 0.0), (FREE, c.decoder_rate)):
         length = dataclasses.replace(
             config.train,
-            tokens=tokens or config.train.tokens // 4,
+            tokens=length_of[phase],
             lr=c.tune_rate * config.train.peak_lr(config.sae.n_features),
             snapshots=2,
             export_sparsify=False,
@@ -70,7 +73,7 @@ def read(workdir: epath.Path, phase: str) -> dict[Who, Dictionary]:
     found = dictionary_list.load(folder / phase / dictionary_list.NAME)
     if len(found.dictionaries) < len(tuned):
         raise ValueError(f"{folder / phase}: a pool was not finite in training: lower config.pool.tune_rate")
-    return {(kind, name): first_features(d, size) for (kind, name, size), d in zip(tuned, found.dictionaries, strict=True)}
+    return {(kind, name, seed): first_features(d, size) for (kind, name, seed, size), d in zip(tuned, found.dictionaries, strict=True)}
 
 
 def _starting(config: Any, dictionaries: list[Dictionary], decoder_rate: float) -> train.Start:

@@ -1,6 +1,7 @@
 """Stage: pools of two disjoint groups of SAEs, of every kind, from their features alone; who is in them.
 
 sae/<kind>-one, -other   SAELens' format
+without/                 the kind of the headline made again without each SAE
 pools.parquet            a row per feature of a pool: whose it was, p̂ among the pooled, how many say the same
 """
 
@@ -46,6 +47,14 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
             summary["pools"][f"{kind}, {name}"] = {"features": m, "unique": made.unique}
             if kind in (pools.MEMBERS, pools.MEANS, pools.RANDOM) and m < config.sae.n_features:
                 print(f"pool: {kind} of group {name} has {m} features: there are no more at cosine below {c.theta}")
+    if c.repeat and (kind := c.headline.partition(", ")[0]) in pools.KINDS:
+        for name, places in zip(NAMES, groups, strict=False):
+            for s in places:
+                made = pools.make(of, tuple(p for p in places if p != s), recipe(config, kind), float(config.sae.k))
+                if made is not None:
+                    at = path(workdir, kind, name, listed.seeds[s])
+                    saelens.save(at, made.dictionary, metadata(config, listed.hook, kind, [listed.seeds[p] for p in places if p != s]))
+                    outputs += [at / saelens.CONFIG, at / saelens.WEIGHTS, at / saelens.CHECKSUM]
     files.write_json(folder / "summary.json", summary)
     return [folder / "summary.json", *outputs, write_table(folder / "pools.parquet", columns)]
 
@@ -54,8 +63,10 @@ def recipe(config: Any, kind: str) -> Recipe:
     return Recipe(kind, config.pool.theta, config.sae.n_features, config.pool.span_rank)
 
 
-def path(workdir: epath.Path, kind: str, name: str) -> epath.Path:
-    return workdir / "pool" / "sae" / f"{kind.replace(' ', '-')}-{name}"
+def path(workdir: epath.Path, kind: str, name: str, without: int | None = None) -> epath.Path:
+    """Of a pool of one of the groups, or of that without one of its seeds."""
+    called = f"{kind.replace(' ', '-')}-{name}"
+    return workdir / "pool" / "sae" / called if without is None else workdir / "pool" / "without" / f"{called}-{without}"
 
 
 def bank(config: Any, workdir: epath.Path, listed: dictionary_list.DictionaryList) -> Bank:

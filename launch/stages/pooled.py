@@ -27,7 +27,7 @@ from storage.tables import write_table
 from synthetic.generator import make_truth
 
 SINGLE, LONGER, WIDER, BAG = "single SAE", "trained longer", "wider", "bagging"
-PHASES = {finetune.HELD: "decoder held", finetune.FREE: "trained on"}
+PHASES = {finetune.HELD: "decoder held", finetune.FREE: "tuned"}
 FIGURES = {
     "p": "share of the SAEs that judge",
     "stable": "share of features",
@@ -78,7 +78,7 @@ class Judges:
         return judging.judge(dictionaries, self._units, self._rows, self._theta, self._c.rare_firings)
 
     def between(self, one: Judged, other: Judged) -> float:
-        at = (id(one), id(other))
+        at = (one.number, other.number)
         if at not in self._between:
             self._between[at] = judging.between(one, other, self._theta)
         return self._between[at]
@@ -105,7 +105,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     judges = Judges(config, of, groups, rows_ND)
     methods = [_single(judges, of, groups), _bag(judges, of, groups, rows_ND), *_others(config, workdir, judges)]
     methods += [made for kind in pools.KINDS if (made := _pool(config, judges, of, groups, kind, pool.recipe(config, kind), c.group))]
-    methods += _tuned(config, workdir, judges, {m.name: m for m in methods})
+    methods += _tuned(config, workdir, judges, {m.name: m for m in methods}, {seed: s for s, seed in enumerate(listed.seeds)})
     table = Table(config, judges, len(listed.seeds), groups)
     figures = {m.name: {name: table.estimate(m, name) for name in FIGURES} for m in methods}
     single = methods[0]
@@ -192,19 +192,27 @@ def _pool(
     return Method(name, (one, other), without if complete else {}, whole, complete, complete)
 
 
-def _tuned(config: Any, workdir: epath.Path, judges: Judges, made: dict[str, Method]) -> list[Method]:
-    """Pools that were trained on. With held rows the interval of what follows from rows is that of the pool as it was made."""
+def _tuned(config: Any, workdir: epath.Path, judges: Judges, made: dict[str, Method], places: dict[int, int]) -> list[Method]:
+    """Pools that were trained on; where they were not made again without each SAE, with held rows the interval of what follows from rows is that of
+    the pool as it was made."""
     if "finetune" not in config.stages:
         return []
     found = []
     for phase, called in PHASES.items():
         dictionaries = finetune.read(workdir, phase)
         judged = dict(zip(dictionaries, judges(list(dictionaries.values())), strict=True))
-        for kind in dict.fromkeys(kind for kind, _ in dictionaries):
-            one, other = ([judged[kind, name]] for name in pool.NAMES)
-            own, others = ([dictionaries[kind, name]] for name in pool.NAMES)
-            held = phase == finetune.HELD
-            found.append(Method(f"{kind}, {called}", (one, other), made[kind].without if held else {}, (own, others), held, False))
+        for kind in dict.fromkeys(kind for kind, _, _ in dictionaries):
+            one, other = ([judged[kind, name, None]] for name in pool.NAMES)
+            own, others = ([dictionaries[kind, name, None]] for name in pool.NAMES)
+            without: dict[int, Pair] = {}
+            for of_kind, name, seed in dictionaries:
+                if of_kind == kind and seed is not None:
+                    left = [judged[kind, name, seed]]
+                    without[places[seed]] = (left, other) if name == pool.NAMES[0] else (one, left)
+            repeated = len(without) == 2 * config.pool.group
+            if not repeated:
+                without = made[kind].without if phase == finetune.HELD else {}
+            found.append(Method(f"{kind}, {called}", (one, other), without, (own, others), bool(without), repeated))
     return found
 
 

@@ -12,6 +12,7 @@ from etils import epath
 
 from activations.language_model import cost, parameters
 from configs import paper_gpt2, quickstart, synthetic
+from launch import costs as stage_costs
 from launch import plan
 from launch.config import validated
 from launch.stages import activations
@@ -21,7 +22,7 @@ H100 = plan.hardware("h100", "float32")
 
 
 def costs(config, of=H100):
-    return {c.stage: c for c in plan.costs(validated(config), of)}
+    return {c.stage: c for c in stage_costs.of_stages(validated(config), of)}
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,9 @@ def test_time_falls_with_devices_and_rises_with_tokens():
     one, eight = plan.hardware("tpu-v5e", "float32"), plan.hardware("tpu-v5e:8", "float32")
     config = paper_gpt2.get_config()
     a, b = costs(config, one)["train"], costs(config, eight)["train"]
-    assert (plan.seconds(a, one) - plan.STARTING_SECONDS) / (plan.seconds(b, eight) - plan.STARTING_SECONDS) == pytest.approx(8)
+    assert (plan.seconds(a, one) - stage_costs.STARTING_SECONDS) / (plan.seconds(b, eight) - stage_costs.STARTING_SECONDS) == pytest.approx(
+        8
+    )
     config.train.tokens *= 2
     assert costs(config, one)["train"].flops == pytest.approx(2 * a.flops, rel=1e-3)
 
@@ -115,7 +118,7 @@ def test_what_cannot_be_planned(flags, says):
 
 def test_other_kinds_of_study_are_refused():
     with pytest.raises(ValueError, match="of another kind"):
-        plan.costs(validated(synthetic.get_config()), H100)
+        stage_costs.of_stages(validated(synthetic.get_config()), H100)
 
 
 def test_batches_that_do_not_divide(monkeypatch):
@@ -123,8 +126,8 @@ def test_batches_that_do_not_divide(monkeypatch):
     config.source.batch_size = 32
     settings = validated(config)
     with pytest.raises(ValueError, match="config.source.batch_size=32: must be a multiple of the 3 parts"):
-        activations.batch_size(settings, plan.language_model(settings), 3)
+        activations.batch_size(settings, stage_costs.language_model(settings), 3)
     settings = dataclasses.replace(settings, source=dataclasses.replace(settings.source, batch_size=0))
     with pytest.raises(ValueError, match="config.source.shard_contexts=512: must be a multiple of the 3 parts"):
-        activations.batch_size(settings, plan.language_model(settings), 3)
-    assert cost.context_bytes(plan.language_model(settings), 64, 4) > 0
+        activations.batch_size(settings, stage_costs.language_model(settings), 3)
+    assert cost.context_bytes(stage_costs.language_model(settings), 64, 4) > 0

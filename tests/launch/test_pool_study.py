@@ -8,6 +8,7 @@ from configs import compare, pool
 from launch import runner
 from launch.config import validated
 from launch.stages import finetune
+from launch.stages import pool as pool_stage
 from saes.formats import saelens
 from storage import files
 from storage.tables import read_records, read_table
@@ -26,17 +27,18 @@ def study(tmp_path_factory):
 def test_held_rows_stay_and_free_ones_move(study):
     _, workdir = study
     held, free = (finetune.read(workdir, phase) for phase in ("held", "free"))
-    for (kind, name), of_held, of_free in ((at, d, free[at]) for at, d in held.items()):
-        begin = saelens.load(workdir / "pool" / "sae" / f"{kind.replace(' ', '-')}-{name}")[0]
+    assert {seed for kind, _, seed in held if kind == "pool of means"} == {None, *range(6)}
+    for at, of_held, of_free in ((at, d, free[at]) for at, d in held.items()):
+        begin = saelens.load(pool_stage.path(workdir, *at))[0]
         np.testing.assert_allclose(of_held.w_dec_FD, begin.w_dec_FD, atol=1e-5)
-        assert np.abs(of_held.w_enc_DF - begin.w_enc_DF).max() > 1e-4 < np.abs(of_free.w_dec_FD - begin.w_dec_FD).max()
+        assert np.abs(of_held.w_enc_DF - begin.w_enc_DF).max() > 1e-4 and np.abs(of_free.w_dec_FD - begin.w_dec_FD).max() > 1e-5
 
 
 def test_training_on_explains_more(study):
     _, workdir = study
     methods = files.read_json(workdir / "pooled" / "summary.json")["methods"]
     explained = {name: of["explained"]["value"] for name, of in methods.items()}
-    assert explained["pool"] < explained["pool, decoder held"] < explained["pool, trained on"]
+    assert explained["pool"] < explained["pool, decoder held"] < explained["pool, tuned"]
     assert explained["bagging"] > explained["single SAE"]
     assert methods["wider"]["features"]["value"] == 3 * methods["single SAE"]["features"]["value"]
     assert methods["single SAE"]["found free"]["value"] is not None and methods["pool"]["l0"]["value"] == pytest.approx(4, abs=0.1)

@@ -197,6 +197,16 @@ def test_intervals_are_from_leaving_out_one_at_a_time(study):
     assert (e.high - e.low) / 2 == pytest.approx(2.2622 * error, rel=1e-3)
 
 
+def test_nothing_of_one_pool_is_taken_for_another(study):
+    """Figures are kept by what they are of, not by where it lay in memory."""
+    config, of, groups, judges, table = study
+    make = lambda theta: pooled._pool(config, judges, of, groups, MEMBERS, Recipe(MEMBERS, theta, F, RANK), 3)
+    first = [table.estimate(make(theta), "between").value for theta in (0.6, 0.9, 0.6, 0.75, 0.6)]
+    assert first[0] == first[2] == first[4]
+    again = [judging.between(a, b, judges._theta) for m in [make(0.75)] for a in m.whole[0] for b in m.whole[1]]
+    assert first[3] == pytest.approx(np.mean(again))
+
+
 def test_what_was_trained_once_has_an_interval_over_groups_or_judges(study):
     _, of, groups, judges, table = study
     a, b = judges([of.dictionaries[0], of.dictionaries[3]])
