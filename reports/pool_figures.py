@@ -14,6 +14,7 @@ COLOURS = {
     "pools that were trained on": "#1b7837",
     "controls": "#bf812d",
 }
+LINE = 0.033  # between names, in p̂
 OTHERS = ("single SAE", "trained longer", "wider", "bagging")
 KINDS = {"pool": "#2166ac", "stable features": "#d6604d"}
 NAMES = {
@@ -47,7 +48,11 @@ def _trade_off(results: Results, curves: list[dict[str, Any]]) -> Figure:
         for name, of in methods.items()
         if of["p"]["value"] is not None
     ]
-    x = alt.X("explained_value:Q", title="explained variance", scale=alt.Scale(zero=False))
+    line = _over_features(curves)
+    every = [r["explained_value"] for r in (*rows, *line)]
+    room = 0.4 * (max(every) - min(every))  # for the names
+    x = alt.X("explained_value:Q", title="explained variance", scale=alt.Scale(domain=[min(every) - 0.03, max(every) + room], nice=False))
+    _spread(rows, max(every) + room - min(every))
     y = alt.Y("p_value:Q", title="mean p̂ against fresh seeds", scale=alt.Scale(domain=[0, 1]))
     base = alt.Chart(data(rows))
     colour = alt.Color("family:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())), title="")
@@ -56,12 +61,7 @@ def _trade_off(results: Results, curves: list[dict[str, Any]]) -> Figure:
         x=x, y=y, color=colour, tooltip=["method:N", *formatted, "features:Q", alt.Tooltip("l0:Q", format=".2f")]
     )
     bars = base.mark_rule().encode(x=x, y="p_low:Q", y2="p_high:Q", color=colour)
-    names = base.mark_text(align="left", dx=7, dy=-6, fontSize=10).encode(x=x, y=y, text="method:N", color=colour)
-    by_size: dict[float, dict[str, Any]] = {}
-    for r in curves:
-        if r["over"] == "features" and r["figure"] in ("p", "explained"):
-            by_size.setdefault(r["at"], {"features": int(r["at"])})[f"{r['figure']}_value"] = r["value"]
-    line = [r for r in by_size.values() if r.get("p_value") is not None and r.get("explained_value") is not None]
+    names = base.mark_text(align="left", dx=8, fontSize=10).encode(x=x, y="name_at:Q", text="method:N", color=colour)
     path = alt.Chart(data(line)).mark_line(color="#92c5de", strokeDash=[4, 3]).encode(x=x, y=y, order="features:Q")
     sizes = alt.Chart(data(line)).mark_text(color="#4393c3", fontSize=9, dy=10).encode(x=x, y=y, text=alt.Text("features:Q", format="d"))
     single = methods["single SAE"]
@@ -71,6 +71,31 @@ def _trade_off(results: Results, curves: list[dict[str, Any]]) -> Figure:
     )
     chart = styled((path + sizes + bars + points + names).properties(width=WIDTH + 200, height=360))
     return Figure("trade-off", "What stability costs", sentence, chart)
+
+
+def _over_features(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Pools of several numbers of features, a row each."""
+    found: dict[float, dict[str, Any]] = {}
+    for r in curves:
+        if r["over"] == "features" and r["figure"] in ("p", "explained"):
+            found.setdefault(r["at"], {"features": int(r["at"])})[f"{r['figure']}_value"] = r["value"]
+    return [r for r in found.values() if r.get("p_value") is not None and r.get("explained_value") is not None]
+
+
+def _spread(rows: list[dict[str, Any]], width: float) -> None:
+    """Puts names beside their points, or as near to it as no other name is: `name_at`.
+
+    Args:
+      width: of the picture, in explained variance.
+    """
+    placed: list[dict[str, Any]] = []
+    long = lambda r: width * len(r["method"]) / 110  # characters that the picture has room for
+    for r in sorted(rows, key=lambda r: r["p_value"]):
+        left = r["explained_value"]
+        beside = [q["name_at"] for q in placed if q["explained_value"] < left + long(r) and left < q["explained_value"] + long(q)]
+        heights = [r["p_value"] + sign * LINE * k for k in range(len(rows) + 1) for sign in (1, -1)]
+        r["name_at"] = next(at for at in heights if all(abs(at - taken) >= 0.99 * LINE for taken in beside))
+        placed.append(r)
 
 
 def _over(results: Results, curves: list[dict[str, Any]], over: str) -> Figure:
