@@ -85,6 +85,11 @@ def validated(config: ml_collections.ConfigDict) -> Any:
             len(settings.seed_list) >= needed, "seeds", settings.seeds,
             f"at least {needed}: two groups of pool.group={settings.pool.group}, and 2 that judge",
         )  # fmt: skip
+        pool, size = settings.pool, settings.sae.n_features
+        check(2 * pool.span_rank < size, "pool.span_rank", pool.span_rank, f"below half of sae.n_features={size}: two features a dimension")
+        check(", " not in pool.headline or "finetune" in stages, "pool.headline", pool.headline, "wants the stage 'finetune'")
+        most = settings.source.tokens if hasattr(settings, "source") else pool.rows
+        check(pool.rows <= most, "pool.rows", pool.rows, f"at most source.tokens={most}")
     return settings
 
 

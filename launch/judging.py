@@ -79,6 +79,12 @@ def judge(dictionaries: Sequence[Dictionary], judges: Sequence[np.ndarray], rows
     return out
 
 
+def with_rows(of: Judged, rows_MD: np.ndarray, judges: Sequence[np.ndarray], theta: float) -> Judged:
+    """The same with other decoder rows: what of these reappears."""
+    unit_MD = np.asarray(similarity.unit_rows(rows_MD))
+    return of._replace(number=next(_NUMBERS), unit_MD=unit_MD, hits_GM=np.stack([_reappears(unit_MD, u, theta) for u in judges]))
+
+
 def _reappears(unit_MD: np.ndarray, other_FD: np.ndarray, theta: float) -> np.ndarray:
     """(M,); rows are filled up, since every size would be compiled anew."""
     m = len(unit_MD)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from launch.pools import MEANS, MEMBERS, RANDOM
+from launch.pools import KINDS, MEANS, MEMBERS, PHASES, RANDOM
 from launch.sections import check, positive
 
 
@@ -256,6 +256,8 @@ class Pool:
         check(
             set(self.tuned) <= set(known) and len(set(self.tuned)) == len(self.tuned), "pool.tuned", self.tuned, f"distinct ones of {known}"
         )
+        measured = {*KINDS, *(f"{kind}, {called}" for kind in self.tuned for called in PHASES.values())}
+        check(self.headline in measured, "pool.headline", self.headline, f"one of {sorted(measured)}")
         check(0 <= self.decoder_rate <= 1, "pool.decoder_rate", self.decoder_rate, "between 0 (held) and 1 (as fast as the rest)")
         for field in ("held_tokens", "free_tokens", "predictions"):
             check(getattr(self, field) >= 0, f"pool.{field}", getattr(self, field), "must not be negative")

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from launch.dictionary_list import DictionaryList
 from launch.judging import Judged
+from launch.pools import Pooled
 from saes.dictionary import Dictionary
 from saes.formats import saelens
 from stability.estimates import Estimate
 from storage import files
-from storage.tables import read_table, write_table
+from storage.tables import write_table
 
 CARD, TABLE = "README.md", "stability.parquet"
 NAMED = {
@@ -33,32 +33,23 @@ class Card(NamedTuple):
     Attributes:
       name: of the method.
       config: of the study.
-      listed: the SAEs.
       figures, differences: of the method, and less a single SAE.
     """
 
     name: str
     config: Any
-    listed: DictionaryList
     figures: dict[str, Estimate]
     differences: dict[str, Estimate]
 
 
-def origins(path: epath.Path) -> dict[tuple[str, str], dict[str, np.ndarray]]:
-    """Of the pools by (kind, group): columns of_seed (−1: of no SAE), of_feature, p, members."""
-    table = read_table(path, ("kind", "group", "of_seed", "of_feature", "p", "members"))
-    found = {}
-    for kind, group in sorted(set(zip(table["kind"].tolist(), table["group"].tolist(), strict=True))):
-        here = (table["kind"] == kind) & (table["group"] == group)
-        seed = np.array([-1 if s is None or s != s else int(s) for s in table["of_seed"][here]])
-        found[kind, group] = {"of_seed": seed} | {name: table[name][here] for name in ("of_feature", "p", "members")}
-    return found
-
-
 def write(
-    folder: epath.Path, dictionary: Dictionary, metadata: dict[str, Any], judged: Judged, origin: dict[str, np.ndarray], card: Card
+    folder: epath.Path, dictionary: Dictionary, metadata: dict[str, Any], judged: Judged, made: Pooled, card: Card
 ) -> list[epath.Path]:
-    """Returns the files."""
+    """Returns the files.
+
+    Args:
+      made: the pool as it was made; its `seed_M` are seeds.
+    """
     saelens.save(folder, dictionary, metadata)
     fresh = len(judged.hits_GM)
     table = {
@@ -68,10 +59,10 @@ def write(
         "comparisons": np.full(judged.features, fresh),
         "live": judged.live_M,
         "firing_rate": judged.rate_M,
-        "of_seed": origin["of_seed"],
-        "of_feature": origin["of_feature"],
-        "p_among_pooled": origin["p"],
-        "members": origin["members"],
+        "of_seed": made.seed_M,
+        "of_feature": made.feature_M,
+        "p_among_pooled": made.p_M,
+        "members": made.members_M,
     }
     files.write_bytes(folder / CARD, _card(dictionary, metadata, fresh, card).encode())
     return [
@@ -117,7 +108,8 @@ cosine {c.theta} of another. Model `{metadata["model_name"]}`, hook `{metadata["
 {rows}
 
 Values are means over two disjoint groups of seeds, with {card.config.stability.confidence:.0%} intervals. `stability.parquet` has a row per feature: p (share of the {fresh} judges
-in which it reappears), the SAE and feature it was taken from, p̂ among the pooled seeds, and how many of their features say the same.
+in which it reappears), the SAE and feature that leads it (whose it is, or the first of those whose mean it is), p̂ of that one among the pooled seeds,
+and how many of their features say the same.
 """
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +20,10 @@ MEANS = "pool of means"
 RANDOM = "random pool"
 STABLE = "stable features"
 SPAN = "stable features and a span"
+SINGLE = "single SAE"
 KINDS = (MEMBERS, MEANS, RANDOM, STABLE, SPAN)
+HELD, FREE = "held", "free"
+PHASES = {HELD: "decoder held", FREE: "tuned"}  # of training on, and what a pool is called behind it
 RIDGE = 1e-3  # of the mean square of the activations, where the span's encoder is fitted
 
 
@@ -117,11 +119,12 @@ def bank(listed: DictionaryList, rows_ND: np.ndarray, config: Any) -> Bank:
     return Bank(listed.dictionaries, units, cosine, rate_SF, found.energy_SF, live_SF, rows_ND, c.epsilon)
 
 
-def make(of: Bank, places: tuple[int, ...], recipe: Recipe, l0: float) -> Pooled | None:
+def make(of: Bank, places: tuple[int, ...], recipe: Recipe, l0: float, group: int = 0) -> Pooled | None:
     """A pool of the SAEs at `places`, from them alone; None where they have no feature for it.
 
     Args:
       l0: active features a token that the pool is to have.
+      group: SAEs in the whole group of which these are all or all but one, which decides how many comparisons a label may miss; 0: these.
     """
     sizes = [len(of.units[s]) for s in places]
     column = lambda values_SF: np.concatenate([values_SF[s, :n] for s, n in zip(places, sizes, strict=True)])
@@ -132,8 +135,8 @@ def make(of: Bank, places: tuple[int, ...], recipe: Recipe, l0: float) -> Pooled
     others = max(1, len(places) - 1)
     unit_ND, p_N = np.concatenate([of.units[s] for s in places]), counts_N / others
     seed_N, feature_N = np.repeat(places, sizes), np.concatenate([np.arange(n) for n in sizes])
-    labels_N = reappearance.labels(counts_N, others, of.epsilon)
-    among_N = live_N & (labels_N == reappearance.STABLE) if recipe.kind in (STABLE, SPAN) else live_N
+    misses = reappearance.allowed_misses(max(1, (group or len(places)) - 1), of.epsilon)
+    among_N = live_N & (counts_N >= others - misses) if recipe.kind in (STABLE, SPAN) else live_N
     order_N = pooling.ranking(p_N, column(of.rate_SF), column(of.energy_SF), unit_ND)
     if recipe.kind == RANDOM:
         order_N = np.array(sorted(range(len(unit_ND)), key=lambda n: hashlib.sha256(unit_ND[n].tobytes()).digest()), int)
@@ -143,20 +146,20 @@ def make(of: Bank, places: tuple[int, ...], recipe: Recipe, l0: float) -> Pooled
     room = recipe.features - 2 * recipe.span_rank * (recipe.kind == SPAN)
     found = pooling.pool(unit_ND, order_N, recipe.theta, max(1, room))
     dictionary = _dictionary([of.dictionaries[s] for s in places], unit_ND, found, recipe)
-    batches = lambda: _batches(of.rows_ND)
-    k = dictionary.k
+    batches = lambda: progress.plain_batches(of.rows_ND)
+    k, size = dictionary.k, min(recipe.features, len(unit_ND))  # filled up to it: one program for all
 
     def calibrated(d: Dictionary) -> Dictionary:
         m = d.w_dec_FD.shape[0]
         of_k = dataclasses.replace(d, k=min(k, m))  # in topk no more can be active than there are
-        return first_features(calibration.calibrated(assembly.padded(of_k, recipe.features), batches, l0), m)  # one program for all
+        return first_features(calibration.calibrated(assembly.padded(of_k, size), batches, l0), m)
 
     dictionary = calibrated(dictionary)
     at = found.leader_M
     columns = [seed_N[at], feature_N[at], p_N[at], pooling.group_sizes(found)]
     if recipe.kind == SPAN:
-        unstable_ND = unit_ND[live_N & (labels_N == reappearance.UNSTABLE)]
-        dictionary = calibrated(_with_span(dictionary, unstable_ND, of.rows_ND, recipe.span_rank, recipe.features))
+        unstable_ND = unit_ND[live_N & (counts_N <= misses)]
+        dictionary = calibrated(_with_span(dictionary, unstable_ND, of.rows_ND, recipe.span_rank, size))
         added = dictionary.w_dec_FD.shape[0] - len(at)
         columns = [np.concatenate([c, np.full(added, e)]) for c, e in zip(columns, (-1, -1, np.nan, 0), strict=True)]
     seed_M, feature_M, p_M, members_M = columns
@@ -186,7 +189,7 @@ def _with_span(dictionary: Dictionary, unstable_ND: np.ndarray, rows_ND: np.ndar
     basis_DR = basis_DR * sign_R
     x_ND = rows_ND.astype(np.float64) - np.asarray(dictionary.b_dec_D, np.float64) * dictionary.subtract_b_dec
     on_device = jax.device_put(assembly.padded(dictionary, size))
-    left_NR = np.concatenate([np.asarray(_residual(on_device, x)) @ basis_DR for x in _batches(rows_ND)])
+    left_NR = np.concatenate([np.asarray(_residual(on_device, x)) @ basis_DR for x in progress.plain_batches(rows_ND)])
     mean_D, mean_R = x_ND.mean(0), left_NR.mean(0)
     centred_ND = x_ND - mean_D
     second_DD = centred_ND.T @ centred_ND
@@ -195,12 +198,6 @@ def _with_span(dictionary: Dictionary, unstable_ND: np.ndarray, rows_ND: np.ndar
     b_R = mean_R - mean_D @ w_DR
     both = lambda a, axis: np.concatenate([a, -a], axis=axis)
     return assembly.with_features(dictionary, both(w_DR, 1), both(b_R, 0), both(basis_DR.T, 0))
-
-
-def _batches(rows_ND: np.ndarray) -> Iterator[np.ndarray]:
-    for first in range(0, len(rows_ND), progress.BATCH):
-        progress.look_for_signals()
-        yield rows_ND[first : first + progress.BATCH]
 
 
 @jax.jit

@@ -25,6 +25,13 @@ def batches(acts_ND: np.ndarray, on: "str | tqdm.tqdm", size: int = BATCH) -> It
             bar.update(min(size, len(acts_ND) - start))
 
 
+def plain_batches(acts_ND: np.ndarray) -> Iterator[np.ndarray]:
+    """The same without a bar, for passes that are made many times."""
+    for start in range(0, len(acts_ND), BATCH):
+        signals.raise_if_stop_requested(STOPPED)
+        yield acts_ND[start : start + BATCH]
+
+
 def tokens(total: int, name: str) -> "tqdm.tqdm":
     """A bar that counts tokens."""
     return tqdm.tqdm(total=total, desc=name, unit="tok", unit_scale=True, mininterval=1.0)

@@ -286,6 +286,12 @@ def _c6(results: Results, rules: Any) -> tuple[str, str, str]:
         for name, called, _ in figures
     ]
     measured = f"{s['headline']}, F = {number(of['features']['value'])}, L0 {number(of['l0']['value'])}: {'; '.join(parts)}"
+    if len(s["seeds"]["one"]) < rules.min_seeds:
+        return measured, UNDECIDED, f"{len(s['seeds']['one'])} SAEs in a pool, config.claims.min_seeds={rules.min_seeds}"
+    if of["l0"]["value"] > 1.02 * single["l0"]["value"] or of["features"]["value"] > single["features"]["value"]:
+        return measured, UNDECIDED, "it has more features, or more of them active, than a single SAE"
+    if of["p"]["null"] > rules.c1_chance:
+        return measured, UNDECIDED, f"its features reappear by chance more often than {rules.c1_chance}"
     sides = {called: _side(less[name], threshold) for name, called, threshold in figures}
     holds = YES if set(sides.values()) == {YES} else NO if NO in sides.values() else UNDECIDED
     rule = f"rule: intervals of the differences from a single SAE above {rules.c6_p}, {rules.c6_between} and {rules.c6_explained}"

@@ -130,6 +130,7 @@ POOL_COLUMNS = {
     "between": "p̂ between",
     "explained": "explained variance",
     "ce recovered": "CE recovered",
+    "live": "live features",
     "dead": "dead share",
     "found free": "free atoms found",
     "found block": "block atoms found",

@@ -32,9 +32,9 @@ def all_figures(results: Results) -> list[Figure]:
 
 
 def family(method: str) -> str:
-    if method in OTHERS:
+    if method.partition(", ")[0] in OTHERS:
         return "single SAEs, more or larger ones"
-    if method == "random pool":
+    if method.startswith("random pool"):
         return "controls"
     return "pools that were trained on" if ", " in method else "pools as they are made"
 
@@ -117,7 +117,10 @@ def _over(results: Results, curves: list[dict[str, Any]], over: str) -> Figure:
         rule = alt.Chart(data([r for r in rules if r["figure"] == name])).mark_rule(color="#4d4d4d", strokeDash=[4, 3]).encode(y="value:Q")
         panels.append((band + line + rule).properties(width=260, height=170))
     chart = styled(alt.vconcat(alt.hconcat(*panels[:2]), alt.hconcat(*panels[2:])))
-    sentence = (
-        "One thing is varied at a time. Dashed: a single SAE. Bands: one SAE left out at a time, of the pooled or of those that judge."
-    )
+    sentence = "Pools as they are made; one thing is varied at a time. Dashed: a single SAE. Bands: one SAE left out at a time, of the pooled or of those that judge."
+    if over == "θ of the pool":
+        theta = results.summary["pooled"]["theta"]
+        sentence += (
+            f" All are judged at θ = {theta}: above it a pool may hold several features that are one to its judges, and each counts."
+        )
     return Figure(f"over-{over.split()[0].replace('θ', 'theta')}", f"Pools over {over.replace('of the pool', '').strip()}", sentence, chart)

@@ -96,16 +96,16 @@ def padded(dictionary: Dictionary, size: int) -> Dictionary:
 
 
 def with_features(dictionary: Dictionary, w_enc_DM: np.ndarray, b_enc_M: np.ndarray, w_dec_MD: np.ndarray) -> Dictionary:
-    """The same with more features behind its own; of architectures that need nothing more of a feature.
-
-    Raises:
-      ValueError: of an architecture with thresholds or gates.
-    """
-    if dictionary.architecture not in ("topk", "standard"):
-        raise ValueError(f"features cannot be added to a {dictionary.architecture} SAE, whose thresholds are not known for them")
+    """The same with more features behind its own, active wherever their pre-activation is above 0 (in jumprelu and gated)."""
     join = lambda a, b, axis: np.concatenate([np.asarray(a), np.asarray(b, np.float32)], axis=axis)
+    more: dict[str, Any] = {}
+    if dictionary.architecture == "jumprelu":
+        more["threshold_F"] = join(dictionary.threshold_F, np.zeros_like(b_enc_M), 0)
+    if dictionary.architecture == "gated":
+        more |= {"r_mag_F": join(dictionary.r_mag_F, np.zeros_like(b_enc_M), 0), "b_mag_F": join(dictionary.b_mag_F, b_enc_M, 0)}
     return dataclasses.replace(
         dictionary,
+        **more,
         w_enc_DF=join(dictionary.w_enc_DF, w_enc_DM, 1),
         b_enc_F=join(dictionary.b_enc_F, b_enc_M, 0),
         w_dec_FD=join(dictionary.w_dec_FD, w_dec_MD, 0),

@@ -18,8 +18,8 @@ Batches = Callable[[], Iterable[np.ndarray]]
 def calibrated(dictionary: Dictionary, batches: Batches, l0: float) -> Dictionary:
     """The same with `l0` active features a token on average, as near as its thresholds allow, and no mean error.
 
-    In topk the number of features is K itself. In jumprelu one factor on all thresholds, in the others one amount off all encoder biases is
-    looked for by bisection. Then the decoder's bias takes up the mean of what is left, and the encoder sees what it saw.
+    In topk the number of features is K itself. In jumprelu one amount on all thresholds (none falls below 0), in the others one off all encoder
+    biases is looked for by bisection. Then the decoder's bias takes up the mean of what is left, and the encoder sees what it saw.
 
     Args:
       batches: makes float32 (B, D) batches anew.
@@ -44,15 +44,17 @@ def mean_l0(dictionary: Dictionary, batches: Iterable[np.ndarray]) -> float:
 
 def _to_l0(dictionary: Dictionary, batches: Batches, l0: float) -> Dictionary:
     """More active features the lower the amount, by bisection between amounts that enclose the target."""
-    if dictionary.architecture == "jumprelu":
-        base, low, high = np.asarray(dictionary.threshold_F, np.float64), 0.0, 1.0
-        at = lambda amount: dataclasses.replace(dictionary, threshold_F=(amount * base).astype(np.float32))
-    else:
-        base = np.asarray(dictionary.b_enc_F, np.float64)
-        low, high = -1.0, 1.0
-        at = lambda amount: dataclasses.replace(dictionary, b_enc_F=(base - amount).astype(np.float32))
-        while mean_l0(at(low), batches()) < l0 and low > -1e6:
-            low *= 2
+    jump = dictionary.architecture == "jumprelu"
+    base = np.asarray(dictionary.threshold_F if jump else dictionary.b_enc_F, np.float64)
+
+    def at(amount: float) -> Dictionary:
+        if jump:
+            return dataclasses.replace(dictionary, threshold_F=np.maximum(base + amount, 0.0).astype(np.float32))
+        return dataclasses.replace(dictionary, b_enc_F=(base - amount).astype(np.float32))
+
+    low, high = -1.0, 1.0
+    while mean_l0(at(low), batches()) < l0 and low > -1e6:
+        low *= 2
     while mean_l0(at(high), batches()) > l0 and high < 1e6:
         high *= 2
     for _ in range(STEPS):

@@ -5,7 +5,7 @@ The seed is the unit of replication: comparisons of one anchor share it, and fea
 as comparison).  Intervals come from leaving out one seed at a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.stats
@@ -49,6 +49,42 @@ def jackknifed(
     error = np.sqrt((seeds - 1) / seeds * np.sum(spread**2))
     half = scipy.stats.t.ppf(0.5 + confidence / 2, seeds - 1) * error
     low, high = (float(np.clip(back(to(value) + sign * half), *bounds)) for sign in (-1, 1))
+    return Estimate(value, low, high, null, n, unit)
+
+
+def stratified_jackknifed(
+    statistic: Callable[[int | None], float],
+    strata: Sequence[Sequence[int]],
+    confidence: float,
+    *,
+    null: float | None,
+    unit: str,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Estimate:
+    """A figure of several independent sets of seeds, which enter it in different ways, with a t interval from leaving out one at a time.
+
+    The variance is the sum of each set's own jackknife variance, around its own mean (what leaving one out shifts in common is no spread), with
+    Satterthwaite's degrees of freedom.
+
+    Args:
+      statistic: of who is left out; None: nobody.
+      strata: the sets, each of at least two.
+
+    The interval is None where the statistic is undefined without some seed.
+    """
+    n = Count(sum(map(len, strata)), "seeds")
+    null = None if null is None or np.isnan(null) else null
+    value = statistic(None)
+    if np.isnan(value):
+        return Estimate(None, None, None, null, n, unit)
+    without = [np.array([statistic(k) for k in places]) for places in strata]
+    if any(np.isnan(values).any() for values in without):
+        return Estimate(value, None, None, null, n, unit)
+    variances = np.array([(len(v) - 1) / len(v) * np.sum((v - v.mean()) ** 2) for v in without])
+    total = variances.sum()
+    df = total**2 / np.sum(variances**2 / np.array([len(v) - 1 for v in without])) if total > 0 else 1.0
+    half = scipy.stats.t.ppf(0.5 + confidence / 2, df) * np.sqrt(total)
+    low, high = (float(np.clip(value + sign * half, *bounds)) for sign in (-1, 1))
     return Estimate(value, low, high, null, n, unit)
 
 

@@ -73,8 +73,10 @@ def pool(unit_ND: np.ndarray, order_N: np.ndarray, theta: float, most: int) -> P
 
 def _nearest(a_ND: np.ndarray, b_MD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(cosine, place) of the most similar row of b."""
-    match = similarity.best_match(jnp.asarray(a_ND), jnp.asarray(b_MD))[0]
-    return np.asarray(match.cosine), np.asarray(match.partner)
+    fill = lambda rows: np.pad(rows, ((0, -len(rows) % BLOCK), (0, 0)))  # whole blocks: every size is compiled anew
+    match = similarity.best_match(jnp.asarray(fill(a_ND)), jnp.asarray(fill(b_MD)))[0]
+    n = len(a_ND)
+    return np.asarray(match.cosine)[:n], np.asarray(match.partner)[:n]
 
 
 def means(unit_ND: np.ndarray, of: Pool, theta: float) -> tuple[np.ndarray, np.ndarray]:

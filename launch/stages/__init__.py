@@ -70,8 +70,20 @@ _ALL = (
         guarded=True,
         training=True,
     ),
-    Stage("longer", ("synthetic", "seeds", "data_seed", "sae", "train", "pool.group"), after=("activations",), guarded=True, training=True),
-    Stage("wider", ("synthetic", "seeds", "data_seed", "sae", "train", "pool.group"), after=("activations",), guarded=True, training=True),
+    Stage(
+        "longer",
+        ("synthetic", "seeds", "init_seed", "data_seed", "sae", "train", "pool.group"),
+        after=("activations",),
+        guarded=True,
+        training=True,
+    ),
+    Stage(
+        "wider",
+        ("synthetic", "seeds", "init_seed", "data_seed", "sae", "train", "pool.group"),
+        after=("activations",),
+        guarded=True,
+        training=True,
+    ),
     Stage(
         "pool",
         ("pool.group", "pool.theta", "pool.rows", "pool.span_rank", "pool.headline", "pool.repeat", "stability", "sae.k", "sae.n_features"),
@@ -79,8 +91,9 @@ _ALL = (
     ),
     Stage(
         "finetune",
-        ("pool", "data_seed", "sae", "train"),
+        ("pool.tuned", "pool.held_tokens", "pool.free_tokens", "pool.tune_rate", "pool.decoder_rate", "data_seed", "sae", "train"),
         after=("activations", "train", "pool"),
+        guarded=True,
         training=True,
     ),
     Stage(

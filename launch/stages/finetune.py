@@ -1,6 +1,7 @@
 """Stage: pools trained on, first with their decoder rows held, then with rows that move slowly.
 
-held/, free/   as what stage `train` leaves: every pool that is tuned, of both groups, as seeds 0, 1, …; a pool that is not full has silent features behind its own
+held/, free/   as what stage `train` leaves: every pool that is tuned, of both groups, as seeds 0, 1, …; a pool that is not full has silent features behind its own.
+               Single SAEs, the first of each group, are trained on in the same way: what training on does by itself.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import numpy as np
 from etils import epath
 
 from launch import dictionary_list, sources
+from launch.pools import FREE, HELD, SINGLE
 from launch.stages import pool, train
 from saes.assembly import NEVER
 from saes.dictionary import Dictionary, first_features
@@ -21,7 +23,6 @@ from saes.step import TrainState
 from saes.variants import variant
 from storage import files
 
-HELD, FREE = "held", "free"
 Who = tuple[str, str, int | None]  # kind and group of a pool, and the seed that it was made without
 
 
@@ -30,12 +31,11 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     source = sources.source(config, workdir)
     scale = files.read_json(workdir / "train" / "plan.json")["scale"]
     seeds = files.read_json(workdir / "pool" / "summary.json")["seeds"]
-    places: list[Who] = [(kind, name, None) for kind in c.tuned for name in pool.NAMES]
-    places += [(kind, name, seed) for kind in c.tuned for name in pool.NAMES for seed in seeds[name]]
-    who = [at for at in places if pool.path(workdir, *at).exists()]
-    if not who:
-        raise ValueError(f"config.pool.tuned={c.tuned}: there is no such pool: leave the stage 'finetune' out")
-    dictionaries = [saelens.load(pool.path(workdir, *at))[0] for at in who]
+    paths: dict[Who, epath.Path] = {(kind, name, None): pool.path(workdir, kind, name) for kind in c.tuned for name in pool.NAMES}
+    paths |= {(kind, name, s): pool.path(workdir, kind, name, s) for kind in c.tuned for name in pool.NAMES for s in seeds[name]}
+    paths |= {(SINGLE, name, None): workdir / "train" / "sae" / f"seed-{seeds[name][0]}" for name in pool.NAMES}
+    who = [at for at, path in paths.items() if path.exists()]
+    dictionaries = [saelens.load(paths[at])[0] for at in who]
     tuned = [[*at, d.w_dec_FD.shape[0]] for at, d in zip(who, dictionaries, strict=True)]
     files.write_json(folder / "summary.json", {"tuned": tuned})
     outputs = [folder / "summary.json"]
@@ -46,6 +46,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
             tokens=length_of[phase],
             lr=c.tune_rate * config.train.peak_lr(config.sae.n_features),
             snapshots=2,
+            eval_at_tokens=(),
             export_sparsify=False,
             halves=False,
         )

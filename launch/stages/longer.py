@@ -13,7 +13,9 @@ from launch.stages import train
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
-    length = dataclasses.replace(config.train, tokens=config.train.tokens * config.pool.group, snapshots=2, export_sparsify=False)
+    length = dataclasses.replace(
+        config.train, tokens=config.train.tokens * config.pool.group, snapshots=2, eval_at_tokens=(), export_sparsify=False
+    )
     of = dataclasses.replace(config, seeds=own_seeds(config), train=length)
     return train.train_everyone(of, workdir / "longer" / "train", sources.source(of, workdir), "longer")
 

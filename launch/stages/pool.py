@@ -50,7 +50,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     if c.repeat and (kind := c.headline.partition(", ")[0]) in pools.KINDS:
         for name, places in zip(NAMES, groups, strict=False):
             for s in places:
-                made = pools.make(of, tuple(p for p in places if p != s), recipe(config, kind), float(config.sae.k))
+                made = pools.make(of, tuple(p for p in places if p != s), recipe(config, kind), float(config.sae.k), c.group)
                 if made is not None:
                     at = path(workdir, kind, name, listed.seeds[s])
                     saelens.save(at, made.dictionary, metadata(config, listed.hook, kind, [listed.seeds[p] for p in places if p != s]))
@@ -70,8 +70,9 @@ def path(workdir: epath.Path, kind: str, name: str, without: int | None = None) 
 
 
 def bank(config: Any, workdir: epath.Path, listed: dictionary_list.DictionaryList) -> Bank:
-    rows_ND = sources.source(config, workdir).sample()
-    return pools.bank(listed, rows_ND[: config.pool.rows], config)
+    source = sources.source(config, workdir)
+    rows = min(config.pool.rows, source.rows) if isinstance(source, sources.StoredSource) else config.pool.rows
+    return pools.bank(listed, source.stream(max(config.data_seed, 0), None).rows(0, rows), config)
 
 
 def metadata(config: Any, hook: dict[str, Any], kind: str, seeds: list[int]) -> dict[str, Any]:

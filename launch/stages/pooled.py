@@ -5,8 +5,7 @@ curves.parquet     pools over the number of pooled SAEs, over θ and over the nu
 export/<name>      every pool in SAELens' format, with its card and `stability.parquet`
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -14,84 +13,16 @@ from etils import epath
 
 from launch import dictionary_list, judging, pool_export, pools, progress, replay, sources
 from launch.dictionary_list import DictionaryList
-from launch.judging import Judged
-from launch.pools import Bank, Groups, Recipe
+from launch.methods import COMPARED, FIGURES, Judges, Method, Pair, Table
+from launch.pools import HELD, PHASES, SINGLE, Bank, Groups, Pooled, Recipe
 from launch.replay import Masks
 from launch.stages import finetune, pool
-from saes.dictionary import Dictionary
-from saes.formats import saelens
-from stability import aggregates, nulls, reappearance
+from saes import calibration
 from stability.estimates import Count, Estimate, unmeasured
 from storage import files
 from storage.tables import write_table
-from synthetic.generator import make_truth
 
-SINGLE, LONGER, WIDER, BAG = "single SAE", "trained longer", "wider", "bagging"
-PHASES = {finetune.HELD: "decoder held", finetune.FREE: "tuned"}
-FIGURES = {
-    "p": "share of the SAEs that judge",
-    "stable": "share of features",
-    "between": "share of features",
-    "explained": "explained variance",
-    "l0": "features per token",
-    "dead": "share of features",
-    "features": "features",
-    "found free": "share of atoms",
-    "found block": "share of atoms",
-}
-OF_ROWS = ("p", "stable", "between", "found free", "found block")  # follow from the decoder rows, but for which of them live
-
-Pair = tuple[list[Judged], list[Judged]]  # of the two groups
-
-
-class Method(NamedTuple):
-    """One way to get an SAE, once or more often from each group.
-
-    Attributes:
-      whole: what it gives.
-      without: of every SAE of a group what it gives without that one; of others, and where the method cannot be repeated, nothing.
-      dictionaries: of `whole`, where each is one dictionary.
-      repeated: whether the interval may speak of other seeds to pool; else of other seeds that judge alone.
-      explained_repeated: whether what is explained was measured without each SAE too.
-    """
-
-    name: str
-    whole: Pair
-    without: dict[int, Pair]
-    dictionaries: tuple[list[Dictionary], list[Dictionary]] | None
-    repeated: bool
-    explained_repeated: bool
-
-
-class Judges:
-    """Measures dictionaries, each once."""
-
-    def __init__(self, config: Any, of: Bank, groups: Groups, rows_ND: np.ndarray):
-        self._units = [of.units[s] for s in groups.fresh]
-        self._rows, self._c = rows_ND, config.stability
-        self._theta = config.stability.theta
-        self.atoms = make_truth(config.synthetic) if hasattr(config, "synthetic") else None
-        self._found = config.recovery.found if hasattr(config, "synthetic") else 0.0
-        self._between: dict[tuple[int, int], float] = {}
-
-    def __call__(self, dictionaries: Sequence[Dictionary]) -> list[Judged]:
-        return judging.judge(dictionaries, self._units, self._rows, self._theta, self._c.rare_firings)
-
-    def between(self, one: Judged, other: Judged) -> float:
-        at = (one.number, other.number)
-        if at not in self._between:
-            self._between[at] = judging.between(one, other, self._theta)
-        return self._between[at]
-
-    def atoms_found(self, of: Judged, in_block: bool) -> float:
-        """Share of the world's atoms, of those in a block or of the others, that a feature is."""
-        if self.atoms is None:
-            return float("nan")
-        atoms_AD = self.atoms.atoms_AD[(self.atoms.group_A > 0) == in_block]
-        live_MD = of.unit_MD[of.live_M]
-        if not len(atoms_AD) or not len(live_MD):
-            return float("nan")
-        return float(((atoms_AD @ live_MD.T).max(axis=1) > self._found).mean())
+LONGER, WIDER, BAG = "trained longer", "wider", "bagging"
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
@@ -105,16 +36,16 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     judges = Judges(config, of, groups, rows_ND)
     methods = [_single(judges, of, groups), _bag(judges, of, groups, rows_ND), *_others(config, workdir, judges)]
     methods += [made for kind in pools.KINDS if (made := _pool(config, judges, of, groups, kind, pool.recipe(config, kind), c.group))]
-    methods += _tuned(config, workdir, judges, {m.name: m for m in methods}, {seed: s for s, seed in enumerate(listed.seeds)})
-    table = Table(config, judges, len(listed.seeds), groups)
+    methods += _tuned(config, workdir, judges, of, {m.name: m for m in methods}, {seed: s for s, seed in enumerate(listed.seeds)})
+    table = Table(config, judges, groups)
     figures = {m.name: {name: table.estimate(m, name) for name in FIGURES} for m in methods}
     single = methods[0]
-    differences = {m.name: {name: table.difference(m, single, name) for name in ("p", "between", "explained")} for m in methods[1:]}
+    differences = {m.name: {name: table.difference(m, single, name) for name in COMPARED} for m in methods[1:]}
     recovered = _predictions(config, workdir, methods)
     for name, values in recovered.items():
         figures[name] |= values
     curves = _curves(config, judges, of, groups, table)
-    exported = _export(config, workdir, listed, methods, figures, differences)
+    exported = _export(config, workdir, listed, groups, methods, figures, differences)
     files.write_json(folder / "summary.json", _summary(config, listed, groups, methods, figures, differences))
     return [
         folder / "summary.json",
@@ -154,7 +85,12 @@ def _others(config: Any, workdir: epath.Path, judges: Judges) -> list[Method]:
     for name, stage in ((LONGER, "longer"), (WIDER, "wider")):
         if stage not in config.stages:
             continue
-        one, other = dictionary_list.load(workdir / stage / "train" / dictionary_list.NAME).dictionaries
+        there = dictionary_list.load(workdir / stage / "train" / dictionary_list.NAME)
+        if there.frozen:
+            raise ValueError(
+                f"{workdir / stage}: an SAE was not finite in training: lower config.train.lr, or leave the stage {stage!r} out"
+            )
+        one, other = there.dictionaries
         judged = judges([one, other])
         found.append(Method(name, (judged[:1], judged[1:]), {}, ([one], [other]), False, False))
     return found
@@ -166,18 +102,18 @@ def _pool(
     """Pools of `size` SAEs each, as many as a group holds; made again without each SAE."""
     l0 = float(config.sae.k)
     parts = [[places[i : i + size] for i in range(0, len(places), size)] for places in groups[:2]]
-    made: dict[tuple[int, ...], Dictionary] = {}
+    made: dict[tuple[int, ...], Pooled] = {}
     wanted = [p for group in parts for p in group]
     if repeat:
         wanted += [tuple(s for s in p if s != k) for group in parts for p in group for k in p if len(p) > 1]
     for places in wanted:
         progress.look_for_signals()
-        pooled = pools.make(of, places, recipe, l0)
+        pooled = pools.make(of, places, recipe, l0, size)
         if pooled is not None:
-            made[places] = pooled.dictionary
+            made[places] = pooled
     if any(p not in made for group in parts for p in group):
         return None
-    judged = dict(zip(made, judges(list(made.values())), strict=True))
+    judged = dict(zip(made, judges([p.dictionary for p in made.values()]), strict=True))
     one, other = ([judged[p] for p in group] for group in parts)
     without: dict[int, Pair] = {}
     for g, group in enumerate(parts):
@@ -188,20 +124,27 @@ def _pool(
                     changed = [judged[left] if i == at else judged[q] for i, q in enumerate(group)]
                     without[k] = (changed, other) if g == 0 else (one, changed)
     whole = ([made[p] for p in parts[0]], [made[p] for p in parts[1]])
+    own, others = ([p.dictionary for p in side] for side in whole)
     complete = len(without) == sum(len(p) for group in parts for p in group)
-    return Method(name, (one, other), without if complete else {}, whole, complete, complete)
+    return Method(name, (one, other), without if complete else {}, (own, others), complete, complete, whole)
 
 
-def _tuned(config: Any, workdir: epath.Path, judges: Judges, made: dict[str, Method], places: dict[int, int]) -> list[Method]:
-    """Pools that were trained on; where they were not made again without each SAE, with held rows the interval of what follows from rows is that of
-    the pool as it was made."""
+def _tuned(config: Any, workdir: epath.Path, judges: Judges, of: Bank, made: dict[str, Method], places: dict[int, int]) -> list[Method]:
+    """Pools, and single SAEs, that were trained on; thresholds are set anew, on training tokens. Where they were not made again without each SAE,
+    with held rows the interval of what follows from rows is that of the pool as it was made."""
     if "finetune" not in config.stages:
         return []
     found = []
     for phase, called in PHASES.items():
         dictionaries = finetune.read(workdir, phase)
+        if config.sae.variant != "topk":
+            batches = lambda: progress.plain_batches(of.rows_ND)
+            dictionaries = {at: calibration.calibrated(d, batches, float(config.sae.k)) for at, d in dictionaries.items()}
         judged = dict(zip(dictionaries, judges(list(dictionaries.values())), strict=True))
         for kind in dict.fromkeys(kind for kind, _, _ in dictionaries):
+            if any((kind, name, None) not in judged for name in pool.NAMES):
+                print(f"pooled: {kind}, {called}: there is one of one group alone, so it is left out")
+                continue
             one, other = ([judged[kind, name, None]] for name in pool.NAMES)
             own, others = ([dictionaries[kind, name, None]] for name in pool.NAMES)
             without: dict[int, Pair] = {}
@@ -211,91 +154,10 @@ def _tuned(config: Any, workdir: epath.Path, judges: Judges, made: dict[str, Met
                     without[places[seed]] = (left, other) if name == pool.NAMES[0] else (one, left)
             repeated = len(without) == 2 * config.pool.group
             if not repeated:
-                without = made[kind].without if phase == finetune.HELD else {}
-            found.append(Method(f"{kind}, {called}", (one, other), without, (own, others), bool(without), repeated))
+                without = made[kind].without if phase == HELD and kind != SINGLE else {}
+            whole = made[kind].made if kind in made else None
+            found.append(Method(f"{kind}, {called}", (one, other), without, (own, others), bool(without), repeated, whole))
     return found
-
-
-class Table:
-    """Figures of methods, with intervals from leaving out one SAE at a time, of a group or of those that judge.
-
-    Where a method could not be repeated without each pooled SAE, the interval of reappearance is over the SAEs that judge alone, and that of what
-    is explained is from the two groups alone (t with one degree of freedom).
-    """
-
-    def __init__(self, config: Any, judges: Judges, seeds: int, groups: Groups):
-        self._judges, self._seeds, self._groups = judges, seeds, groups
-        self._confidence, self._epsilon = config.stability.confidence, config.stability.epsilon
-        width = judges._units[0].shape[1]
-        features = max(len(u) for u in judges._units)
-        self._chance = nulls.chance_of_match(config.stability.theta, width, features)
-
-    def estimate(self, m: Method, figure: str) -> Estimate:
-        null = self._chance if figure in ("p", "between") else 0.0 if figure == "explained" else None
-        return self._of(m, figure, lambda k: self._value(m, figure, k), null)
-
-    def difference(self, m: Method, single: Method, figure: str) -> Estimate:
-        return self._of(m, figure, lambda k: self._value(m, figure, k) - self._value(single, figure, k), 0.0, single)
-
-    def _of(self, m: Method, figure: str, at: Callable[[int | None], float], null: float | None, single: Method | None = None) -> Estimate:
-        unit = FIGURES[figure]
-        repeated = m.repeated if figure in OF_ROWS else m.explained_repeated
-        if repeated:
-            places: Sequence[int] = range(self._seeds)
-        elif figure in ("p", "stable"):
-            places = self._groups.fresh
-        else:
-            return self._of_groups(m, figure, null, unit, single)
-
-        def statistic(weights: np.ndarray) -> float:
-            return at(None if weights.all() else places[int(np.argmin(weights))])
-
-        value = at(None)
-        if np.isnan(value):
-            return unmeasured(Count(len(places), "seeds"), unit)
-        # At full weight the method as it is; where it was only made again without each SAE, the spread is of those.
-        return aggregates.jackknifed(statistic, len(places), self._confidence, null=null, unit=unit)
-
-    def _of_groups(self, m: Method, figure: str, null: float | None, unit: str, single: Method | None) -> Estimate:
-        values = [self._mean(m.whole[g], figure, None) for g in range(2)] if figure != "between" else [self._value(m, figure, None)]
-        if single is not None:
-            own = (
-                [self._mean(single.whole[g], figure, None) for g in range(2)]
-                if figure != "between"
-                else [self._value(single, figure, None)]
-            )
-            values = [a - b for a, b in zip(values, own, strict=True)]
-        mean, n = float(np.mean(values)), Count(len(values), "groups")
-        if np.isnan(mean):
-            return unmeasured(n, unit)
-        if len(values) < 2:
-            return Estimate(mean, None, None, null, n, unit)
-        half = scipy.stats.t.ppf(0.5 + self._confidence / 2, 1) * float(np.std(values, ddof=1)) / np.sqrt(2)
-        return Estimate(mean, mean - half, mean + half, null, n, unit)
-
-    def _value(self, m: Method, figure: str, without: int | None) -> float:
-        pair = m.whole if without is None else m.without.get(without, m.whole)
-        if figure == "between":
-            shared = np.array([self._judges.between(a, b) for a in pair[0] for b in pair[1]])
-            return aggregates.seed_mean(shared, np.ones(len(shared)))
-        return float(np.mean([self._mean(side, figure, without) for side in pair]))
-
-    def _mean(self, side: list[Judged], figure: str, without: int | None) -> float:
-        keep_G = np.array([s != without for s in self._groups.fresh])
-        return float(np.mean([self._one(j, figure, keep_G) for j in side]))
-
-    def _one(self, j: Judged, figure: str, keep_G: np.ndarray) -> float:
-        if figure in ("p", "stable"):
-            hits_GL = j.hits_GM[keep_G][:, j.live_M]
-            if not hits_GL.size:
-                return float("nan")
-            if figure == "p":
-                return float(hits_GL.mean())
-            misses = reappearance.allowed_misses(len(keep_G), self._epsilon)
-            return float((hits_GL.sum(0) >= keep_G.sum() - misses).mean())
-        if figure.startswith("found"):
-            return self._judges.atoms_found(j, figure == "found block")
-        return float(getattr(j, figure))
 
 
 def _predictions(config: Any, workdir: epath.Path, methods: list[Method]) -> dict[str, dict[str, Estimate]]:
@@ -364,7 +226,8 @@ def _summary(
         "of": subject,
         "group": config.pool.group,
         "fresh": len(groups.fresh),
-        "theta": config.pool.theta,
+        "theta": config.stability.theta,
+        "pool_theta": config.pool.theta,
         "sae": {"variant": config.sae.variant, "n_features": config.sae.n_features, "k": config.sae.k, "tokens": config.train.tokens},
         "seeds": {name: [listed.seeds[s] for s in places] for name, places in zip(("one", "other", "fresh"), groups, strict=True)},
     }
@@ -374,25 +237,24 @@ def _export(
     config: Any,
     workdir: epath.Path,
     listed: DictionaryList,
+    groups: Groups,
     methods: list[Method],
     figures: dict[str, dict[str, Estimate]],
     differences: dict[str, dict[str, Estimate]],
 ) -> list[epath.Path]:
     """Every pool as it would be published."""
     outputs: list[epath.Path] = []
-    origin = pool_export.origins(workdir / "pool" / "pools.parquet")
     for m in methods:
         kind, _, phase = m.name.partition(", ")
-        if kind not in pools.KINDS or m.dictionaries is None:
+        if m.made is None or m.dictionaries is None:
             continue
         for g, group in enumerate(pool.NAMES):
-            metadata = saelens.load(pool.path(workdir, kind, group))[1] | {"after_pooling": phase or "calibrated"}
-            outputs += pool_export.write(
-                workdir / "pooled" / "export" / f"{m.name.replace(', ', '-').replace(' ', '-')}-{group}",
-                m.dictionaries[g][0],
-                metadata,
-                m.whole[g][0],
-                origin[kind, group],
-                pool_export.Card(m.name, config, listed, figures[m.name], differences[m.name]),
-            )
+            made = m.made[g][0]
+            metadata = pool.metadata(config, listed.hook, kind, [listed.seeds[s] for s in groups[g]]) | {
+                "after_pooling": phase or "calibrated"
+            }
+            card = pool_export.Card(m.name, config, figures[m.name], differences[m.name])
+            folder = workdir / "pooled" / "export" / f"{m.name.replace(', ', '-').replace(' ', '-')}-{group}"
+            of_seed = np.array([-1 if s < 0 else listed.seeds[s] for s in made.seed_M])
+            outputs += pool_export.write(folder, m.dictionaries[g][0], metadata, m.whole[g][0], made._replace(seed_M=of_seed), card)
     return outputs

@@ -16,6 +16,9 @@ from launch.stages.longer import own_seeds
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     size = dataclasses.replace(config.sae, n_features=config.sae.n_features * config.pool.group)
     of = dataclasses.replace(
-        config, seeds=own_seeds(config), sae=size, train=dataclasses.replace(config.train, snapshots=2, export_sparsify=False)
+        config,
+        seeds=own_seeds(config),
+        sae=size,
+        train=dataclasses.replace(config.train, snapshots=2, eval_at_tokens=(), export_sparsify=False),
     )
     return train.train_everyone(of, workdir / "wider" / "train", sources.source(of, workdir), "wider")

@@ -27,9 +27,10 @@ def study(tmp_path_factory):
 def test_held_rows_stay_and_free_ones_move(study):
     _, workdir = study
     held, free = (finetune.read(workdir, phase) for phase in ("held", "free"))
-    assert {seed for kind, _, seed in held if kind == "pool of means"} == {None, *range(6)}
-    for at, of_held, of_free in ((at, d, free[at]) for at, d in held.items()):
+    assert {seed for kind, _, seed in held if kind == "pool of means"} == {None, *range(6)} and ("single SAE", "one", None) in held
+    for at, of_held, of_free in ((at, d, free[at]) for at, d in held.items() if at[0] != "single SAE"):
         begin = saelens.load(pool_stage.path(workdir, *at))[0]
+        assert begin.w_dec_FD.shape == of_held.w_dec_FD.shape == of_free.w_dec_FD.shape
         np.testing.assert_allclose(of_held.w_dec_FD, begin.w_dec_FD, atol=1e-5)
         assert np.abs(of_held.w_enc_DF - begin.w_enc_DF).max() > 1e-4 and np.abs(of_free.w_dec_FD - begin.w_dec_FD).max() > 1e-5
 
@@ -67,7 +68,8 @@ def test_every_pool_is_written_as_it_would_be_published(study, tmp_path):
 def test_page_tables_and_claim(study):
     _, workdir = study
     assert (workdir / "report" / "index.html").exists() and (workdir / "report" / "trade-off.png").exists()
-    assert files.read_json(workdir / "report" / "summary.json")["claims"]["C6"]["holds"] in ("yes", "no", "undecided")
+    claim = files.read_json(workdir / "report" / "summary.json")["claims"]["C6"]
+    assert claim["holds"] == "undecided" and "3 SAEs in a pool, config.claims.min_seeds=4" in claim["because"]
     curves = read_records(workdir / "pooled" / "curves.parquet")
     assert {r["over"] for r in curves} == {"pooled SAEs", "θ of the pool", "features"}
     features = {r["at"]: r["value"] for r in curves if r["over"] == "features" and r["figure"] == "features"}

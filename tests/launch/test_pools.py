@@ -10,6 +10,7 @@ import pytest
 from configs import pool as pool_config
 from launch import judging, pools
 from launch.config import validated
+from launch.methods import Judges, Method, Table
 from launch.pools import MEANS, MEMBERS, RANDOM, SPAN, STABLE, Recipe
 from launch.stages import pooled
 from saes.dictionary import decode, encode
@@ -45,6 +46,15 @@ def made(kind, places=ALL, features=F, theta=THETA, of=BANK):
 
 def rows_of(found):
     return np.asarray(unit_rows(found.dictionary.w_dec_FD))
+
+
+def test_what_rows_share_by_chance_is_the_null(study):
+    _, of, groups, judges, table = study
+    single = pooled._single(judges, of, groups)
+    e = table.estimate(single, "p")
+    turned = [judges.turned(j) for side in single.whole for j in side]
+    assert e.null == pytest.approx(np.mean([j.hits_GM.mean() for j in turned])) and e.null < e.value / 3
+    assert table.estimate(single, "between").null < 0.2 and table.estimate(single, "explained").null == 0.0
 
 
 def test_what_all_seeds_share_comes_first():
@@ -107,6 +117,37 @@ def test_more_room_than_features_is_said():
     assert len(few.seed_M) == 5 and few.unique == found.unique
 
 
+def test_judges_and_held_out_tokens_have_no_part_in_a_pool():
+    """Whoever is not pooled may be anything."""
+    dictionaries, units = list(BANK.dictionaries), list(BANK.units)
+    for s in (3, 4, 5):
+        dictionaries[s] = dataclasses.replace(
+            dictionaries[s], w_dec_FD=unit(F, D, rng=np.random.default_rng(s)), b_dec_D=np.ones(D, np.float32)
+        )
+        units[s] = dictionaries[s].w_dec_FD
+    best, live, rate = BANK.best_SSF.copy(), BANK.live_SF.copy(), BANK.rate_SF.copy()
+    best[3:], best[:, 3:], live[3:], rate[3:] = 0.1, 0.1, False, 9.0
+    changed = BANK._replace(dictionaries=tuple(dictionaries), units=tuple(units), best_SSF=best, live_SF=live, rate_SF=rate)
+    for kind in pools.KINDS:
+        one, other = made(kind, (0, 1, 2)), made(kind, (0, 1, 2), of=changed)
+        np.testing.assert_array_equal(one.dictionary.w_dec_FD, other.dictionary.w_dec_FD)
+        np.testing.assert_array_equal(one.dictionary.w_enc_DF, other.dictionary.w_enc_DF)
+
+
+@pytest.mark.parametrize("architecture", ["jumprelu", "gated", "standard"])
+def test_every_architecture_can_be_pooled(architecture):
+    def changed(d):
+        more = {"threshold_F": np.full(F, 0.3, np.float32)} if architecture == "jumprelu" else {}
+        more |= {"r_mag_F": np.zeros(F, np.float32), "b_mag_F": d.b_enc_F} if architecture == "gated" else {}
+        return dataclasses.replace(d, architecture=architecture, k=0, **more)
+
+    of = BANK._replace(dictionaries=tuple(changed(d) for d in BANK.dictionaries))
+    for kind in pools.KINDS:
+        found = made(kind, of=of)
+        x = jnp.asarray(BANK.rows_ND)
+        assert float((encode(jax.device_put(found.dictionary), x) > 0).sum(1).mean()) == pytest.approx(K, abs=0.1)
+
+
 def test_no_pool_where_there_is_nothing_for_it():
     nothing = BANK._replace(live_SF=np.zeros_like(BANK.live_SF))
     assert made(STABLE, of=nothing) is None and made(MEMBERS, of=nothing) is None
@@ -117,9 +158,19 @@ def test_groups_do_not_overlap_and_leave_judges():
     assert of.one + of.other + of.fresh == tuple(range(21)) and len(of.fresh) == 5
     with pytest.raises(ValueError, match="17 SAEs: two groups of 8 .* are 18"):
         pools.groups(17, 8)
-    with pytest.raises(ValueError, match=r"config.seeds=\(7,\): at least 8"):
-        c = pool_config.get_config("tiny")
-        c.seeds = (7,)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seeds", (7,)), ("pool.headline", "pool of mean, tuned"), ("pool.group", 2), ("pool.theta", 0.0), ("pool.sizes", (2,)), ("pool.span_rank", 16),
+        ("pool.tuned", ("stable features",)), ("pool.rows", 10**7), ("pool.decoder_rate", 1.5), ("pool.held_tokens", -1),
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_named(field, value):
+    c = pool_config.get_config("tiny")
+    c.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=f"config.{field}="):
         validated(c)
 
 
@@ -162,8 +213,8 @@ def study():
         CONFIG, pool=dataclasses.replace(CONFIG.pool, group=3), stability=dataclasses.replace(CONFIG.stability, rare_firings=5)
     )
     groups = pools.groups(10, 3)
-    judges = pooled.Judges(config, of, groups, of.rows_ND)
-    return config, of, groups, judges, pooled.Table(config, judges, 10, groups)
+    judges = Judges(config, of, groups, of.rows_ND)
+    return config, of, groups, judges, Table(config, judges, groups)
 
 
 def test_a_pool_is_more_stable_than_a_single_sae_where_seeds_share_something(study):
@@ -181,20 +232,22 @@ def test_a_pool_is_more_stable_than_a_single_sae_where_seeds_share_something(stu
     assert table.difference(pool, single, "between").low > 0
 
 
-def test_intervals_are_from_leaving_out_one_at_a_time(study):
+def test_intervals_are_of_each_group_and_of_the_judges(study):
     config, of, groups, judges, table = study
     single = pooled._single(judges, of, groups)
     members = [*groups.one, *groups.other]
     hits = np.stack([judges([of.dictionaries[s]])[0].hits_GM.mean(1) for s in members])  # (pooled, judges)
-    values = []
-    for k in range(10):
-        keep = np.array([s != k for s in members])
-        judge = np.array([s != k for s in groups.fresh])
-        by_group = [hits[:3][keep[:3]][:, judge].mean(), hits[3:][keep[3:]][:, judge].mean()]
-        values.append(np.mean(by_group))
-    error = np.sqrt(9 / 10 * np.sum((np.array(values) - np.mean(values)) ** 2))
+    variance = 0.0
+    for stratum in groups:
+        values = []
+        for k in stratum:
+            keep, judge = np.array([s != k for s in members]), np.array([s != k for s in groups.fresh])
+            values.append(np.mean([hits[:3][keep[:3]][:, judge].mean(), hits[3:][keep[3:]][:, judge].mean()]))
+        variance += (len(values) - 1) / len(values) * np.sum((np.array(values) - np.mean(values)) ** 2)
     e = table.estimate(single, "p")
-    assert (e.high - e.low) / 2 == pytest.approx(2.2622 * error, rel=1e-3)
+    half = (e.high - e.low) / 2
+    assert 1.96 * np.sqrt(variance) < half < 4.31 * np.sqrt(variance)  # t between 2 and infinitely many degrees of freedom
+    assert table.estimate(single, "explained").n.number == 6  # who judges has no part in it
 
 
 def test_nothing_of_one_pool_is_taken_for_another(study):
@@ -210,7 +263,7 @@ def test_nothing_of_one_pool_is_taken_for_another(study):
 def test_what_was_trained_once_has_an_interval_over_groups_or_judges(study):
     _, of, groups, judges, table = study
     a, b = judges([of.dictionaries[0], of.dictionaries[3]])
-    once = pooled.Method("trained longer", ([a], [b]), {}, None, False, False)
+    once = Method("trained longer", ([a], [b]), {}, None, False, False)
     e = table.estimate(once, "explained")
     assert e.n.of == "groups" and (e.high - e.low) / 2 == pytest.approx(12.7062 * abs(a.explained - b.explained) / 2, rel=1e-3)
     assert table.estimate(once, "p").n.number == 4 and table.estimate(once, "between").low is None

@@ -75,14 +75,28 @@ def test_what_does_not_go_together_is_named():
         assembly.assembled([sae("topk"), sae("jumprelu")], np.arange(2 * F))
     with pytest.raises(ValueError, match="1 come from nowhere"):
         assembly.assembled([sae("topk")], np.where(np.arange(F) == 0, 1, 0) * 2)
-    with pytest.raises(ValueError, match="jumprelu"):
-        assembly.with_features(sae("jumprelu"), np.zeros((D, 1)), np.zeros(1), np.zeros((1, D)))
 
 
-def test_features_are_added_behind():
-    one = sae("topk")
-    more = assembly.with_features(one, np.ones((D, 2)), np.full(2, -5.0), np.ones((2, D)))
-    assert more.w_dec_FD.shape == (F + 2, D) and (more.w_dec_FD[:F] == one.w_dec_FD).all() and (more.b_enc_F[F:] == -5).all()
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_features_are_added_behind(architecture):
+    one = sae(architecture)
+    w, b = RNG.normal(size=(D, 2)), np.array([0.5, -0.5])
+    more = assembly.with_features(one, w, b, np.ones((2, D)))
+    assert more.w_dec_FD.shape == (F + 2, D) and (more.w_dec_FD[:F] == one.w_dec_FD).all()
+    if architecture == "topk":
+        more, one = (dataclasses.replace(d, architecture="standard") for d in (more, one))
+    np.testing.assert_allclose(activations(more, X)[:, :F], activations(one, X), atol=1e-5)
+    np.testing.assert_allclose(activations(more, X)[:, F:], np.maximum((X - one.b_dec_D) @ w + b, 0), atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_padding_never_fires(architecture):
+    one = sae(architecture)
+    filled = assembly.padded(one, 20)
+    z = activations(filled, X)
+    np.testing.assert_array_equal(z[:, F:], 0)
+    np.testing.assert_allclose(z[:, :F], activations(one, X), atol=1e-5)
+    assert assembly.padded(one, 3) is one
 
 
 def batches():
