@@ -58,14 +58,17 @@ def main(argv: list[str]) -> int:
         runner.run_stages(_CONFIG.value, settings, workdir, _STAGES.value, _OVERWRITE.value)
         if _DISTRIBUTED.value:
             hosts.leave()
-        if {"verdicts", "arms", "pooled"} & set(settings.stages):
+        if {"verdicts", "arms"} & set(settings.stages):
             page = workdir / "report" / "index.html"
             if page.exists():
                 print(f"report: {page}")
         elif "report" in settings.stages:
             from reports import headline
 
-            headline.print_headline(workdir, settings.stages, settings.claims)
+            if "pooled" in settings.stages:
+                headline.print_pools(workdir, settings.stages)
+            else:
+                headline.print_headline(workdir, settings.stages, settings.claims)
     except signals.Stopped as stopped:
         print(f"{stopped}; run the same command again to go on", file=sys.stderr)
         return signals.EXIT_STOPPED

@@ -211,7 +211,7 @@ class Explanations:
             self.candidates % 2 == 0,
             "explanations.candidates",
             self.candidates,
-            "even: half of them are contexts in which the feature fires",
+            "must be even: half of them are contexts in which the feature fires",
         )
         for field in ("retries", "price_in", "price_out", "most_cost"):
             check(getattr(self, field) >= 0, f"explanations.{field}", getattr(self, field), "must not be negative")

@@ -131,6 +131,24 @@ def print_headline(workdir: epath.Path, stages: Sequence[str], rules: Any) -> No
         print(f"\nreport: {workdir / 'report' / 'index.html'}")
 
 
+def print_pools(workdir: epath.Path, stages: Sequence[str]) -> None:
+    """Prints what pools are worth, the claim, and the page's path."""
+    results = Results(workdir, stages)
+    if "pooled" not in results.summary:
+        return
+    columns = {"p": "p̂ against fresh seeds", "between": "p̂ between groups", "explained": "explained variance"}
+    rows = [("", *columns.values())]
+    rows += [(name, *(with_interval(of[key]) for key in columns)) for name, of in results.summary["pooled"]["methods"].items()]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    print()
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if results.has("report/summary.json"):
+        claim = results.json("report/summary.json")["claims"]["C6"]
+        print(f"\nC6: {claim['holds']}: {claim['because']}")
+        print(f"\nreport: {workdir / 'report' / 'index.html'}")
+
+
 def remarks(results: Results, rules: Any) -> list[str]:
     """What a reader must know before believing the figures: sets that are too small, and how far from a plateau p̂ is."""
     s, out = results.summary["stability"], []
@@ -166,7 +184,12 @@ def remarks(results: Results, rules: Any) -> list[str]:
     if rise is None and not results.has("stability/tokens_curve.parquet"):
         out.append("There are no dictionaries along training, so whether p̂ has reached a plateau cannot be told.")
     elif rise is None:
-        out.append("Whether p̂ has reached a plateau cannot be told: fewer than two dictionaries along training lie above chance.")
+        few = (
+            f"{len(s['seeds'])} seeds have no interval"
+            if len(s["seeds"]) < 3
+            else "fewer than two dictionaries along training lie above chance"
+        )
+        out.append(f"Whether p̂ has reached a plateau cannot be told: {few}.")
     else:
         reached = "a plateau" if on_plateau(rise, rules) else "no plateau is shown, unstable features may be under-trained"
         out.append(

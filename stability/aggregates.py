@@ -173,9 +173,12 @@ def label_ratio(values_SF: np.ndarray, reappears_SSF: np.ndarray, among_SF: np.n
 def held_out(values_SSF: np.ndarray, reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float, stable: bool) -> np.ndarray:
     """(anchor, other) → mean of the values over the anchor's features that are stable (or unstable) in all comparisons but this one.
 
-    Labels chosen by a comparison say nothing of it: unstable features reappear in few others by definition. NaN where there are none.
+    Labels chosen by a comparison say nothing of it: unstable features reappear in few others by definition. NaN where there are none, and
+    everywhere with two seeds, of which no other comparison is left to label by.
     """
     s = len(reappears_SSF)
+    if s < 3:
+        return np.full((s, s), np.nan)
     misses, counts_SF = allowed_misses(s - 2, epsilon), reappears_SSF.sum(axis=1)
     table_SS = np.full((s, s), np.nan)
     for k in range(s):

@@ -59,13 +59,14 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         return not_measured(folder, "no stable and unstable features that fire about equally often")
     text = texts_of_rows.read(config, workdir)
     assert text is not None
-    tasks = _tasks(config, workdir, listed, chosen, text)
-    with (
-        contextlib.closing(Endpoint(c.model, c.timeout, c.retries, c.max_tokens))
-        if c.model
-        else contextlib.nullcontext(RuleBased()) as completer
-    ):
+    # First of all, since an endpoint that is not there is found out at once.
+    endpoint = contextlib.closing(Endpoint(c.model, c.timeout, c.retries, c.max_tokens)) if c.model else None
+    with endpoint or contextlib.nullcontext(RuleBased()) as completer:
+        tasks = _tasks(config, workdir, listed, chosen, text)
         found, usage = _asked(c, completer, tasks, workdir / ANSWERS)
+    if any(found.unusable.values()):
+        which = ", ".join(f"{n} of {found.asked[phase]} to the {phase}" for phase, n in found.unusable.items() if n)
+        print(f"explanations: answers that could not be used: {which}. Another model may do better, or this one with more max_tokens")
     explained = found.explained
     values = Values(len(listed.seeds), config.stability.confidence, "share")
     for seed in range(len(listed.seeds)):

@@ -153,11 +153,11 @@ class ByRules(Server):
 
     def __init__(self, fails=False):
         super().__init__()
-        self.fails, self.script = fails, self
+        self.fails, self.script, self.says = fails, self, None
 
     def get(self, prompt, default):
         del default
-        return [(500, b"oops", {})] if self.fails else [ok(answer(RuleBased().complete([prompt])[0]))]
+        return [(500, b"oops", {})] if self.fails else [ok(answer(self.says or RuleBased().complete([prompt])[0]))]
 
 
 @pytest.fixture
@@ -212,6 +212,24 @@ def test_what_would_cost_too_much_is_not_asked(asked):
     with pytest.raises(ValueError, match="explanations.most_cost=0.001: the questions are expected to cost"):
         runner.run_stages(c, validated(c), workdir, ["explanations"], False)
     assert not server.requests
+
+
+def test_answers_that_cannot_be_used_are_said(asked, capsys):
+    c, workdir, server = asked
+    server.says = "I would rather not."
+    c.explanations.contexts = 5
+    runner.run_stages(c, validated(c), workdir, ["explanations"], False)
+    assert "answers that could not be used: 4 of 4 to the explanation" in capsys.readouterr().out
+
+
+def test_a_missing_endpoint_is_found_out_at_once(asked, monkeypatch):
+    c, workdir, server = asked
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(explanations, "_tasks", lambda *args: pytest.fail("too late"))
+    c.explanations.contexts = 6
+    with pytest.raises(ValueError, match="no endpoint to ask: set OPENAI_BASE_URL"):
+        runner.run_stages(c, validated(c), workdir, ["explanations"], False)
 
 
 def test_an_endpoint_that_fails_gets_one_line(asked):

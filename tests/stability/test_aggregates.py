@@ -154,3 +154,31 @@ def test_labels_chosen_without_a_comparison_leave_it_unbiased():
 def test_a_null_that_could_not_be_measured_is_none():
     e = aggregates.jackknifed(lambda w: 1.0, 4, 0.95, null=float("nan"), unit="")
     assert e.null is None and e.value == 1.0
+
+
+def test_two_seeds_have_no_other_comparison_to_label_by():
+    hits = np.ones((2, 2, 5), bool)
+    assert np.isnan(aggregates.held_out(hits, hits, np.ones((2, 5), bool), 0.05, stable=False)).all()
+
+
+def test_strata_are_left_out_each_around_its_own_mean():
+    """A mean of two sets of different spread, against its standard error; what leaving one out shifts in common is no spread."""
+    rng = np.random.default_rng(0)
+    covered, halves = 0, []
+    for _ in range(400):
+        values = np.concatenate([rng.normal(0, 1, 8), rng.normal(0, 0.2, 5)])
+        strata = (range(8), range(8, 13))
+
+        def statistic(k, values=values, strata=strata):
+            kept = [[i for i in s if i != k] for s in strata]
+            return float(sum(values[i].mean() for i in kept)) + (0.5 if k is not None else 0.0)
+
+        e = aggregates.stratified_jackknifed(statistic, strata, 0.95, null=0.0, unit="")
+        covered += e.low <= 0 <= e.high
+        halves.append((e.high - e.low) / 2)
+    assert 0.92 <= covered / 400 <= 0.985 and e.n.number == 13
+    assert np.mean(halves) == pytest.approx(2.3 * np.sqrt(1 / 8 + 0.04 / 5), rel=0.1)
+    nothing = aggregates.stratified_jackknifed(lambda k: float("nan"), strata, 0.95, null=0.1, unit="")
+    assert nothing.value is None and nothing.null == 0.1
+    exact = aggregates.stratified_jackknifed(lambda k: 0.9, strata, 0.95, null=None, unit="", bounds=(0.0, 1.0))
+    assert (exact.low, exact.value, exact.high) == (0.9, 0.9, 0.9)
