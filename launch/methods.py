@@ -128,11 +128,13 @@ class Table:
         unit, judging_matters = FIGURES[figure], figure in ("p", "stable")
         repeated = m.repeated if figure in OF_ROWS else m.explained_repeated
         if not repeated and not judging_matters:
-            return self._of_groups(m, figure, null, unit, single)
+            return self._of_groups(m, figure, null, unit, single, bounds)
         strata = [*(self._groups[:2] if repeated else ()), *((self._groups.fresh,) if judging_matters else ())]
         return aggregates.stratified_jackknifed(at, strata, self._confidence, null=null, unit=unit, bounds=bounds)
 
-    def _of_groups(self, m: Method, figure: str, null: float | None, unit: str, single: Method | None) -> Estimate:
+    def _of_groups(
+        self, m: Method, figure: str, null: float | None, unit: str, single: Method | None, bounds: tuple[float, float]
+    ) -> Estimate:
         values = [self._mean(m.whole[g], figure, None) for g in range(2)] if figure != "between" else [self._value(m, figure, None)]
         if single is not None:
             own = (
@@ -147,7 +149,8 @@ class Table:
         if len(values) < 2:
             return Estimate(mean, None, None, null, n, unit)
         half = scipy.stats.t.ppf(0.5 + self._confidence / 2, 1) * float(np.std(values, ddof=1)) / np.sqrt(2)
-        return Estimate(mean, mean - half, mean + half, null, n, unit)
+        low, high = (float(np.clip(mean + sign * half, *bounds)) for sign in (-1, 1))
+        return Estimate(mean, low, high, null, n, unit)
 
     def _value(self, m: Method, figure: str, without: int | None) -> float:
         pair = m.whole if without is None else m.without.get(without, m.whole)

@@ -143,7 +143,8 @@ def write_pool_page(folder: epath.Path, results: Results, claim: Claim, settings
     names = {
         key: name for key, name in POOL_COLUMNS.items() if any(of.get(key, {}).get("value") is not None for of in s["methods"].values())
     }
-    text = lambda of, key: with_interval(of[key]) if key in of and of[key]["value"] is not None else "–"
+    said = lambda e, key: number(e["value"]) if key in ("features", "live", "l0") else with_interval(e)
+    text = lambda of, key: said(of[key], key) if key in of and of[key]["value"] is not None else "–"
     order = sorted(s["methods"], key=lambda name: (list(pool_figures.COLOURS).index(pool_figures.family(name)), name != "single SAE"))
     rows = [{"method": name, "texts": [text(s["methods"][name], key) for key in names]} for name in order]
     differences = [

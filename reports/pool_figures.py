@@ -51,8 +51,9 @@ def _trade_off(results: Results, curves: list[dict[str, Any]]) -> Figure:
     line = _over_features(curves)
     every = [r["explained_value"] for r in (*rows, *line)]
     room = 0.4 * (max(every) - min(every))  # for the names
-    x = alt.X("explained_value:Q", title="explained variance", scale=alt.Scale(domain=[min(every) - 0.03, max(every) + room], nice=False))
-    _spread(rows, max(every) + room - min(every))
+    scale = alt.Scale(domain=[min(every) - 0.03, max(every) + room], nice=False)
+    x = alt.X("explained_value:Q", title="explained variance", scale=scale)
+    _spread(rows, max(every) - min(every))
     y = alt.Y("p_value:Q", title="mean p̂ against fresh seeds", scale=alt.Scale(domain=[0, 1]))
     base = alt.Chart(data(rows))
     colour = alt.Color("family:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())), title="")
@@ -61,7 +62,9 @@ def _trade_off(results: Results, curves: list[dict[str, Any]]) -> Figure:
         x=x, y=y, color=colour, tooltip=["method:N", *formatted, "features:Q", alt.Tooltip("l0:Q", format=".2f")]
     )
     bars = base.mark_rule().encode(x=x, y="p_low:Q", y2="p_high:Q", color=colour)
-    names = base.mark_text(align="left", dx=8, fontSize=10).encode(x=x, y="name_at:Q", text="method:N", color=colour)
+    name_x = alt.X("name_x:Q", scale=scale, title="explained variance")
+    names = base.mark_text(align="left", dx=8, fontSize=10).encode(x=name_x, y="name_at:Q", text="method:N", color=colour)
+    lines = base.mark_rule(strokeWidth=0.6, opacity=0.6).encode(x=x, x2="name_x:Q", y=y, y2="name_at:Q", color=colour)
     path = alt.Chart(data(line)).mark_line(color="#92c5de", strokeDash=[4, 3]).encode(x=x, y=y, order="features:Q")
     sizes = alt.Chart(data(line)).mark_text(color="#4393c3", fontSize=9, dy=10).encode(x=x, y=y, text=alt.Text("features:Q", format="d"))
     single = methods["single SAE"]
@@ -69,7 +72,7 @@ def _trade_off(results: Results, curves: list[dict[str, Any]]) -> Figure:
         f"Top right is best: features that other seeds find too, at more explained variance. A single SAE has p̂ {with_interval(single['p'])} (by chance {number(single['p']['null'])}) at "
         f"{with_interval(single['explained'])} of explained variance. Dashed: pools as they are made, of other numbers of features. Bagging has as many features and as large an L0 as all its SAEs together."
     )
-    chart = styled((path + sizes + bars + points + names).properties(width=WIDTH + 200, height=360))
+    chart = styled((path + sizes + lines + bars + points + names).properties(width=WIDTH + 200, height=360))
     return Figure("trade-off", "What stability costs", sentence, chart)
 
 
@@ -83,19 +86,23 @@ def _over_features(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _spread(rows: list[dict[str, Any]], width: float) -> None:
-    """Puts names beside their points, or as near to it as no other name is: `name_at`.
+    """Where names stand, `name_x` and `name_at`: of points that lie apart beside them, of the crowd on the right in a column, in the order of p̂.
 
     Args:
-      width: of the picture, in explained variance.
+      width: of the picture without the column, in explained variance.
     """
-    placed: list[dict[str, Any]] = []
-    long = lambda r: width * len(r["method"]) / 110  # characters that the picture has room for
-    for r in sorted(rows, key=lambda r: r["p_value"]):
-        left = r["explained_value"]
-        beside = [q["name_at"] for q in placed if q["explained_value"] < left + long(r) and left < q["explained_value"] + long(q)]
-        heights = [r["p_value"] + sign * LINE * k for k in range(len(rows) + 1) for sign in (1, -1)]
-        r["name_at"] = next(at for at in heights if all(abs(at - taken) >= 0.99 * LINE for taken in beside))
-        placed.append(r)
+    right = max(r["explained_value"] for r in rows)
+    crowd = sorted((r for r in rows if r["explained_value"] > right - 0.2), key=lambda r: r["p_value"])
+    for r in rows:
+        r["name_x"], r["name_at"] = r["explained_value"], r["p_value"]
+    for at, r in enumerate(crowd):
+        r["name_x"] = right + 0.04 * width
+        if at:
+            r["name_at"] = max(r["p_value"], crowd[at - 1]["name_at"] + LINE)
+    # As far down as it went up on average, so that names lie about where their points do.
+    shift = sum(r["name_at"] - r["p_value"] for r in crowd) / max(1, len(crowd))
+    for r in crowd:
+        r["name_at"] -= shift
 
 
 def _over(results: Results, curves: list[dict[str, Any]], over: str) -> Figure:
