@@ -78,6 +78,10 @@ class Judges:
             self._turned[of.number] = judging.with_rows(of, np.asarray(rows[0]), self.units, self._theta)
         return self._turned[of.number]
 
+    def forget(self) -> None:
+        """What is kept of methods that are measured: it is as large as they are."""
+        self._turned.clear()
+
     def between(self, one: Judged, other: Judged) -> float:
         at = (one.number, other.number)
         if at not in self._between:

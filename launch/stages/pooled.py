@@ -96,16 +96,13 @@ def _others(config: Any, workdir: epath.Path, judges: Judges) -> list[Method]:
     return found
 
 
-def _pool(
-    config: Any, judges: Judges, of: Bank, groups: Groups, name: str, recipe: Recipe, size: int, repeat: bool = True
-) -> Method | None:
+def _pool(config: Any, judges: Judges, of: Bank, groups: Groups, name: str, recipe: Recipe, size: int) -> Method | None:
     """Pools of `size` SAEs each, as many as a group holds; made again without each SAE."""
     l0 = float(config.sae.k)
     parts = [[places[i : i + size] for i in range(0, len(places), size)] for places in groups[:2]]
     made: dict[tuple[int, ...], Pooled] = {}
     wanted = [p for group in parts for p in group]
-    if repeat:
-        wanted += [tuple(s for s in p if s != k) for group in parts for p in group for k in p if len(p) > 1]
+    wanted += [tuple(s for s in p if s != k) for group in parts for p in group for k in p if len(p) > 1]
     for places in wanted:
         progress.look_for_signals()
         pooled = pools.make(of, places, recipe, l0, size)
@@ -196,6 +193,7 @@ def _curves(config: Any, judges: Judges, of: Bank, groups: Groups, table: Table)
             for figure in ("p", "between", "explained", "features", "stable"):
                 e = table.estimate(m, figure) if m is not None else unmeasured(Count(0, "seeds"), FIGURES[figure])
                 rows.append((over, kind, float(at), figure, e.value, e.low, e.high, e.null))
+            judges.forget()
             bar.update()
     names = ("over", "kind", "at", "figure", "value", "low", "high", "null")
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
