@@ -129,7 +129,7 @@ def pool(c: ml_collections.ConfigDict) -> None:
     pool.features = ()  # likewise, numbers of features; (): a quarter, a half, the same and twice those of one SAE
     pool.rows = 32_768  # training tokens on which features are ranked and pools calibrated
     pool.eval_rows = 32_768  # held-out tokens on which all are judged
-    pool.span_rank = 16  # dimensions of the span that stands for the unstable features in one kind of pool
+    pool.span_rank = 16  # dimensions of the span that stands for unstable features in one kind of pool, where no local subspaces are found (section atlas)
     pool.tuned = ("pool", "pool of means", "random pool")  # kinds that are trained on, beside a single SAE of each group
     pool.held_tokens = 0  # with decoder rows held; 0: a quarter of train.tokens
     pool.free_tokens = 0  # then with decoder rows free; 0: as many as train.tokens

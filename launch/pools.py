@@ -12,7 +12,8 @@ from launch.dictionary_list import DictionaryList
 from saes import assembly, calibration
 from saes.dictionary import Dictionary, decode, encode, first_features
 from saes.evaluation import evaluate_each
-from stability import pooling, reappearance, similarity
+from stability import atlas, pooling, reappearance, similarity
+from stability.atlas import Rules
 from stability.pooling import Pool
 
 MEMBERS = "pool"
@@ -57,6 +58,7 @@ class Bank(NamedTuple):
       live_SF: features that fire often enough there.
       rows_ND: training tokens on which candidates are ranked and pools calibrated; nothing is judged on them.
       epsilon: of labels.
+      rules: of what counts as a local subspace.
     """
 
     dictionaries: tuple[Dictionary, ...]
@@ -67,6 +69,7 @@ class Bank(NamedTuple):
     live_SF: np.ndarray
     rows_ND: np.ndarray
     epsilon: float
+    rules: Rules
 
 
 class Recipe(NamedTuple):
@@ -76,7 +79,7 @@ class Recipe(NamedTuple):
       kind: one of `KINDS`.
       theta: cosine from which two features are one, among the pooled seeds and in the pool.
       features: that it has at most.
-      span_rank: dimensions of the span that stands for the unstable features, if the kind has one.
+      span_rank: dimensions of the span that stands for the unstable features, if the kind has one and no sharply bounded subspaces are found.
     """
 
     kind: str
@@ -94,6 +97,7 @@ class Pooled(NamedTuple):
       p_M: share of the other pooled seeds in which the leader reappears; NaN of the span's.
       members_M: features in the group.
       unique: groups that there would have been room for all of them: fewer than asked for where the pool is not full.
+      ranks: of the local subspaces that stand for unstable features; (): none was found, or the kind has none.
     """
 
     dictionary: Dictionary
@@ -102,9 +106,10 @@ class Pooled(NamedTuple):
     p_M: np.ndarray
     members_M: np.ndarray
     unique: int
+    ranks: tuple[int, ...] = ()
 
 
-def bank(listed: DictionaryList, rows_ND: np.ndarray, config: Any) -> Bank:
+def bank(listed: DictionaryList, rows_ND: np.ndarray, config: Any, rules: Rules) -> Bank:
     """What pools are made of.
 
     Args:
@@ -116,7 +121,7 @@ def bank(listed: DictionaryList, rows_ND: np.ndarray, config: Any) -> Bank:
     live_SF = (reappearance.strata(found.firings_SF, c.rare_firings) == reappearance.LIVE) & listed.exists_SF
     units = tuple(np.asarray(similarity.unit_rows(d.w_dec_FD)) for d in listed.dictionaries)
     rate_SF = found.firings_SF / found.rows
-    return Bank(listed.dictionaries, units, cosine, rate_SF, found.energy_SF, live_SF, rows_ND, c.epsilon)
+    return Bank(listed.dictionaries, units, cosine, rate_SF, found.energy_SF, live_SF, rows_ND, c.epsilon, rules)
 
 
 def make(of: Bank, places: tuple[int, ...], recipe: Recipe, l0: float, group: int = 0) -> Pooled | None:
@@ -143,7 +148,12 @@ def make(of: Bank, places: tuple[int, ...], recipe: Recipe, l0: float, group: in
     order_N = order_N[among_N[order_N]]
     if not len(order_N):
         return None
-    room = recipe.features - 2 * recipe.span_rank * (recipe.kind == SPAN)
+    basis_DR = np.zeros((unit_ND.shape[1], 0))
+    ranks: tuple[int, ...] = ()
+    if recipe.kind == SPAN:
+        unstable = (counts_N <= misses) & live_N
+        basis_DR, ranks = _basis(of, places, seed_N, unit_ND, live_N & ~among_N, unstable, recipe)
+    room = recipe.features - 2 * basis_DR.shape[1]
     found = pooling.pool(unit_ND, order_N, recipe.theta, max(1, room))
     dictionary = _dictionary([of.dictionaries[s] for s in places], unit_ND, found, recipe)
     batches = lambda: progress.plain_batches(of.rows_ND)
@@ -158,13 +168,12 @@ def make(of: Bank, places: tuple[int, ...], recipe: Recipe, l0: float, group: in
     at = found.leader_M
     columns = [seed_N[at], feature_N[at], p_N[at], pooling.group_sizes(found)]
     if recipe.kind == SPAN:
-        unstable_ND = unit_ND[live_N & (counts_N <= misses)]
-        dictionary = calibrated(_with_span(dictionary, unstable_ND, of.rows_ND, recipe.span_rank, size))
+        dictionary = calibrated(_with_span(dictionary, basis_DR, of.rows_ND, size))
         added = dictionary.w_dec_FD.shape[0] - len(at)
         columns = [np.concatenate([c, np.full(added, e)]) for c, e in zip(columns, (-1, -1, np.nan, 0), strict=True)]
     seed_M, feature_M, p_M, members_M = columns
     unique = len(found.leader_M) if len(found.leader_M) < room else len(pooling.pool(unit_ND, order_N, recipe.theta, len(order_N)).leader_M)
-    return Pooled(dictionary, seed_M, feature_M, p_M, members_M, unique)
+    return Pooled(dictionary, seed_M, feature_M, p_M, members_M, unique, ranks)
 
 
 def _dictionary(dictionaries: list[Dictionary], unit_ND: np.ndarray, found: Pool, recipe: Recipe) -> Dictionary:
@@ -178,13 +187,32 @@ def _dictionary(dictionaries: list[Dictionary], unit_ND: np.ndarray, found: Pool
     return assembly.assembled(dictionaries, group_N)
 
 
-def _with_span(dictionary: Dictionary, unstable_ND: np.ndarray, rows_ND: np.ndarray, rank: int, size: int) -> Dictionary:
-    """With an orthonormal basis of the leading directions of the unstable features, each direction and its opposite, encoded by what of the residual
-    along it can be told linearly from the token."""
-    rank = min(rank, *unstable_ND.shape) if len(unstable_ND) else 0
+def _basis(
+    of: Bank, places: tuple[int, ...], seed_N: np.ndarray, unit_ND: np.ndarray, among_N: np.ndarray, unstable_N: np.ndarray, recipe: Recipe
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """(orthonormal (D, R), ranks of the subspaces): of all local subspaces that two halves of the pooled seeds share, as the atlas finds them among
+    features that are not stable; without any, of the leading directions of the unstable ones."""
+    most = (recipe.features - 1) // 2  # two features a dimension
+    rows = [unit_ND[among_N & (seed_N == s)] for s in sorted(places)]
+    entries = atlas.make(rows, of.rules, progress.look_for_signals) if len(places) >= 4 else []
+    kept: list[np.ndarray] = []
+    for e in entries:
+        if sum(plane.shape[1] for plane in kept) + e.rank <= most:
+            kept.append(e.plane_DR)
+    if kept:
+        return np.linalg.qr(np.concatenate(kept, axis=1))[0], tuple(plane.shape[1] for plane in kept)
+    unstable_ND = unit_ND[unstable_N]
+    rank = min(recipe.span_rank, most, *unstable_ND.shape)
+    if not rank:
+        return np.zeros((unit_ND.shape[1], 0)), ()
+    return np.linalg.svd(unstable_ND, full_matrices=False)[2][:rank].T, ()
+
+
+def _with_span(dictionary: Dictionary, basis_DR: np.ndarray, rows_ND: np.ndarray, size: int) -> Dictionary:
+    """With the directions of an orthonormal basis, each and its opposite, encoded by what of the residual along it can be told linearly from the token."""
+    rank = basis_DR.shape[1]
     if not rank:
         return dictionary
-    basis_DR = np.linalg.svd(unstable_ND, full_matrices=False)[2][:rank].T
     sign_R = np.sign(basis_DR[np.abs(basis_DR).argmax(axis=0), np.arange(rank)])  # whatever the library's choice
     basis_DR = basis_DR * sign_R
     x_ND = rows_ND.astype(np.float64) - np.asarray(dictionary.b_dec_D, np.float64) * dictionary.subtract_b_dec

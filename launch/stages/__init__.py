@@ -86,7 +86,18 @@ _ALL = (
     ),
     Stage(
         "pool",
-        ("pool.group", "pool.theta", "pool.rows", "pool.span_rank", "pool.headline", "pool.repeat", "stability", "sae.k", "sae.n_features"),
+        (
+            "pool.group",
+            "pool.theta",
+            "pool.rows",
+            "pool.span_rank",
+            "pool.headline",
+            "pool.repeat",
+            "stability",
+            "atlas",
+            "sae.k",
+            "sae.n_features",
+        ),
         after=("activations", "train"),
     ),
     Stage(
@@ -98,7 +109,7 @@ _ALL = (
     ),
     Stage(
         "pooled",
-        ("pool", "stability", "recovery", "lm"),
+        ("pool", "stability", "atlas", "recovery", "lm"),
         after=("activations", "train", "longer", "wider", "pool", "finetune"),
     ),
     Stage("factorial", ("arms", "seeds", "sae", "train"), after=("activations",), guarded=True, training=True),

@@ -11,6 +11,7 @@ from etils import epath
 
 from launch import dictionary_list, pools, sources
 from launch.pools import Bank, Recipe
+from launch.stages.atlas import rules_of
 from saes.formats import saelens
 from storage import files
 from storage.tables import write_table
@@ -44,7 +45,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
             values |= {"of_feature": made.feature_M.tolist(), "p": made.p_M.tolist(), "members": made.members_M.tolist()}
             for column, value in values.items():
                 columns.setdefault(column, []).extend(value)
-            summary["pools"][f"{kind}, {name}"] = {"features": m, "unique": made.unique}
+            summary["pools"][f"{kind}, {name}"] = {"features": m, "unique": made.unique, "ranks_of_subspaces": made.ranks}
             if kind in (pools.MEMBERS, pools.MEANS, pools.RANDOM) and m < config.sae.n_features:
                 print(f"pool: {kind} of group {name} has {m} features: there are no more at cosine below {c.theta}")
     if c.repeat and (kind := c.headline.partition(", ")[0]) in pools.KINDS:
@@ -72,7 +73,7 @@ def path(workdir: epath.Path, kind: str, name: str, without: int | None = None) 
 def bank(config: Any, workdir: epath.Path, listed: dictionary_list.DictionaryList) -> Bank:
     source = sources.source(config, workdir)
     rows = min(config.pool.rows, source.rows) if isinstance(source, sources.StoredSource) else config.pool.rows
-    return pools.bank(listed, source.stream(max(config.data_seed, 0), None).rows(0, rows), config)
+    return pools.bank(listed, source.stream(max(config.data_seed, 0), None).rows(0, rows), config, rules_of(config, source.width))
 
 
 def metadata(config: Any, hook: dict[str, Any], kind: str, seeds: list[int]) -> dict[str, Any]:

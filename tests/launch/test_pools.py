@@ -13,6 +13,7 @@ from launch.config import validated
 from launch.methods import Judges, Method, Table
 from launch.pools import MEANS, MEMBERS, RANDOM, SPAN, STABLE, Recipe
 from launch.stages import pooled
+from launch.stages.atlas import rules_of
 from saes.dictionary import decode, encode
 from stability.similarity import unit_rows
 from stability.subspaces import span_overlap
@@ -21,6 +22,7 @@ from tests.launch.dictionaries import listed, unit
 S, F, D, SHARED, RANK, K = 6, 34, 32, 12, 11, 4
 CONFIG = validated(pool_config.get_config("tiny"))
 THETA = 0.8
+RULES = rules_of(CONFIG, D)
 
 
 def bank_of(seed=0, s=S):
@@ -33,7 +35,7 @@ def bank_of(seed=0, s=S):
     codes = np.maximum(rng.normal(size=(2048, SHARED)) - 0.5, 0)
     rows = (codes @ shared + 0.5 * rng.normal(size=(2048, RANK)) @ plane).astype(np.float32)
     config = dataclasses.replace(CONFIG, stability=dataclasses.replace(CONFIG.stability, rare_firings=5, theta=THETA))
-    return pools.bank(listing, rows, config), plane, shared
+    return pools.bank(listing, rows, config, RULES), plane, shared
 
 
 BANK, PLANE, SHARED_ROWS = bank_of()
@@ -87,6 +89,21 @@ def test_a_span_stands_for_the_unstable():
     assert error(jax.device_put(found.dictionary)) < 0.9 * error(jax.device_put(made(STABLE).dictionary))
 
 
+def test_subspaces_that_are_found_take_the_place_of_the_leading_directions():
+    """A plane of rank 3, which each seed fills with its own features, far from the others: its basis, whatever `span_rank` says."""
+    rng = np.random.default_rng(5)
+    basis = np.linalg.qr(rng.normal(size=(D, D)))[0].astype(np.float32)
+    shared, plane = basis[:SHARED], basis[SHARED : SHARED + 3]
+    listing = listed([np.concatenate([shared, unit(20, 3, rng=rng) @ plane]) for _ in range(S)], k=K)
+    rows = (np.maximum(rng.normal(size=(2048, SHARED)) - 0.5, 0) @ shared + 0.5 * rng.normal(size=(2048, 3)) @ plane).astype(np.float32)
+    config = dataclasses.replace(CONFIG, stability=dataclasses.replace(CONFIG.stability, rare_firings=5, theta=0.98))
+    of = pools.bank(listing, rows, config, RULES._replace(min_rank=2, copy=0.98))
+    found = made(SPAN, theta=0.98, of=of)
+    assert found.ranks == (3,) and len(found.seed_M) == SHARED + 6
+    assert span_overlap(rows_of(found)[SHARED : SHARED + 3].T, plane.T) > 0.999
+    assert made(SPAN).ranks == ()  # none where nothing ends sharply enough
+
+
 def test_the_order_of_the_seeds_changes_nothing():
     for kind in (MEMBERS, MEANS, RANDOM, STABLE, SPAN):
         one, other = made(kind), made(kind, ALL[::-1])
@@ -98,7 +115,7 @@ def test_copies_of_one_sae_are_its_own_features_once():
     one = BANK.dictionaries[0]
     listing = listed([one.w_dec_FD] * 3, k=K)
     listing = listing._replace(dictionaries=(one,) * 3)
-    of = pools.bank(listing, BANK.rows_ND, CONFIG)
+    of = pools.bank(listing, BANK.rows_ND, CONFIG, RULES)
     found = made(MEMBERS, (0, 1, 2), of=of, features=3 * F)
     features = sorted(found.feature_M.tolist())
     assert len(set(features)) == len(features) == found.unique <= F and (found.p_M == 1).all()
