@@ -61,6 +61,7 @@ class InThisProcess:
             return False
 
 
+@pytest.mark.slow
 def test_where_nothing_differs_two_processes_give_exactly_one(stores, tmp_path, capfd, monkeypatch):
     settings = small(arms=(arms.DATA, arms.NOTHING))
     (tmp_path / "activations").symlink_to(stores)

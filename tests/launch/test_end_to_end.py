@@ -128,6 +128,7 @@ def test_other_fields_are_refused_and_nothing_is_lost(finished):
     assert sums(workdir, STAGES) == before
 
 
+@pytest.mark.slow
 def test_changed_report_fields_run_the_report_alone(finished):
     workdir, _ = finished
     changed = launch(workdir, "--config.report.examples=2")
@@ -242,6 +243,7 @@ def test_saes_of_different_size_are_compared_with_a_direction(finished, tmp_path
     assert stranger.returncode == 1 and "no SAE there nor in the folders in it" in stranger.stderr and "Traceback" not in stranger.stderr
 
 
+@pytest.mark.slow
 def test_a_cell_of_a_sweep_is_measured_in_the_workdir_that_trained_it(tmp_path):
     trained = launch(tmp_path, "--config.stages=('activations', 'train')", "--config.sweep.k=2,4", "--config.train.tokens=6000")
     assert trained.returncode == 0 and "k=2" in trained.stdout, trained.stderr

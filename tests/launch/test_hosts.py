@@ -25,6 +25,7 @@ def results(workdir):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "stage.json"}
 
 
+@pytest.mark.slow
 def test_two_hosts_harvest_what_one_does(tmp_path):
     alone = harvest(tmp_path / "one")
     with socket.socket() as free:

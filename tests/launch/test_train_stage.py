@@ -168,7 +168,7 @@ def test_what_cannot_be_trained_on_leaves_nothing_behind(study, stores, monkeypa
 
 
 def test_cut_at_any_write_it_ends_with_the_same_bytes(study, monkeypatch):
-    """Two rounds of batchtopk with orders of their own, cut before or behind 24 random ones of all writes, and run again."""
+    """Two rounds of batchtopk with orders of their own, cut before or behind 12 random ones of all writes, and run again."""
     changes = {
         "sae__variant": "batchtopk", "train__seeds_at_once": 2, "data_seed": -1, "seeds": (3,), "train__tokens": 1280, "train__checkpoint_every": 10,
     }  # fmt: skip
@@ -194,7 +194,7 @@ def test_cut_at_any_write_it_ends_with_the_same_bytes(study, monkeypatch):
     _, folder = study("unbroken", **changes)
     whole, total = {str(p.relative_to(folder)): sha(p) for p in study.outputs}, len(writes)
     rng = np.random.default_rng(0)
-    for cut in range(24):
+    for cut in range(12):
         place = int(rng.integers(1, total + 1)), bool(rng.integers(2))
         writes.clear()
         cut_at.append(place)
