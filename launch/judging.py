@@ -10,7 +10,7 @@ import numpy as np
 
 from launch import progress
 from saes import assembly
-from saes.dictionary import Dictionary, decode, encode
+from saes.dictionary import Dictionary, reconstruct
 from saes.evaluation import evaluate_each
 from stability import reappearance, similarity
 
@@ -117,15 +117,10 @@ def explained_by_means(dictionaries: Sequence[Dictionary], rows_ND: np.ndarray) 
     for first in range(0, len(rows_ND), progress.BATCH):
         progress.look_for_signals()
         x = rows_ND[first : first + progress.BATCH]
-        made_SBD = np.stack([np.asarray(_reconstructed(d, x), np.float64) for d in on_device])
+        made_SBD = np.stack([np.asarray(reconstruct(d, jnp.asarray(x)), np.float64) for d in on_device])
         sum_BD = made_SBD.sum(0)
         errors[n] += np.square(x - sum_BD / n).sum()
         for s in range(n if n > 1 else 0):
             errors[s] += np.square(x - (sum_BD - made_SBD[s]) / (n - 1)).sum()
     variance = np.square(rows_ND - rows_ND.mean(0, dtype=np.float64)).sum()
     return float(1 - errors[n] / variance), (1 - errors[:n] / variance).tolist()
-
-
-@jax.jit
-def _reconstructed(dictionary: Dictionary, x_BD: jax.Array) -> jax.Array:
-    return decode(dictionary, encode(dictionary, x_BD))

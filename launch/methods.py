@@ -5,14 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import scipy.stats
 
 from launch import judging
 from launch.judging import Judged
 from launch.pools import Bank, Groups, Pooled
 from saes.dictionary import Dictionary
 from stability import aggregates, nulls, reappearance
-from stability.estimates import Count, Estimate, unmeasured
+from stability.estimates import Estimate
 from synthetic.generator import make_truth
 
 FIGURES = {
@@ -139,22 +138,13 @@ class Table:
     def _of_groups(
         self, m: Method, figure: str, null: float | None, unit: str, single: Method | None, bounds: tuple[float, float]
     ) -> Estimate:
-        values = [self._mean(m.whole[g], figure, None) for g in range(2)] if figure != "between" else [self._value(m, figure, None)]
-        if single is not None:
-            own = (
-                [self._mean(single.whole[g], figure, None) for g in range(2)]
-                if figure != "between"
-                else [self._value(single, figure, None)]
-            )
-            values = [a - b for a, b in zip(values, own, strict=True)]
-        mean, n = float(np.mean(values)), Count(len(values), "groups")
-        if np.isnan(mean):
-            return unmeasured(n, unit)
-        if len(values) < 2:
-            return Estimate(mean, None, None, null, n, unit)
-        half = scipy.stats.t.ppf(0.5 + self._confidence / 2, 1) * float(np.std(values, ddof=1)) / np.sqrt(2)
-        low, high = (float(np.clip(mean + sign * half, *bounds)) for sign in (-1, 1))
-        return Estimate(mean, low, high, null, n, unit)
+        def values(of: Method) -> np.ndarray:
+            if figure == "between":
+                return np.array([self._value(of, figure, None)])
+            return np.array([self._mean(side, figure, None) for side in of.whole])
+
+        less = values(m) - (values(single) if single is not None else 0.0)
+        return aggregates.of_groups(less.tolist(), self._confidence, null=null, unit=unit, bounds=bounds)
 
     def _value(self, m: Method, figure: str, without: int | None) -> float:
         pair = m.whole if without is None else m.without.get(without, m.whole)

@@ -39,6 +39,13 @@ def _tooltip(*names: str) -> list[Any]:
     return [*(f"{n}:N" for n in names), *(alt.Tooltip(f"{n}:Q", format=".3f") for n in ("value", "low", "high"))]
 
 
+def _curves(rows: list[dict[str, Any]], x_title: str, y_title: str) -> alt.LayerChart:
+    """Figures of sets over the number of their features, in the bands of their intervals."""
+    base = alt.Chart(data(rows)).encode(x=alt.X("features:Q", scale=alt.Scale(type="log", base=2), title=x_title), color=_colour(rows))
+    bands = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
+    return bands + base.mark_line(point={"size": 14}).encode(y=alt.Y("value:Q", title=y_title), tooltip=["features:Q", *_tooltip("set")])
+
+
 def _removed(results: Results) -> Figure:
     rows = [r | {"how": HOW[r["how"]]} for r in results.table("function/curves.parquet") if r["how"] in HOW]
     base = alt.Chart(data(rows)).encode(
@@ -67,36 +74,24 @@ def _removed(results: Results) -> Figure:
 
 def _removed_from_predictions(results: Results) -> Figure:
     rows = [r for r in results.table("splice/masks.parquet") if (r["how"], r["figure"]) == ("removed", "rise")]
-    base = alt.Chart(data(rows)).encode(
-        x=alt.X("features:Q", scale=alt.Scale(type="log", base=2), title="features removed after the activation"), color=_colour(rows)
-    )
-    bands = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
-    lines = base.mark_line(point={"size": 30}).encode(
-        y=alt.Y("value:Q", title="cross-entropy added (nats per token)"), tooltip=["features:Q", *_tooltip("set")]
-    )
+    chart = _curves(rows, "features removed after the activation", "cross-entropy added (nats per token)")
     s = results.summary["splice"]
     sentence = (
         f"One random order of each set, a point where every SAE has so many. Unstable features cost {with_interval(s['matched_frequency_less_unstable'])} nats less than as many others of their "
         f"firing rates, {with_interval(s['matched_energy_less_unstable'])} less than others of their energies."
     )
-    return Figure("masking-predictions", "What removing features costs predictions", sentence, sized(bands + lines))
+    return Figure("masking-predictions", "What removing features costs predictions", sentence, sized(chart))
 
 
 def _kept(results: Results) -> Figure:
     rows = [r for r in results.table("function/curves.parquet") if r["how"] == "kept"]
-    base = alt.Chart(data(rows)).encode(
-        x=alt.X("features:Q", scale=alt.Scale(type="log", base=2), title="features that are left"), color=_colour(rows)
-    )
-    bands = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
-    lines = base.mark_line(point={"size": 14}).encode(
-        y=alt.Y("value:Q", title="explained variance"), tooltip=["features:Q", *_tooltip("set")]
-    )
+    chart = _curves(rows, "features that are left", "explained variance")
     s = results.summary["function"]
     sentence = (
         f"Stable features alone explain {with_interval(s['only_stable'])} of the variance (as many live ones {number(s['only_stable']['null'])}), unstable ones {with_interval(s['only_unstable'])} "
         f"({number(s['only_unstable']['null'])}); with a decoder fitted to them again {with_interval(s['refitted_only_stable'])} and {with_interval(s['refitted_only_unstable'])}."
     )
-    return Figure("keeping", "What features explain when nothing else is left", sentence, sized(bands + lines))
+    return Figure("keeping", "What features explain when nothing else is left", sentence, sized(chart))
 
 
 def _parts(results: Results) -> Figure:

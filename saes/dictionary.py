@@ -80,6 +80,12 @@ def decode(dictionary: Dictionary, z_BF: Float[Array, "B F"]) -> Float[Array, "B
     return z_BF @ dictionary.w_dec_FD + dictionary.b_dec_D
 
 
+@jax.jit
+def reconstruct(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    """Of one SAE, from its activations."""
+    return decode(dictionary, encode(dictionary, x_BD))
+
+
 def first_features(dictionary: Dictionary, count: int) -> Dictionary:
     """The same without the features behind the first `count`; leading axes stay."""
 

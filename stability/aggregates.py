@@ -88,6 +88,20 @@ def stratified_jackknifed(
     return Estimate(value, low, high, null, n, unit)
 
 
+def of_groups(
+    values: Sequence[float], confidence: float, *, null: float | None, unit: str, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> Estimate:
+    """Mean of figures of independent groups of seeds, with a t interval over these: wide, where they are two. None of one group, or of NaN."""
+    n, mean = Count(len(values), "groups"), float(np.mean(values))
+    if np.isnan(mean):
+        return Estimate(None, None, None, null, n, unit)
+    if len(values) < 2:
+        return Estimate(mean, None, None, null, n, unit)
+    half = scipy.stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    low, high = (float(np.clip(mean + sign * half, *bounds)) for sign in (-1, 1))
+    return Estimate(mean, low, high, null, n, unit)
+
+
 def pair_mean(values_SS: np.ndarray, weights_S: np.ndarray) -> float:
     """Mean over ordered pairs of different seeds, each pair weighted by the product of its seeds' weights.
 

@@ -8,16 +8,17 @@ export/<name>      every pool in SAELens' format, with its card and `stability.p
 from typing import Any
 
 import numpy as np
-import scipy.stats
 from etils import epath
 
 from launch import dictionary_list, judging, pool_export, pools, progress, replay, sources
 from launch.dictionary_list import DictionaryList
+from launch.judging import Judged
 from launch.methods import COMPARED, FIGURES, Judges, Method, Pair, Table
 from launch.pools import HELD, PHASES, SINGLE, Bank, Groups, Pooled, Recipe
 from launch.replay import Masks
 from launch.stages import finetune, pool
 from saes import calibration
+from stability import aggregates
 from stability.estimates import Count, Estimate, unmeasured
 from storage import files
 from storage.tables import write_table
@@ -61,8 +62,7 @@ def _single(judges: Judges, of: Bank, groups: Groups) -> Method:
     without = {}
     for g, places in enumerate(groups[:2]):
         for at, s in enumerate(places):
-            left = [j for i, j in enumerate((one, other)[g]) if i != at]
-            without[s] = (left, other) if g == 0 else (one, left)
+            without[s] = _with_side((one, other), g, [j for i, j in enumerate((one, other)[g]) if i != at])
     return Method(SINGLE, (one, other), without, (whole[0], whole[1]), True, True)
 
 
@@ -74,9 +74,14 @@ def _bag(judges: Judges, of: Bank, groups: Groups, rows_ND: np.ndarray) -> Metho
     without: dict[int, Pair] = {}
     for g, places in enumerate(groups[:2]):
         for at, s in enumerate(places):
-            left = [judging.bag([j for i, j in enumerate(own[g]) if i != at], explained[g][1][at])]
-            without[s] = (left, other) if g == 0 else (one, left)
+            left = judging.bag([j for i, j in enumerate(own[g]) if i != at], explained[g][1][at])
+            without[s] = _with_side((one, other), g, [left])
     return Method(BAG, (one, other), without, None, True, True)
+
+
+def _with_side(pair: Pair, group: int, side: list[Judged]) -> Pair:
+    """With what is given in the place of one group's."""
+    return (side, pair[1]) if group == 0 else (pair[0], side)
 
 
 def _others(config: Any, workdir: epath.Path, judges: Judges) -> list[Method]:
@@ -119,7 +124,7 @@ def _pool(config: Any, judges: Judges, of: Bank, groups: Groups, name: str, reci
                 left = tuple(s for s in p if s != k)
                 if left in judged:
                     changed = [judged[left] if i == at else judged[q] for i, q in enumerate(group)]
-                    without[k] = (changed, other) if g == 0 else (one, changed)
+                    without[k] = _with_side((one, other), g, changed)
     whole = ([made[p] for p in parts[0]], [made[p] for p in parts[1]])
     own, others = ([p.dictionary for p in side] for side in whole)
     complete = len(without) == sum(len(p) for group in parts for p in group)
@@ -147,8 +152,7 @@ def _tuned(config: Any, workdir: epath.Path, judges: Judges, of: Bank, made: dic
             without: dict[int, Pair] = {}
             for of_kind, name, seed in dictionaries:
                 if of_kind == kind and seed is not None:
-                    left = [judged[kind, name, seed]]
-                    without[places[seed]] = (left, other) if name == pool.NAMES[0] else (one, left)
+                    without[places[seed]] = _with_side((one, other), pool.NAMES.index(name), [judged[kind, name, seed]])
             repeated = len(without) == 2 * config.pool.group
             if not repeated:
                 without = made[kind].without if phase == HELD and kind != SINGLE else {}
@@ -164,16 +168,11 @@ def _predictions(config: Any, workdir: epath.Path, methods: list[Method]) -> dic
     own = {m.name: [side[0] for side in m.dictionaries] for m in methods if m.dictionaries is not None}
     every = [d for both in own.values() for d in both]
     masks = [Masks({replay.PLAIN: np.ones(d.w_dec_FD.shape[0], bool)}, {}) for d in every]
-    clean, found, tokens = replay.measure(config, workdir, every, masks, config.pool.predictions)
+    clean, found, _ = replay.measure(config, workdir, every, masks, config.pool.predictions)
     lost = clean.losses["zero"] - clean.losses["clean"]
     share = {name: [float((clean.losses["zero"] - found[2 * i + g].nll_Q[0]) / lost) for g in range(2)] for i, name in enumerate(own)}
-    n = Count(2, "groups")
-    t = scipy.stats.t.ppf(0.5 + config.stability.confidence / 2, 1)
-    out = {}
-    for name, values in share.items():
-        mean, half = float(np.mean(values)), t * float(np.std(values, ddof=1)) / np.sqrt(2)
-        out[name] = {"ce recovered": Estimate(mean, mean - half, mean + half, 0.0, n, "share of cross-entropy")}
-    return out
+    about: dict[str, Any] = {"null": 0.0, "unit": "share of cross-entropy"}
+    return {name: {"ce recovered": aggregates.of_groups(values, config.stability.confidence, **about)} for name, values in share.items()}
 
 
 def _curves(config: Any, judges: Judges, of: Bank, groups: Groups, table: Table) -> dict[str, list[Any]]:

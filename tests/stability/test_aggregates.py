@@ -182,3 +182,12 @@ def test_strata_are_left_out_each_around_its_own_mean():
     assert nothing.value is None and nothing.null == 0.1
     exact = aggregates.stratified_jackknifed(lambda k: 0.9, strata, 0.95, null=None, unit="", bounds=(0.0, 1.0))
     assert (exact.low, exact.value, exact.high) == (0.9, 0.9, 0.9)
+
+
+def test_groups_have_an_interval_of_their_own():
+    e = aggregates.of_groups([0.2, 0.4], 0.95, null=0.1, unit="share", bounds=(0.0, 1.0))
+    assert (e.value, e.low, e.high, e.null, e.n.number, e.n.of) == (pytest.approx(0.3), 0.0, 1.0, 0.1, 2, "groups")  # 12.7 · 0.1, cut
+    three = aggregates.of_groups([1.0, 2.0, 3.0], 0.95, null=None, unit="")
+    assert (three.high - three.low) / 2 == pytest.approx(4.3027 / np.sqrt(3), rel=1e-3)
+    assert aggregates.of_groups([0.2], 0.95, null=None, unit="").low is None
+    assert aggregates.of_groups([0.2, float("nan")], 0.95, null=None, unit="").value is None
