@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from launch import pools
 from launch.judging import Judged
 from launch.pools import Pooled
+from reports.text import number, with_interval
 from saes.dictionary import Dictionary
 from saes.formats import saelens
 from stability.estimates import Estimate
@@ -24,6 +26,14 @@ NAMED = {
     "dead": "features that never fire",
     "found free": "atoms outside the blocks that are found",
     "found block": "atoms in a block that are found",
+}
+
+CHOSEN = {
+    pools.MEMBERS: "those first that reappear most often among them, each as one of them has it",
+    pools.MEANS: "those first that reappear most often among them, each the mean of all that say the same",
+    pools.RANDOM: "in random order: a control, and nothing to use",
+    pools.STABLE: "those alone that reappear in (nearly) all of them",
+    pools.SPAN: "those alone that reappear in (nearly) all of them, and directions of the subspaces that the others fill",
 }
 
 
@@ -77,7 +87,7 @@ def write(
 def _card(dictionary: Dictionary, metadata: dict[str, Any], fresh: int, card: Card) -> str:
     c, s = card.config.pool, card.config.sae
     rows = "\n".join(
-        f"| {called} | {_interval(card.figures[name])} | {_interval(card.differences[name]) if name in card.differences else '–'} | {_number(card.figures[name].null)} |"
+        f"| {called} | {with_interval(card.figures[name].as_dict())} | {with_interval(card.differences[name].as_dict()) if name in card.differences else '–'} | {number(card.figures[name].null)} |"
         for name, called in NAMED.items()
         if name in card.figures and card.figures[name].value is not None
     )
@@ -95,8 +105,8 @@ tags: [sparse-autoencoder, interpretability]
 
 # {card.name}: {dictionary.w_dec_FD.shape[0]:,} features from {len(metadata["pooled_seeds"])} sparse autoencoders
 
-Features of SAEs that were trained alike from {len(metadata["pooled_seeds"])} seeds ({seeds}), those first that reappear most often among them; none is within
-cosine {c.theta} of another. Model `{metadata["model_name"]}`, hook `{metadata["hook_name"]}`, width {dictionary.w_dec_FD.shape[1]}.
+Features of SAEs that were trained alike from {len(metadata["pooled_seeds"])} seeds ({seeds}), {CHOSEN[metadata["pooled"]]}; when they were pooled
+none was within cosine {c.theta} of another. Model `{metadata["model_name"]}`, hook `{metadata["hook_name"]}`, width {dictionary.w_dec_FD.shape[1]}.
 
 - **Pooled**: {card.name}; single SAEs: {s.variant}, {s.n_features:,} features, K = {s.k}, {card.config.train.tokens:,} tokens each.
 - **Afterwards**: {steps[metadata["after_pooling"]]}.
@@ -111,13 +121,3 @@ Values are means over two disjoint groups of seeds, with {card.config.stability.
 in which it reappears), the SAE and feature that leads it (whose it is, or the first of those whose mean it is), p̂ of that one among the pooled seeds,
 and how many of their features say the same.
 """
-
-
-def _interval(e: Estimate) -> str:
-    if e.value is None:
-        return "–"
-    return _number(e.value) + (f" [{_number(e.low)}, {_number(e.high)}]" if e.low is not None else "")
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"

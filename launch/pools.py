@@ -97,7 +97,7 @@ class Pooled(NamedTuple):
       seed_M, feature_M: SAE and number of the feature that leads each group; −1: a direction of the span.
       p_M: share of the other pooled seeds in which the leader reappears; NaN of the span's.
       members_M: features in the group.
-      unique: groups that there would have been room for all of them: fewer than asked for where the pool is not full.
+      unique: groups that there are: M where the pool is not full, else M or more.
       ranks: of the local subspaces that stand for unstable features; (): none was found, or the kind has none.
     """
 

@@ -70,19 +70,15 @@ _ALL = (
         guarded=True,
         training=True,
     ),
-    Stage(
-        "longer",
-        ("synthetic", "seeds", "init_seed", "data_seed", "sae", "train", "pool.group"),
-        after=("activations",),
-        guarded=True,
-        training=True,
-    ),
-    Stage(
-        "wider",
-        ("synthetic", "seeds", "init_seed", "data_seed", "sae", "train", "pool.group"),
-        after=("activations",),
-        guarded=True,
-        training=True,
+    *(
+        Stage(
+            name,
+            ("synthetic", "seeds", "init_seed", "data_seed", "sae", "train", "pool.group"),
+            after=("activations",),
+            guarded=True,
+            training=True,
+        )
+        for name in ("longer", "wider")
     ),
     Stage(
         "pool",

@@ -57,6 +57,9 @@ def test_every_pool_is_written_as_it_would_be_published(study, tmp_path):
         assert set(metadata["pooled_seeds"]) == own and set(table["of_seed"].tolist()) <= own | {-1}
         card = (folder / "README.md").read_text()
         assert "| explained variance |" in card and "took no part in it" in card
+        assert ("in random order" in card) == folder.name.startswith("random") and (
+            "reappear" in card.split("Model")[0]
+        ) != folder.name.startswith("random")
     again = compare.get_config()
     again.saes = f"{workdir}/pooled/export/pool-one,{workdir}/pooled/export/pool-other"
     again.stages = ("collect", "stability")
