@@ -137,6 +137,7 @@ def pool(c: ml_collections.ConfigDict) -> None:
     pool.decoder_rate = 0.03  # of the learning rate, for decoder rows that are free: slow, so that they stay what other seeds find too
     pool.headline = "pool of means, tuned"  # what claim C6 is decided on
     pool.repeat = True  # make and tune it again without each SAE, which its interval rests on
+    pool.curves = True  # train pools on at the points of its curves, too, those that are not larger than one SAE
     pool.predictions = 4096  # held-out rows, about, on which predictions with reconstructions spliced in are compared; 0: none
 
 

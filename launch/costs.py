@@ -10,7 +10,7 @@ from etils import epath
 from activations import adopt
 from activations.language_model import checkpoint, cost
 from activations.language_model.config import DecoderConfig
-from launch import device
+from launch import device, pool_curves
 from launch.device import Speed
 from launch.stages import sensitivity
 from saes import capacity
@@ -266,7 +266,7 @@ def _pools(config: Any, width: int, of: Hardware) -> list[Cost]:
     """Longer and wider SAEs, pools made of the two groups and again without each SAE, some of them trained on, all judged."""
     c, train = config.pool, config.train
     made = 2 * POOL_KINDS * (c.group + 1)
-    tuned = 2 * (len(c.tuned) + 1) + 2 * c.group * c.repeat  # a single SAE of each group, too
+    tuned = 2 * (len(c.tuned) + 1 + len(pool_curves.trained_on(config))) + 2 * c.group * c.repeat  # a single SAE of each group, too
     curves = 2 * (c.group + 1) * 2 * (len(c.sizes) + len(c.thetas) + 2)
     longer = dataclasses.replace(config, train=dataclasses.replace(train, tokens=train.tokens * c.group))
     wider = dataclasses.replace(config, sae=dataclasses.replace(config.sae, n_features=config.sae.n_features * c.group))

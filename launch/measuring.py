@@ -240,6 +240,7 @@ class Pool:
     decoder_rate: float
     headline: str
     repeat: bool
+    curves: bool
     predictions: int
 
     def __post_init__(self):

@@ -89,6 +89,11 @@ class Recipe(NamedTuple):
     span_rank: int
 
 
+def recipe(config: Any, kind: str) -> Recipe:
+    """That of a kind where nothing is varied."""
+    return Recipe(kind, config.pool.theta, config.sae.n_features, config.pool.span_rank)
+
+
 class Pooled(NamedTuple):
     """A pool of M features.
 

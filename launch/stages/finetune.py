@@ -1,6 +1,7 @@
 """Stage: pools trained on, first with their decoder rows held, then with rows that move slowly.
 
 held/, free/   as what stage `train` leaves: every pool that is tuned, of both groups, as seeds 0, 1, …; a pool that is not full has silent features behind its own.
+               Those of the headline's curves are among them.
                Single SAEs, the first of each group, are trained on in the same way: what training on does by itself.
 """
 
@@ -12,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from launch import dictionary_list, sources
+from launch import dictionary_list, pool_curves, sources
 from launch.pools import FREE, HELD, SINGLE
 from launch.stages import pool, train
+from launch.stages.pool import Which
 from saes.assembly import NEVER
 from saes.dictionary import Dictionary, first_features
 from saes.formats import saelens
@@ -23,17 +25,17 @@ from saes.step import TrainState
 from saes.variants import variant
 from storage import files
 
-Who = tuple[str, str, int | None]  # kind and group of a pool, and the seed that it was made without
-
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     c, folder = config.pool, workdir / "finetune"
     source = sources.source(config, workdir)
     scale = files.read_json(workdir / "train" / "plan.json")["scale"]
     seeds = files.read_json(workdir / "pool" / "summary.json")["seeds"]
-    paths: dict[Who, epath.Path] = {(kind, name, None): pool.path(workdir, kind, name) for kind in c.tuned for name in pool.NAMES}
-    paths |= {(kind, name, s): pool.path(workdir, kind, name, s) for kind in c.tuned for name in pool.NAMES for s in seeds[name]}
-    paths |= {(SINGLE, name, None): workdir / "train" / "sae" / f"seed-{seeds[name][0]}" for name in pool.NAMES}
+    wanted = [Which(kind, name) for kind in c.tuned for name in pool.NAMES]
+    wanted += [Which(kind, name, s) for kind in c.tuned for name in pool.NAMES for s in seeds[name]]
+    wanted += [Which(p.recipe.kind, name, point=p.name) for p in pool_curves.trained_on(config) for name in pool.NAMES]
+    paths = {at: pool.path(workdir, at) for at in wanted}
+    paths |= {Which(SINGLE, name): workdir / "train" / "sae" / f"seed-{seeds[name][0]}" for name in pool.NAMES}
     who = [at for at, path in paths.items() if path.exists()]
     dictionaries = [saelens.load(paths[at])[0] for at in who]
     tuned = [[*at, d.w_dec_FD.shape[0]] for at, d in zip(who, dictionaries, strict=True)]
@@ -63,7 +65,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     return outputs
 
 
-def read(workdir: epath.Path, phase: str) -> dict[Who, Dictionary]:
+def read(workdir: epath.Path, phase: str) -> dict[Which, Dictionary]:
     """What a phase left, without the silent features.
 
     Raises:
@@ -74,7 +76,7 @@ def read(workdir: epath.Path, phase: str) -> dict[Who, Dictionary]:
     found = dictionary_list.load(folder / phase / dictionary_list.NAME)
     if len(found.dictionaries) < len(tuned):
         raise ValueError(f"{folder / phase}: a pool was not finite in training: lower config.pool.tune_rate")
-    return {(kind, name, seed): first_features(d, size) for (kind, name, seed, size), d in zip(tuned, found.dictionaries, strict=True)}
+    return {Which(*which): first_features(d, size) for (*which, size), d in zip(tuned, found.dictionaries, strict=True)}
 
 
 def _starting(config: Any, dictionaries: list[Dictionary], decoder_rate: float) -> train.Start:

@@ -2,21 +2,37 @@
 
 sae/<kind>-one, -other   SAELens' format
 without/                 the kind of the headline made again without each SAE
+curves/                  and at the points of its curves that are trained on, of the first seeds of each group
 pools.parquet            a row per feature of a pool: whose it was, p̂ among the pooled, how many say the same
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
-from launch import dictionary_list, pools, sources
-from launch.pools import Bank, Recipe
+from launch import dictionary_list, pool_curves, pools, sources
+from launch.pools import Bank, Pooled
 from launch.stages.atlas import rules_of
 from saes.formats import saelens
 from storage import files
 from storage.tables import write_table
 
 NAMES = ("one", "other")  # of the two groups
+
+
+class Which(NamedTuple):
+    """Of the dictionaries that are trained on.
+
+    Attributes:
+      kind, group: of a pool; or a single SAE, the first of the group.
+      without: the seed that it was made without.
+      point: of a curve, by name.
+    """
+
+    kind: str
+    group: str
+    without: int | None = None
+    point: str | None = None
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
@@ -32,13 +48,11 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     }
     for kind in pools.KINDS:
         for name, places in zip(NAMES, groups, strict=False):
-            made = pools.make(of, places, recipe(config, kind), float(config.sae.k))
+            made = pools.make(of, places, pools.recipe(config, kind), float(config.sae.k))
             if made is None:
                 print(f"pool: no {kind} in the group of seeds {', '.join(str(listed.seeds[s]) for s in places)}")
                 continue
-            at = path(workdir, kind, name)
-            saelens.save(at, made.dictionary, metadata(config, listed.hook, kind, [listed.seeds[s] for s in places]))
-            outputs += [at / saelens.CONFIG, at / saelens.WEIGHTS, at / saelens.CHECKSUM]
+            outputs += _save(config, workdir, listed, Which(kind, name), made, places)
             m = len(made.seed_M)
             seeds = [None if s < 0 else listed.seeds[s] for s in made.seed_M]
             values: dict[str, Any] = {"kind": [kind] * m, "group": [name] * m, "feature": range(m), "of_seed": seeds}
@@ -51,23 +65,34 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     if c.repeat and (kind := c.headline.partition(", ")[0]) in pools.KINDS:
         for name, places in zip(NAMES, groups, strict=False):
             for s in places:
-                made = pools.make(of, tuple(p for p in places if p != s), recipe(config, kind), float(config.sae.k), c.group)
-                if made is not None:
-                    at = path(workdir, kind, name, listed.seeds[s])
-                    saelens.save(at, made.dictionary, metadata(config, listed.hook, kind, [listed.seeds[p] for p in places if p != s]))
-                    outputs += [at / saelens.CONFIG, at / saelens.WEIGHTS, at / saelens.CHECKSUM]
+                left = tuple(p for p in places if p != s)
+                made = pools.make(of, left, pools.recipe(config, kind), float(config.sae.k), c.group)
+                outputs += _save(config, workdir, listed, Which(kind, name, listed.seeds[s]), made, left)
+    for point in pool_curves.trained_on(config):
+        for name, places in zip(NAMES, groups, strict=False):
+            first = places[: point.size]
+            made = pools.make(of, first, point.recipe, float(config.sae.k))
+            outputs += _save(config, workdir, listed, Which(point.recipe.kind, name, point=point.name), made, first)
     files.write_json(folder / "summary.json", summary)
     return [folder / "summary.json", *outputs, write_table(folder / "pools.parquet", columns)]
 
 
-def recipe(config: Any, kind: str) -> Recipe:
-    return Recipe(kind, config.pool.theta, config.sae.n_features, config.pool.span_rank)
+def path(workdir: epath.Path, of: Which) -> epath.Path:
+    called = f"{of.kind.replace(' ', '-')}-{of.group}"
+    if of.point is not None:
+        return workdir / "pool" / "curves" / f"{called}-{of.point}"
+    return workdir / "pool" / "sae" / called if of.without is None else workdir / "pool" / "without" / f"{called}-{of.without}"
 
 
-def path(workdir: epath.Path, kind: str, name: str, without: int | None = None) -> epath.Path:
-    """Of a pool of one of the groups, or of that without one of its seeds."""
-    called = f"{kind.replace(' ', '-')}-{name}"
-    return workdir / "pool" / "sae" / called if without is None else workdir / "pool" / "without" / f"{called}-{without}"
+def _save(
+    config: Any, workdir: epath.Path, listed: dictionary_list.DictionaryList, which: Which, made: Pooled | None, places: tuple[int, ...]
+) -> list[epath.Path]:
+    """Returns the files; none of no pool."""
+    if made is None:
+        return []
+    at = path(workdir, which)
+    saelens.save(at, made.dictionary, metadata(config, listed.hook, which.kind, [listed.seeds[s] for s in places]))
+    return [at / saelens.CONFIG, at / saelens.WEIGHTS, at / saelens.CHECKSUM]
 
 
 def bank(config: Any, workdir: epath.Path, listed: dictionary_list.DictionaryList) -> Bank:

@@ -5,25 +5,31 @@ curves.parquet     pools over the number of pooled SAEs, over θ and over the nu
 export/<name>      every pool in SAELens' format, with its card and `stability.parquet`
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from launch import dictionary_list, judging, pool_export, pools, progress, replay, sources
+from launch import dictionary_list, judging, pool_curves, pool_export, pools, progress, replay, sources
 from launch.dictionary_list import DictionaryList
 from launch.judging import Judged
 from launch.methods import COMPARED, FIGURES, Judges, Method, Pair, Table
-from launch.pools import HELD, PHASES, SINGLE, Bank, Groups, Pooled, Recipe
+from launch.pool_curves import Point
+from launch.pools import FREE, HELD, PHASES, SINGLE, Bank, Groups, Pooled, Recipe
 from launch.replay import Masks
 from launch.stages import finetune, pool
+from launch.stages.pool import Which
 from saes import calibration
+from saes.dictionary import Dictionary
 from stability import aggregates
 from stability.estimates import Count, Estimate, unmeasured
 from storage import files
 from storage.tables import write_table
 
 LONGER, WIDER, BAG = "trained longer", "wider", "bagging"
+
+Trained = dict[Which, tuple[Dictionary, Judged]]  # what a phase of training on left
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
@@ -36,8 +42,9 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     rows_ND = held_out_ND[sources.evenly_spaced(len(held_out_ND), c.eval_rows)]
     judges = Judges(config, of, groups, rows_ND)
     methods = [_single(judges, of, groups), _bag(judges, of, groups, rows_ND), *_others(config, workdir, judges)]
-    methods += [made for kind in pools.KINDS if (made := _pool(config, judges, of, groups, kind, pool.recipe(config, kind), c.group))]
-    methods += _tuned(config, workdir, judges, of, {m.name: m for m in methods}, {seed: s for s, seed in enumerate(listed.seeds)})
+    methods += [made for kind in pools.KINDS if (made := _pool(config, judges, of, groups, kind, pools.recipe(config, kind), c.group))]
+    trained_on = _trained_on(config, workdir, judges, of)
+    methods += _tuned(config, trained_on, {m.name: m for m in methods}, {seed: s for s, seed in enumerate(listed.seeds)})
     table = Table(config, judges, groups)
     figures = {m.name: {name: table.estimate(m, name) for name in FIGURES} for m in methods}
     single = methods[0]
@@ -45,7 +52,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     recovered = _predictions(config, workdir, methods)
     for name, values in recovered.items():
         figures[name] |= values
-    curves = _curves(config, judges, of, groups, table)
+    curves = _curves(config, judges, of, groups, table, trained_on.get(FREE, {}), {m.name: m for m in methods})
     exported = _export(config, workdir, listed, groups, methods, figures, differences)
     files.write_json(folder / "summary.json", _summary(config, listed, groups, methods, figures, differences))
     return [
@@ -131,28 +138,35 @@ def _pool(config: Any, judges: Judges, of: Bank, groups: Groups, name: str, reci
     return Method(name, (one, other), without if complete else {}, (own, others), complete, complete, whole)
 
 
-def _tuned(config: Any, workdir: epath.Path, judges: Judges, of: Bank, made: dict[str, Method], places: dict[int, int]) -> list[Method]:
-    """Pools, and single SAEs, that were trained on; thresholds are set anew, on training tokens. Where they were not made again without each SAE,
-    with held rows the interval of what follows from rows is that of the pool as it was made."""
-    if "finetune" not in config.stages:
-        return []
-    found = []
-    for phase, called in PHASES.items():
+def _trained_on(config: Any, workdir: epath.Path, judges: Judges, of: Bank) -> dict[str, Trained]:
+    """Of each phase, pools, and single SAEs, that were trained on; thresholds are set anew, on training tokens."""
+    found = {}
+    for phase in PHASES if "finetune" in config.stages else ():
         dictionaries = finetune.read(workdir, phase)
         if config.sae.variant != "topk":
             batches = lambda: progress.plain_batches(of.rows_ND)
             dictionaries = {at: calibration.calibrated(d, batches, float(config.sae.k)) for at, d in dictionaries.items()}
-        judged = dict(zip(dictionaries, judges(list(dictionaries.values())), strict=True))
-        for kind in dict.fromkeys(kind for kind, _, _ in dictionaries):
-            if any((kind, name, None) not in judged for name in pool.NAMES):
+        judged = judges(list(dictionaries.values()))
+        found[phase] = dict(zip(dictionaries, zip(dictionaries.values(), judged, strict=True), strict=True))
+    return found
+
+
+def _tuned(config: Any, trained_on: dict[str, Trained], made: dict[str, Method], places: dict[int, int]) -> list[Method]:
+    """What was trained on. Where it was not made again without each SAE, with held rows the interval of what follows from rows is that of the pool as
+    it was made."""
+    found = []
+    for phase, every in trained_on.items():
+        called = PHASES[phase]
+        for kind in dict.fromkeys(which.kind for which in every):
+            if any(Which(kind, name) not in every for name in pool.NAMES):
                 print(f"pooled: {kind}, {called}: there is one of one group alone, so it is left out")
                 continue
-            one, other = ([judged[kind, name, None]] for name in pool.NAMES)
-            own, others = ([dictionaries[kind, name, None]] for name in pool.NAMES)
+            one, other = ([every[Which(kind, name)][1]] for name in pool.NAMES)
+            own, others = ([every[Which(kind, name)][0]] for name in pool.NAMES)
             without: dict[int, Pair] = {}
-            for of_kind, name, seed in dictionaries:
-                if of_kind == kind and seed is not None:
-                    without[places[seed]] = _with_side((one, other), pool.NAMES.index(name), [judged[kind, name, seed]])
+            for which, (_, judged) in every.items():
+                if which.kind == kind and which.without is not None:
+                    without[places[which.without]] = _with_side((one, other), pool.NAMES.index(which.group), [judged])
             repeated = len(without) == 2 * config.pool.group
             if not repeated:
                 without = made[kind].without if phase == HELD and kind != SINGLE else {}
@@ -175,27 +189,43 @@ def _predictions(config: Any, workdir: epath.Path, methods: list[Method]) -> dic
     return {name: {"ce recovered": aggregates.of_groups(values, config.stability.confidence, **about)} for name, values in share.items()}
 
 
-def _curves(config: Any, judges: Judges, of: Bank, groups: Groups, table: Table) -> dict[str, list[Any]]:
-    """One thing varied at a time; intervals by leaving out one SAE at a time."""
-    c, f = config.pool, config.sae.n_features
-    features = c.features or (f // 4, f // 2, f, 2 * f)
+def _curves(
+    config: Any,
+    judges: Judges,
+    of: Bank,
+    groups: Groups,
+    table: Table,
+    trained_on: Trained,
+    methods: dict[str, Method],
+) -> dict[str, list[Any]]:
+    """One thing varied at a time; intervals by leaving out one SAE at a time. The headline's trained on, too: those of the curve alone once a group."""
+    tuned = pool_curves.tuned_kind(config)
+    called = f"{tuned}, {PHASES[FREE]}"
+    as_made = lambda p: _pool(config, judges, of, groups, p.recipe.kind, p.recipe, p.size)
+    as_tuned = lambda p: methods.get(called) if pool_curves.usual(config, p) else _at_point(p, called, trained_on)
+    points: list[tuple[str, Point, Callable[[Point], Method | None]]] = []
+    points += [(pools.MEMBERS, p, as_made) for p in pool_curves.points(config, pools.MEMBERS)]
+    points += [(pools.STABLE, p, as_made) for p in pool_curves.points(config, pools.STABLE, pool_curves.SIZES, pool_curves.THETAS)]
+    points += [(called, p, as_tuned) for p in (pool_curves.points(config, tuned) if tuned else ())]
     rows = []
-    points: list[tuple[str, str, float, Recipe, int]] = []
-    for kind in (pools.MEMBERS, pools.STABLE):
-        base = pool.recipe(config, kind)
-        points += [("pooled SAEs", kind, size, base, size) for size in c.sizes]
-        points += [("θ of the pool", kind, theta, base._replace(theta=theta), c.group) for theta in c.thetas]
-    points += [("features", pools.MEMBERS, n, pool.recipe(config, pools.MEMBERS)._replace(features=n), c.group) for n in features]
     with progress.tokens(len(points), "pooled/curves") as bar:
-        for over, kind, at, recipe, size in points:
-            m = _pool(config, judges, of, groups, kind, recipe, size)
+        for kind, p, method in points:
+            m = method(p)
             for figure in ("p", "between", "explained", "features", "stable"):
                 e = table.estimate(m, figure) if m is not None else unmeasured(Count(0, "seeds"), FIGURES[figure])
-                rows.append((over, kind, float(at), figure, e.value, e.low, e.high, e.null))
+                rows.append((p.over, kind, float(p.at), figure, e.value, e.low, e.high, e.null))
             judges.forget()
             bar.update()
     names = ("over", "kind", "at", "figure", "value", "low", "high", "null")
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+def _at_point(p: Point, called: str, trained_on: Trained) -> Method | None:
+    both = [trained_on[which] for name in pool.NAMES if (which := Which(p.recipe.kind, name, point=p.name)) in trained_on]
+    if len(both) < 2:
+        return None
+    (own, one), (others, other) = both
+    return Method(called, ([one], [other]), {}, ([own], [others]), False, False)
 
 
 def _methods(figures: dict[str, dict[str, Estimate]]) -> dict[str, list[Any]]:

@@ -9,6 +9,7 @@ from launch import runner
 from launch.config import validated
 from launch.stages import finetune
 from launch.stages import pool as pool_stage
+from launch.stages.pool import Which
 from saes.formats import saelens
 from storage import files
 from storage.tables import read_records, read_table
@@ -27,9 +28,10 @@ def study(tmp_path_factory):
 def test_held_rows_stay_and_free_ones_move(study):
     _, workdir = study
     held, free = (finetune.read(workdir, phase) for phase in ("held", "free"))
-    assert {seed for kind, _, seed in held if kind == "pool of means"} == {None, *range(6)} and ("single SAE", "one", None) in held
-    for at, of_held, of_free in ((at, d, free[at]) for at, d in held.items() if at[0] != "single SAE"):
-        begin = saelens.load(pool_stage.path(workdir, *at))[0]
+    assert {which.without for which in held if which.kind == "pool of means"} == {None, *range(6)} and Which("single SAE", "one") in held
+    assert {which.point for which in held if which.kind == "pool of means"} == {None, "thetas-0.6", "thetas-0.8", "features-16"}
+    for at, of_held, of_free in ((at, d, free[at]) for at, d in held.items() if at.kind != "single SAE"):
+        begin = saelens.load(pool_stage.path(workdir, at))[0]
         assert begin.w_dec_FD.shape == of_held.w_dec_FD.shape == of_free.w_dec_FD.shape
         np.testing.assert_allclose(of_held.w_dec_FD, begin.w_dec_FD, atol=1e-5)
         assert np.abs(of_held.w_enc_DF - begin.w_enc_DF).max() > 1e-4 and np.abs(of_free.w_dec_FD - begin.w_dec_FD).max() > 1e-5
@@ -75,8 +77,20 @@ def test_page_tables_and_claim(study):
     assert claim["holds"] == "undecided" and "3 SAEs in a pool, config.claims.min_seeds=4" in claim["because"]
     curves = read_records(workdir / "pooled" / "curves.parquet")
     assert {r["over"] for r in curves} == {"pooled SAEs", "θ of the pool", "features"}
-    features = {r["at"]: r["value"] for r in curves if r["over"] == "features" and r["figure"] == "features"}
-    assert features == {16.0: 16.0}
+    features = {r["kind"]: (r["at"], r["value"]) for r in curves if r["over"] == "features" and r["figure"] == "features"}
+    assert features == {"pool": (16.0, 16.0), "pool of means, tuned": (16.0, 16.0)}
+
+
+def test_curves_of_pools_that_were_trained_on(study):
+    """Where nothing is varied they are the headline itself; elsewhere they explain more than the same pool as it was made."""
+    _, workdir = study
+    curves = read_records(workdir / "pooled" / "curves.parquet")
+    of = {(r["kind"], r["over"], r["at"], r["figure"]): r["value"] for r in curves}
+    headline = files.read_json(workdir / "pooled" / "summary.json")["methods"]["pool of means, tuned"]
+    for figure in ("p", "between", "explained"):
+        assert of["pool of means, tuned", "pooled SAEs", 3.0, figure] == headline[figure]["value"]
+    for over, at in (("θ of the pool", 0.6), ("θ of the pool", 0.8), ("features", 16.0)):
+        assert of["pool of means, tuned", over, at, "explained"] > of["pool", over, at, "explained"]
 
 
 def test_nothing_is_done_twice(study, capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import pool as pool_config
-from launch import judging, pools
+from launch import judging, pool_curves, pools
 from launch.config import validated
 from launch.methods import Judges, Method, Table
 from launch.pools import MEANS, MEMBERS, RANDOM, SPAN, STABLE, Recipe
@@ -291,3 +291,17 @@ def test_smaller_pools_are_made_of_disjoint_parts(study):
     m = pooled._pool(config, judges, of, groups, MEMBERS, Recipe(MEMBERS, THETA, F, RANK), 1)
     assert [len(side) for side in m.whole] == [3, 3] and not m.repeated  # of one SAE nothing is left without it
     assert table.estimate(m, "p").n.number == 4
+
+
+def test_curves_are_trained_on_where_something_is_varied_and_there_is_room():
+    settings = dataclasses.replace(
+        CONFIG.pool, group=4, theta=THETA, sizes=(2, 4), thetas=(0.6, THETA), features=(), headline="pool of means, tuned", curves=True
+    )
+    config = dataclasses.replace(CONFIG, pool=settings)
+    on = pool_curves.trained_on(config)
+    f = config.sae.n_features
+    assert [p.name for p in on] == ["sizes-2", "thetas-0.6", f"features-{f // 4}", f"features-{f // 2}"]
+    assert {p.recipe.kind for p in on} == {MEANS} and [p.size for p in on] == [2, 4, 4, 4] and on[1].recipe.theta == 0.6
+    assert [p.recipe.features for p in pool_curves.points(config, MEMBERS, pool_curves.FEATURES)] == [f // 4, f // 2, f, 2 * f]
+    for other in ({"headline": "stable features"}, {"headline": "pool of means, decoder held"}, {"curves": False}):
+        assert not pool_curves.trained_on(dataclasses.replace(config, pool=dataclasses.replace(settings, **other)))
