@@ -74,10 +74,10 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
     else:
         world = c.synthetic
         world.width, world.free_atoms, world.free_active, world.block_rank, world.block_atoms, world.block_active = 24, 16, 2, 3, 12, 2
-    c.seeds = (9,)
+    c.seeds = (10,)
     c.sae.n_features, c.sae.k, c.sae.aux_k = 32, 4, 8
     c.train.tokens, c.train.batch_size, c.train.steps_per_dispatch, c.train.checkpoint_every, c.train.eval_rows = 6_000, 64, 8, 80, 512
     c.train.lr = 1e-2
-    c.pool.group, c.pool.sizes, c.pool.thetas, c.pool.features, c.pool.span_rank = 3, (3,), (0.6, 0.8), (16,), 2
+    c.pool.group, c.pool.sizes, c.pool.thetas, c.pool.features, c.pool.span_rank = 4, (2, 4), (0.6, 0.8), (16,), 2
     c.pool.rows = c.pool.eval_rows = 1024
     c.pool.predictions = 200

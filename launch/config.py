@@ -88,6 +88,16 @@ def validated(config: ml_collections.ConfigDict) -> Any:
         pool, size = settings.pool, settings.sae.n_features
         check(2 * pool.span_rank < size, "pool.span_rank", pool.span_rank, f"below half of sae.n_features={size}: two features a dimension")
         check(", " not in pool.headline or "finetune" in stages, "pool.headline", pool.headline, "wants the stage 'finetune'")
+        for field in ("rows", "eval_rows"):
+            rare = settings.stability.rare_firings
+            check(
+                getattr(pool, field) >= rare,
+                f"pool.{field}",
+                getattr(pool, field),
+                f"at least stability.rare_firings={rare}, or no feature counts",
+            )
+        foreign = settings.stability.dictionaries
+        check(not foreign, "stability.dictionaries", foreign, "a study of pools trains its SAEs: leave it empty")
         most = settings.source.tokens if hasattr(settings, "source") else pool.rows
         check(pool.rows <= most, "pool.rows", pool.rows, f"at most source.tokens={most}")
     return settings

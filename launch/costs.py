@@ -10,7 +10,7 @@ from etils import epath
 from activations import adopt
 from activations.language_model import checkpoint, cost
 from activations.language_model.config import DecoderConfig
-from launch import device, pool_curves
+from launch import device, pool_curves, pools
 from launch.device import Speed
 from launch.stages import sensitivity
 from saes import capacity
@@ -34,7 +34,6 @@ REFILLED_SETS = 30  # sets that are removed before the selection
 HOST_RATE = 2e10  # multiplications and additions a second of one BLAS thread
 COUNTING_SECONDS, ENTRY_SECONDS = 1e-9, 1.2e-7  # on the host, an activation looked at, one that is above 0 counted; on two EPYC cores
 RULE_SECONDS = 4e-7  # on the host, a firing held against the rules on its token, and so for the null; on two EPYC cores, at 300 to 2000 firings a feature
-POOL_KINDS = 5  # kinds of pools (launch/pools.py)
 NON_STABLE, UNSTABLE = 0.8, 0.4  # of the features, as in the quickstart
 DECOMPOSING_SECONDS = 6e-10  # of a symmetric matrix, by the cube of its width; on two EPYC cores at width 128
 MATCHING_SECONDS = 8.6 / 2**28  # on the host, a pair matched one to one, by the square of features (benchmarks/match.py)
@@ -265,12 +264,15 @@ def _splice(config: Any, width: int, model: DecoderConfig) -> Cost:
 def _pools(config: Any, width: int, of: Hardware) -> list[Cost]:
     """Longer and wider SAEs, pools made of the two groups and again without each SAE, some of them trained on, all judged."""
     c, train = config.pool, config.train
-    made = 2 * POOL_KINDS * (c.group + 1)
-    tuned = 2 * (len(c.tuned) + 1 + len(pool_curves.trained_on(config))) + 2 * c.group * c.repeat  # a single SAE of each group, too
+    made = 2 * (len(pools.KINDS) + c.group * c.repeat) + 2 * len(pool_curves.trained_on(config))
+    remade = 2 * len(pools.KINDS) * (c.group + 1)
+    repeated = 2 * c.group * c.repeat * (", " in c.headline)
+    tuned = 2 * (len(c.tuned) + 1 + len(pool_curves.trained_on(config))) + repeated  # a single SAE of each group, too
     curves = 2 * (c.group + 1) * 2 * (len(c.sizes) + len(c.thetas) + 2)
-    longer = dataclasses.replace(config, train=dataclasses.replace(train, tokens=train.tokens * c.group))
+    tokens = sum(c.tuning_tokens(train.tokens))
+    longest = train.tokens * c.group + tokens * ("finetune" in config.stages)
+    longer = dataclasses.replace(config, train=dataclasses.replace(train, tokens=longest))
     wider = dataclasses.replace(config, sae=dataclasses.replace(config.sae, n_features=config.sae.n_features * c.group))
-    tokens = (c.held_tokens or train.tokens // 4) + (c.free_tokens or train.tokens)
     tuning = dataclasses.replace(config, train=dataclasses.replace(train, tokens=tokens))
     n = len(config.seed_list)
     pairs = n * (n - 1) / 2
@@ -282,9 +284,9 @@ def _pools(config: Any, width: int, of: Hardware) -> list[Cost]:
         "pooled": lambda: _comparisons(
             config,
             "pooled",
-            pairs + (made + curves) * (c.group + n - 2 * c.group),
+            pairs + (remade + curves) * (c.group + n - 2 * c.group),
             width,
-            n * c.rows + (made + curves + tuned) * c.eval_rows,
+            n * c.rows + (remade + curves + tuned) * c.eval_rows,
         ),
     }
     return [cost_of() for stage, cost_of in every.items() if stage in config.stages]

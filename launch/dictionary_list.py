@@ -121,11 +121,11 @@ def digest(dictionaries: str) -> dict[str, str]:
     return {str(path): files.sha256_file(path), **contents}
 
 
-def load(path: epath.Path) -> DictionaryList:
+def load(path: epath.Path, least: int = 2) -> DictionaryList:
     """Reads the list and the dictionaries in it; frozen seeds are left out with a line that says so.
 
     Raises:
-      FileNotFoundError, ValueError: a file that is missing, damaged or foreign, shapes that differ, fewer than two SAEs.
+      FileNotFoundError, ValueError: a file that is missing, damaged or foreign, shapes that differ, fewer than `least` SAEs.
     """
     listing = read(path)
     loaded: dict[int, Dictionary] = {}
@@ -139,15 +139,15 @@ def load(path: epath.Path) -> DictionaryList:
         loaded[entry["seed"]] = READERS[entry["format"]].load(path.parent / entry["path"])[0]
         names.append(setting(path, entry, "name", str, ""))
         lanes.append(lane)
-    if len(loaded) < 2:
-        raise ValueError(f"{path} lists {len(loaded)} usable SAE: stability compares at least 2")
+    if len(loaded) < least:
+        raise ValueError(f"{path} lists {len(loaded)} usable SAEs: at least {least} are needed")
     called = [name or f"{path}: seed {seed}" for name, seed in zip(names, loaded, strict=True)]
     widths = [d.w_dec_FD.shape[1] for d in loaded.values()]
     for name, width in zip(called, widths, strict=True):
         if width != widths[0]:
             raise ValueError(f"{name} is of width {width}, {called[0]} of {widths[0]}: of another model or hook, so not compared")
     snapshots = [(s["tokens"], [path.parent / p for p in s["paths"]]) for s in listing.get("snapshots", [])]
-    if len({dictionary.kind(d) for d in loaded.values()}) > 1:
+    if len({dictionary.kind(d) for d in loaded.values()}) != 1:
         snapshots = []
     training = listing.get("training", {})
     return DictionaryList(

@@ -1,6 +1,6 @@
 """Dictionaries judged by SAEs that had no part in them: what of theirs reappears there, and what they explain."""
 
-import itertools
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ from saes.dictionary import Dictionary, reconstruct
 from saes.evaluation import evaluate_each
 from stability import reappearance, similarity
 
-_NUMBERS = itertools.count()
 STEP = 128  # features; sizes are filled up to a multiple of so many, so that few programs are compiled
 
 
@@ -22,7 +21,6 @@ class Judged(NamedTuple):
     """A dictionary of M features beside G SAEs that judge it.
 
     Attributes:
-      number: of this judgement alone.
       unit_MD: unit decoder rows.
       live_M: features that fire often enough on the held-out rows; the others are in no figure of reappearance.
       rate_M: firing rate there.
@@ -32,7 +30,6 @@ class Judged(NamedTuple):
       dead: share of the features that never fire.
     """
 
-    number: int
     unit_MD: np.ndarray
     live_M: np.ndarray
     rate_M: np.ndarray
@@ -40,6 +37,11 @@ class Judged(NamedTuple):
     explained: float
     l0: float
     dead: float
+
+    @property
+    def identity(self) -> int:
+        """Of the rows and of which of them live: 8 bytes."""
+        return int.from_bytes(hashlib.sha256(self.unit_MD.tobytes() + self.live_M.tobytes()).digest()[:8])
 
     @property
     def features(self) -> int:
@@ -66,7 +68,6 @@ def judge(dictionaries: Sequence[Dictionary], judges: Sequence[np.ndarray], rows
         live_M = reappearance.strata(firings_M, rare) == reappearance.LIVE
         out.append(
             Judged(
-                next(_NUMBERS),
                 unit_MD,
                 live_M,
                 firings_M / found.rows,
@@ -82,7 +83,7 @@ def judge(dictionaries: Sequence[Dictionary], judges: Sequence[np.ndarray], rows
 def with_rows(of: Judged, rows_MD: np.ndarray, judges: Sequence[np.ndarray], theta: float) -> Judged:
     """The same with other decoder rows: what of these reappears."""
     unit_MD = np.asarray(similarity.unit_rows(rows_MD))
-    return of._replace(number=next(_NUMBERS), unit_MD=unit_MD, hits_GM=np.stack([_reappears(unit_MD, u, theta) for u in judges]))
+    return of._replace(unit_MD=unit_MD, hits_GM=np.stack([_reappears(unit_MD, u, theta) for u in judges]))
 
 
 def _reappears(unit_MD: np.ndarray, other_FD: np.ndarray, theta: float) -> np.ndarray:
@@ -105,9 +106,7 @@ def bag(judged: Sequence[Judged], explained: float) -> Judged:
     """SAEs side by side, whose reconstructions are averaged."""
     join = lambda name, axis=0: np.concatenate([getattr(j, name) for j in judged], axis=axis)
     dead = float(np.average([j.dead for j in judged], weights=[j.features for j in judged]))
-    return Judged(
-        next(_NUMBERS), join("unit_MD"), join("live_M"), join("rate_M"), join("hits_GM", 1), explained, sum(j.l0 for j in judged), dead
-    )
+    return Judged(join("unit_MD"), join("live_M"), join("rate_M"), join("hits_GM", 1), explained, sum(j.l0 for j in judged), dead)
 
 
 def explained_by_means(dictionaries: Sequence[Dictionary], rows_ND: np.ndarray) -> tuple[float, list[float]]:

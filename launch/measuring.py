@@ -251,7 +251,7 @@ class Pool:
             f"from 2 to pool.group={self.group}, each a divisor of it",
         )  # fmt: skip
         for theta in (self.theta, *self.thetas):
-            check(0 < theta <= 1, "pool.theta" if theta == self.theta else "pool.thetas", theta, "a cosine in (0, 1]")
+            check(0 < theta < 1, "pool.theta" if theta == self.theta else "pool.thetas", theta, "a cosine between 0 and 1")
         check(all(f > 0 for f in self.features), "pool.features", self.features, "each above 0")
         known = (MEMBERS, MEANS, RANDOM)
         check(
@@ -259,9 +259,16 @@ class Pool:
         )
         measured = {*KINDS, *(f"{kind}, {called}" for kind in self.tuned for called in PHASES.values())}
         check(self.headline in measured, "pool.headline", self.headline, f"one of {sorted(measured)}")
+        for field in ("sizes", "thetas", "features"):
+            values = getattr(self, field)
+            check(len(set(values)) == len(values), f"pool.{field}", values, "distinct ones")
         check(0 <= self.decoder_rate <= 1, "pool.decoder_rate", self.decoder_rate, "between 0 (held) and 1 (as fast as the rest)")
         for field in ("held_tokens", "free_tokens", "predictions"):
             check(getattr(self, field) >= 0, f"pool.{field}", getattr(self, field), "must not be negative")
+
+    def tuning_tokens(self, trained: int) -> tuple[int, int]:
+        """With decoder rows held, and free, of pools of SAEs that were trained on so many."""
+        return self.held_tokens or trained // 4, self.free_tokens or trained
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,17 +72,17 @@ class Judges:
 
     def turned(self, of: Judged) -> Judged:
         """The same with rows turned where activations have unit covariance: what it would be like if it shared nothing but where tokens vary."""
-        if of.number not in self._turned:
-            rows = nulls.rotate_each_whitened(jax.random.key(0), of.unit_MD[None], (of.number,), self._covariance)
-            self._turned[of.number] = judging.with_rows(of, np.asarray(rows[0]), self.units, self._theta)
-        return self._turned[of.number]
+        if (identity := of.identity) not in self._turned:
+            rows = nulls.rotate_each_whitened(jax.random.key(0), of.unit_MD[None], (identity % 2**32,), self._covariance)
+            self._turned[identity] = judging.with_rows(of, np.asarray(rows[0]), self.units, self._theta)
+        return self._turned[identity]
 
     def forget(self) -> None:
         """What is kept of methods that are measured: it is as large as they are."""
         self._turned.clear()
 
     def between(self, one: Judged, other: Judged) -> float:
-        at = (one.number, other.number)
+        at = (one.identity, other.identity)
         if at not in self._between:
             self._between[at] = judging.between(one, other, self._theta)
         return self._between[at]

@@ -92,11 +92,13 @@ def _card(dictionary: Dictionary, metadata: dict[str, Any], fresh: int, card: Ca
         if name in card.figures and card.figures[name].value is not None
     )
     seeds = ", ".join(str(seed) for seed in metadata["pooled_seeds"])
+    moved = {"topk": "decoder bias", "jumprelu": "decoder bias, thresholds"}.get(dictionary.architecture, "decoder and encoder biases")
+    held, free = c.tuning_tokens(card.config.train.tokens)
+    again = "" if dictionary.architecture == "topk" else ", then calibrated again"
     steps = {
-        "calibrated": "calibrated (decoder bias" + (", thresholds" if dictionary.architecture != "topk" else "") + ") on training tokens",
-        "decoder held": f"calibrated, then trained on {c.held_tokens or card.config.train.tokens // 4:,} tokens with decoder rows held",
-        "tuned": f"calibrated, then trained on {c.held_tokens or card.config.train.tokens // 4:,} tokens with decoder rows held and on {c.free_tokens or card.config.train.tokens:,} with rows that move "
-        f"at {c.decoder_rate} of the learning rate",
+        "calibrated": f"calibrated ({moved}) on training tokens",
+        "decoder held": f"calibrated, then trained on {held:,} tokens with decoder rows held{again}",
+        "tuned": f"calibrated, then trained on {held:,} tokens with decoder rows held and on {free:,} with rows that move at {c.decoder_rate} of the learning rate{again}",
     }
     return f"""---
 library_name: saelens

@@ -102,7 +102,7 @@ class Pooled(NamedTuple):
       seed_M, feature_M: SAE and number of the feature that leads each group; −1: a direction of the span.
       p_M: share of the other pooled seeds in which the leader reappears; NaN of the span's.
       members_M: features in the group.
-      unique: groups that there are: M where the pool is not full, else M or more.
+      unique: groups that there are: all that are in the pool where it is not full, else as many or more; directions of a span are none.
       ranks: of the local subspaces that stand for unstable features; (): none was found, or the kind has none.
     """
 
@@ -174,7 +174,9 @@ def make(of: Bank, places: tuple[int, ...], recipe: Recipe, l0: float, group: in
     at = found.leader_M
     columns = [seed_N[at], feature_N[at], p_N[at], pooling.group_sizes(found)]
     if recipe.kind == SPAN:
-        dictionary = calibrated(_with_span(dictionary, basis_DR, of.rows_ND, size))
+        leaders_MD = unit_ND[at]
+        new_R = np.abs(leaders_MD @ basis_DR).max(axis=0, initial=0.0) < recipe.theta  # none twice: neither a direction nor its opposite
+        dictionary = calibrated(_with_span(dictionary, basis_DR[:, new_R], of.rows_ND, size))
         added = dictionary.w_dec_FD.shape[0] - len(at)
         columns = [np.concatenate([c, np.full(added, e)]) for c, e in zip(columns, (-1, -1, np.nan, 0), strict=True)]
     seed_M, feature_M, p_M, members_M = columns

@@ -290,6 +290,8 @@ def _c6(results: Results, rules: Any) -> tuple[str, str, str]:
         return measured, UNDECIDED, f"{len(s['seeds']['one'])} SAEs in a pool, config.claims.min_seeds={rules.min_seeds}"
     if of["l0"]["value"] > 1.02 * single["l0"]["value"] or of["features"]["value"] > single["features"]["value"]:
         return measured, UNDECIDED, "it has more features, or more of them active, than a single SAE"
+    if any(less[name]["value"] is None for name, _, _ in figures):
+        return measured, UNDECIDED, "none of its features, or of a single SAE's, fires often enough to count"
     if of["p"]["null"] > rules.c1_chance:
         return measured, UNDECIDED, f"its features reappear by chance more often than {rules.c1_chance}"
     sides = {called: _side(less[name], threshold) for name, called, threshold in figures}

@@ -29,8 +29,12 @@ NAMES = {
 
 def all_figures(results: Results) -> list[Figure]:
     curves = results.table("pooled/curves.parquet")
-    over = list(dict.fromkeys(r["over"] for r in curves))
-    return [_trade_off(results, curves), *(_over(results, [r for r in curves if r["over"] == name], name) for name in over)]
+    over = list(dict.fromkeys(r["over"] for r in curves if r["value"] is not None))
+    measured = any(of["p"]["value"] is not None for of in results.summary["pooled"]["methods"].values())
+    return [
+        *([_trade_off(results, curves)] if measured else []),
+        *(_over(results, [r for r in curves if r["over"] == name], name) for name in over),
+    ]
 
 
 def family(method: str) -> str:
@@ -143,7 +147,7 @@ def _over(results: Results, curves: list[dict[str, Any]], over: str) -> Figure:
     sentence = f"One thing is varied at a time: {' and '.join(made)} as they are made" + (
         f"; {tuned[0]}, once a group. " if tuned else ". "
     )
-    sentence += "Dashed: a single SAE. Bands: one SAE left out at a time, of the pooled or of those that judge; of explained variance, where pools were trained on once a group, t of two groups."
+    sentence += "Dashed: a single SAE. Bands: one SAE left out at a time, of the pooled or of those that judge; where pools were trained on once a group, of those that judge alone, and of explained variance t of two groups."
     if over == "θ of the pool":
         theta = results.summary["pooled"]["theta"]
         sentence += (

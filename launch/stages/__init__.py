@@ -73,12 +73,12 @@ _ALL = (
     *(
         Stage(
             name,
-            ("synthetic", "seeds", "init_seed", "data_seed", "sae", "train", "pool.group"),
+            ("synthetic", "seeds", "init_seed", "data_seed", "sae", "train", "pool.group", *more),
             after=("activations",),
             guarded=True,
             training=True,
         )
-        for name in ("longer", "wider")
+        for name, more in (("longer", ("pool.held_tokens", "pool.free_tokens")), ("wider", ()))
     ),
     Stage(
         "pool",
@@ -102,7 +102,14 @@ _ALL = (
     ),
     Stage(
         "finetune",
-        ("pool.tuned", "pool.held_tokens", "pool.free_tokens", "pool.tune_rate", "pool.decoder_rate", "data_seed", "sae", "train"),
+        # What it shares with `pool`, so that a change is refused before those are made anew.
+        (
+            *(f"pool.{field}" for field in ("group", "theta", "headline", "repeat", "curves", "sizes", "thetas", "features")),
+            *(f"pool.{field}" for field in ("tuned", "held_tokens", "free_tokens", "tune_rate", "decoder_rate")),
+            "data_seed",
+            "sae",
+            "train",
+        ),
         after=("activations", "train", "pool"),
         guarded=True,
         training=True,

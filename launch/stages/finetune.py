@@ -37,15 +37,15 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     paths = {at: pool.path(workdir, at) for at in wanted}
     paths |= {Which(SINGLE, name): workdir / "train" / "sae" / f"seed-{seeds[name][0]}" for name in pool.NAMES}
     who = [at for at, path in paths.items() if path.exists()]
-    dictionaries = [saelens.load(paths[at])[0] for at in who]
-    tuned = [[*at, d.w_dec_FD.shape[0]] for at, d in zip(who, dictionaries, strict=True)]
-    files.write_json(folder / "summary.json", {"tuned": tuned})
+    begin = {at: saelens.load(paths[at])[0] for at in who}
+    summary: dict[str, Any] = {}
     outputs = [folder / "summary.json"]
-    length_of = {HELD: c.held_tokens or config.train.tokens // 4, FREE: c.free_tokens or config.train.tokens}
-    for phase, rate in ((HELD, 0.0), (FREE, c.decoder_rate)):
+    for phase, rate, tokens in zip((HELD, FREE), (0.0, c.decoder_rate), c.tuning_tokens(config.train.tokens), strict=True):
+        summary[phase] = [[*at, d.w_dec_FD.shape[0]] for at, d in begin.items()]
+        files.write_json(folder / "summary.json", summary)
         length = dataclasses.replace(
             config.train,
-            tokens=length_of[phase],
+            tokens=tokens,
             lr=c.tune_rate * config.train.peak_lr(config.sae.n_features),
             snapshots=2,
             eval_at_tokens=(),
@@ -54,29 +54,37 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         )
         of = dataclasses.replace(
             config,
-            seeds=tuple(range(len(who))),
+            seeds=tuple(range(len(begin))),
             init_seed=-1,
             data_seed=max(0, config.data_seed),
             sae=dataclasses.replace(config.sae, sparsity_warmup_fraction=0.0),
             train=length,
         )
-        outputs += train.train_everyone(of, folder / phase, source, f"finetune {phase}", scale, _starting(config, dictionaries, rate))
-        dictionaries = list(read(workdir, phase).values())
+        outputs += train.train_everyone(
+            of, folder / phase, source, f"finetune {phase}", scale, _starting(config, list(begin.values()), rate)
+        )
+        left = read(workdir, phase)
+        for which in begin.keys() - left.keys():
+            print(f"finetune {phase}: {said(which)} was not finite in training and is left out: lower config.pool.tune_rate")
+        begin = left
     return outputs
 
 
-def read(workdir: epath.Path, phase: str) -> dict[Which, Dictionary]:
-    """What a phase left, without the silent features.
+def said(which: Which) -> str:
+    without = "" if which.without is None else f", without seed {which.without}"
+    return f"{which.kind} of group {which.group}{without}{'' if which.point is None else f', {which.point}'}"
 
-    Raises:
-      ValueError: training was not finite.
-    """
+
+def read(workdir: epath.Path, phase: str) -> dict[Which, Dictionary]:
+    """What a phase left, without the silent features, and without what was not finite in training."""
     folder = workdir / "finetune"
-    tuned = files.read_json(folder / "summary.json")["tuned"]
-    found = dictionary_list.load(folder / phase / dictionary_list.NAME)
-    if len(found.dictionaries) < len(tuned):
-        raise ValueError(f"{folder / phase}: a pool was not finite in training: lower config.pool.tune_rate")
-    return {Which(*which): first_features(d, size) for (*which, size), d in zip(tuned, found.dictionaries, strict=True)}
+    tuned = files.read_json(folder / "summary.json")[phase]
+    found = dictionary_list.load(folder / phase / dictionary_list.NAME, least=1)
+    left = {}
+    for lane, d in zip(found.seeds, found.dictionaries, strict=True):
+        *which, size = tuned[lane]
+        left[Which(*which)] = dataclasses.replace(first_features(d, size), k=min(d.k, size))  # in topk no more can be active than there are
+    return left
 
 
 def _starting(config: Any, dictionaries: list[Dictionary], decoder_rate: float) -> train.Start:

@@ -1,4 +1,4 @@
-"""Stage: what a pool is held against: SAEs trained on as many tokens as all those together that a pool takes.
+"""Stage: what a pool is held against: SAEs trained on as many tokens as all those together that a pool takes, and as it is trained on itself.
 
 train/   as what stage `train` leaves: one SAE for each of the two groups, of seeds of their own
 """
@@ -13,8 +13,9 @@ from launch.stages import train
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
+    tuning = sum(config.pool.tuning_tokens(config.train.tokens)) if "finetune" in config.stages else 0
     length = dataclasses.replace(
-        config.train, tokens=config.train.tokens * config.pool.group, snapshots=2, eval_at_tokens=(), export_sparsify=False
+        config.train, tokens=config.train.tokens * config.pool.group + tuning, snapshots=2, eval_at_tokens=(), export_sparsify=False
     )
     of = dataclasses.replace(config, seeds=own_seeds(config), train=length)
     return train.train_everyone(of, workdir / "longer" / "train", sources.source(of, workdir), "longer")

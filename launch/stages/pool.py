@@ -52,7 +52,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
             if made is None:
                 print(f"pool: no {kind} in the group of seeds {', '.join(str(listed.seeds[s]) for s in places)}")
                 continue
-            outputs += _save(config, workdir, listed, Which(kind, name), made, places)
+            outputs += _save(config, workdir, listed, Which(kind, name), made, places, c.theta)
             m = len(made.seed_M)
             seeds = [None if s < 0 else listed.seeds[s] for s in made.seed_M]
             values: dict[str, Any] = {"kind": [kind] * m, "group": [name] * m, "feature": range(m), "of_seed": seeds}
@@ -62,17 +62,18 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
             summary["pools"][f"{kind}, {name}"] = {"features": m, "unique": made.unique, "ranks_of_subspaces": made.ranks}
             if kind in (pools.MEMBERS, pools.MEANS, pools.RANDOM) and m < config.sae.n_features:
                 print(f"pool: {kind} of group {name} has {m} features: there are no more at cosine below {c.theta}")
-    if c.repeat and (kind := c.headline.partition(", ")[0]) in pools.KINDS:
+    kind, _, phase = c.headline.partition(", ")
+    if c.repeat and phase:
         for name, places in zip(NAMES, groups, strict=False):
             for s in places:
                 left = tuple(p for p in places if p != s)
                 made = pools.make(of, left, pools.recipe(config, kind), float(config.sae.k), c.group)
-                outputs += _save(config, workdir, listed, Which(kind, name, listed.seeds[s]), made, left)
+                outputs += _save(config, workdir, listed, Which(kind, name, listed.seeds[s]), made, left, c.theta)
     for point in pool_curves.trained_on(config):
         for name, places in zip(NAMES, groups, strict=False):
             first = places[: point.size]
             made = pools.make(of, first, point.recipe, float(config.sae.k))
-            outputs += _save(config, workdir, listed, Which(point.recipe.kind, name, point=point.name), made, first)
+            outputs += _save(config, workdir, listed, Which(point.recipe.kind, name, point=point.name), made, first, point.recipe.theta)
     files.write_json(folder / "summary.json", summary)
     return [folder / "summary.json", *outputs, write_table(folder / "pools.parquet", columns)]
 
@@ -85,13 +86,19 @@ def path(workdir: epath.Path, of: Which) -> epath.Path:
 
 
 def _save(
-    config: Any, workdir: epath.Path, listed: dictionary_list.DictionaryList, which: Which, made: Pooled | None, places: tuple[int, ...]
+    config: Any,
+    workdir: epath.Path,
+    listed: dictionary_list.DictionaryList,
+    which: Which,
+    made: Pooled | None,
+    places: tuple[int, ...],
+    theta: float,
 ) -> list[epath.Path]:
     """Returns the files; none of no pool."""
     if made is None:
         return []
     at = path(workdir, which)
-    saelens.save(at, made.dictionary, metadata(config, listed.hook, which.kind, [listed.seeds[s] for s in places]))
+    saelens.save(at, made.dictionary, metadata(config, listed.hook, which.kind, [listed.seeds[s] for s in places], theta))
     return [at / saelens.CONFIG, at / saelens.WEIGHTS, at / saelens.CHECKSUM]
 
 
@@ -101,7 +108,7 @@ def bank(config: Any, workdir: epath.Path, listed: dictionary_list.DictionaryLis
     return pools.bank(listed, source.stream(max(config.data_seed, 0), None).rows(0, rows), config, rules_of(config, source.width))
 
 
-def metadata(config: Any, hook: dict[str, Any], kind: str, seeds: list[int]) -> dict[str, Any]:
+def metadata(config: Any, hook: dict[str, Any], kind: str, seeds: list[int], theta: float) -> dict[str, Any]:
     """As SAELens keeps it."""
     text = {"dataset_path": config.source.text or "Python standard library"} if hasattr(config, "source") else {"dataset_path": "synthetic"}
     return {
@@ -111,5 +118,5 @@ def metadata(config: Any, hook: dict[str, Any], kind: str, seeds: list[int]) -> 
         "training_architecture": config.sae.variant,
         "pooled": kind,
         "pooled_seeds": seeds,
-        "pooled_theta": config.pool.theta,
+        "pooled_theta": theta,
     }

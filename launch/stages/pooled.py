@@ -97,11 +97,10 @@ def _others(config: Any, workdir: epath.Path, judges: Judges) -> list[Method]:
     for name, stage in ((LONGER, "longer"), (WIDER, "wider")):
         if stage not in config.stages:
             continue
-        there = dictionary_list.load(workdir / stage / "train" / dictionary_list.NAME)
-        if there.frozen:
-            raise ValueError(
-                f"{workdir / stage}: an SAE was not finite in training: lower config.train.lr, or leave the stage {stage!r} out"
-            )
+        there = dictionary_list.load(workdir / stage / "train" / dictionary_list.NAME, least=0)
+        if len(there.dictionaries) < 2:
+            print(f"pooled: {name}: an SAE was not finite in training, so it is left out: lower config.train.lr")
+            continue
         one, other = there.dictionaries
         judged = judges([one, other])
         found.append(Method(name, (judged[:1], judged[1:]), {}, ([one], [other]), False, False))
@@ -142,7 +141,7 @@ def _trained_on(config: Any, workdir: epath.Path, judges: Judges, of: Bank) -> d
     """Of each phase, pools, and single SAEs, that were trained on; thresholds are set anew, on training tokens."""
     found = {}
     for phase in PHASES if "finetune" in config.stages else ():
-        dictionaries = finetune.read(workdir, phase)
+        dictionaries = {which: d for which, d in finetune.read(workdir, phase).items() if which.point is None or phase == FREE}
         if config.sae.variant != "topk":
             batches = lambda: progress.plain_batches(of.rows_ND)
             dictionaries = {at: calibration.calibrated(d, batches, float(config.sae.k)) for at, d in dictionaries.items()}
@@ -201,8 +200,9 @@ def _curves(
     """One thing varied at a time; intervals by leaving out one SAE at a time. The headline's trained on, too: those of the curve alone once a group."""
     tuned = pool_curves.tuned_kind(config)
     called = f"{tuned}, {PHASES[FREE]}"
-    as_made = lambda p: _pool(config, judges, of, groups, p.recipe.kind, p.recipe, p.size)
-    as_tuned = lambda p: methods.get(called) if pool_curves.usual(config, p) else _at_point(p, called, trained_on)
+    usual = lambda name, p: methods.get(name) if pool_curves.usual(config, p) else None
+    as_made = lambda p: usual(p.recipe.kind, p) or _pool(config, judges, of, groups, p.recipe.kind, p.recipe, p.size)
+    as_tuned = lambda p: usual(called, p) or _at_point(p, called, trained_on)
     points: list[tuple[str, Point, Callable[[Point], Method | None]]] = []
     points += [(pools.MEMBERS, p, as_made) for p in pool_curves.points(config, pools.MEMBERS)]
     points += [(pools.STABLE, p, as_made) for p in pool_curves.points(config, pools.STABLE, pool_curves.SIZES, pool_curves.THETAS)]
@@ -277,7 +277,7 @@ def _export(
             continue
         for g, group in enumerate(pool.NAMES):
             made = m.made[g][0]
-            metadata = pool.metadata(config, listed.hook, kind, [listed.seeds[s] for s in groups[g]]) | {
+            metadata = pool.metadata(config, listed.hook, kind, [listed.seeds[s] for s in groups[g]], config.pool.theta) | {
                 "after_pooling": phase or "calibrated"
             }
             card = pool_export.Card(m.name, config, figures[m.name], differences[m.name])

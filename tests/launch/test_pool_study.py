@@ -11,6 +11,7 @@ from launch.stages import finetune
 from launch.stages import pool as pool_stage
 from launch.stages.pool import Which
 from saes.formats import saelens
+from stability.similarity import unit_rows
 from storage import files
 from storage.tables import read_records, read_table
 
@@ -28,8 +29,8 @@ def study(tmp_path_factory):
 def test_held_rows_stay_and_free_ones_move(study):
     _, workdir = study
     held, free = (finetune.read(workdir, phase) for phase in ("held", "free"))
-    assert {which.without for which in held if which.kind == "pool of means"} == {None, *range(6)} and Which("single SAE", "one") in held
-    assert {which.point for which in held if which.kind == "pool of means"} == {None, "thetas-0.6", "thetas-0.8", "features-16"}
+    assert {which.without for which in held if which.kind == "pool of means"} == {None, *range(8)} and Which("single SAE", "one") in held
+    assert {which.point for which in held if which.kind == "pool of means"} == {None, "sizes-2", "thetas-0.6", "thetas-0.8", "features-16"}
     for at, of_held, of_free in ((at, d, free[at]) for at, d in held.items() if at.kind != "single SAE"):
         begin = saelens.load(pool_stage.path(workdir, at))[0]
         assert begin.w_dec_FD.shape == of_held.w_dec_FD.shape == of_free.w_dec_FD.shape
@@ -43,7 +44,7 @@ def test_training_on_explains_more(study):
     explained = {name: of["explained"]["value"] for name, of in methods.items()}
     assert explained["pool"] < explained["pool, decoder held"] < explained["pool, tuned"]
     assert explained["bagging"] > explained["single SAE"]
-    assert methods["wider"]["features"]["value"] == 3 * methods["single SAE"]["features"]["value"]
+    assert methods["wider"]["features"]["value"] == 4 * methods["single SAE"]["features"]["value"]
     assert methods["single SAE"]["found free"]["value"] is not None and methods["pool"]["l0"]["value"] == pytest.approx(4, abs=0.1)
 
 
@@ -55,7 +56,7 @@ def test_every_pool_is_written_as_it_would_be_published(study, tmp_path):
         d, metadata = saelens.load(folder)
         table = read_table(folder / "stability.parquet", ("feature", "p", "of_seed", "p_among_pooled", "members", "live"))
         assert len(table["feature"]) == d.w_dec_FD.shape[0] and ((table["p"] >= 0) & (table["p"] <= 1)).all()
-        own = {0, 1, 2} if folder.name.endswith("one") else {3, 4, 5}
+        own = {0, 1, 2, 3} if folder.name.endswith("one") else {4, 5, 6, 7}
         assert set(metadata["pooled_seeds"]) == own and set(table["of_seed"].tolist()) <= own | {-1}
         card = (folder / "README.md").read_text()
         assert "| explained variance |" in card and "took no part in it" in card
@@ -74,7 +75,11 @@ def test_page_tables_and_claim(study):
     _, workdir = study
     assert (workdir / "report" / "index.html").exists() and (workdir / "report" / "trade-off.png").exists()
     claim = files.read_json(workdir / "report" / "summary.json")["claims"]["C6"]
-    assert claim["holds"] == "undecided" and "3 SAEs in a pool, config.claims.min_seeds=4" in claim["because"]
+    assert (
+        claim["holds"] == "undecided"
+        and "p̂ against fresh seeds: undecided" in claim["because"]
+        and "pool of means, tuned" in claim["measured"]
+    )
     curves = read_records(workdir / "pooled" / "curves.parquet")
     assert {r["over"] for r in curves} == {"pooled SAEs", "θ of the pool", "features"}
     features = {r["kind"]: (r["at"], r["value"]) for r in curves if r["over"] == "features" and r["figure"] == "features"}
@@ -82,15 +87,44 @@ def test_page_tables_and_claim(study):
 
 
 def test_curves_of_pools_that_were_trained_on(study):
-    """Where nothing is varied they are the headline itself; elsewhere they explain more than the same pool as it was made."""
+    """Where nothing is varied they are the headline itself; elsewhere what was made for that point and then trained on."""
     _, workdir = study
     curves = read_records(workdir / "pooled" / "curves.parquet")
     of = {(r["kind"], r["over"], r["at"], r["figure"]): r["value"] for r in curves}
     headline = files.read_json(workdir / "pooled" / "summary.json")["methods"]["pool of means, tuned"]
     for figure in ("p", "between", "explained"):
-        assert of["pool of means, tuned", "pooled SAEs", 3.0, figure] == headline[figure]["value"]
-    for over, at in (("θ of the pool", 0.6), ("θ of the pool", 0.8), ("features", 16.0)):
-        assert of["pool of means, tuned", over, at, "explained"] > of["pool", over, at, "explained"]
+        assert of["pool of means, tuned", "pooled SAEs", 4.0, figure] == headline[figure]["value"]
+    free = finetune.read(workdir, "free")
+    points = {
+        "sizes-2": ("pooled SAEs", 2.0),
+        "thetas-0.6": ("θ of the pool", 0.6),
+        "thetas-0.8": ("θ of the pool", 0.8),
+        "features-16": ("features", 16.0),
+    }
+    for name, (over, at) in points.items():
+        both = [free[Which("pool of means", group, point=name)].w_dec_FD.shape[0] for group in pool_stage.NAMES]
+        assert of["pool of means, tuned", over, at, "features"] == np.mean(both)
+    assert len({of["pool of means, tuned", *point, "explained"] for point in points.values()}) == len(points)
+
+
+def test_pools_of_curves_are_made_of_whom_and_at_what_their_name_says(study):
+    c, workdir = study
+    usual = saelens.load(pool_stage.path(workdir, Which("pool of means", "other")))
+    of = {
+        name: saelens.load(pool_stage.path(workdir, Which("pool of means", "other", point=name)))
+        for name in ("sizes-2", "thetas-0.6", "thetas-0.8", "features-16")
+    }
+    assert (
+        usual[1]["pooled_seeds"] == [4, 5, 6, 7]
+        and of["sizes-2"][1]["pooled_seeds"] == [4, 5]
+        and of["thetas-0.6"][1]["pooled_seeds"] == [4, 5, 6, 7]
+    )
+    assert [metadata["pooled_theta"] for _, metadata in of.values()] == [c.pool.theta, 0.6, 0.8, c.pool.theta]
+    for _, (d, metadata) in of.items():
+        cosine = np.asarray(unit_rows(d.w_dec_FD)) @ np.asarray(unit_rows(d.w_dec_FD)).T - 2 * np.eye(d.w_dec_FD.shape[0])
+        assert cosine.max() < metadata["pooled_theta"] + 1e-5
+    assert of["features-16"][0].w_dec_FD.shape[0] == 16
+    np.testing.assert_allclose(of["features-16"][0].w_dec_FD[0], usual[0].w_dec_FD[0], atol=1e-6)
 
 
 def test_nothing_is_done_twice(study, capsys):

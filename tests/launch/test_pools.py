@@ -6,17 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from configs import pool as pool_config
-from launch import judging, pool_curves, pools
+from launch import dictionary_list, judging, pool_curves, pools
 from launch.config import validated
 from launch.methods import Judges, Method, Table
 from launch.pools import MEANS, MEMBERS, RANDOM, SPAN, STABLE, Recipe
-from launch.stages import pooled
+from launch.stages import finetune, pooled
 from launch.stages.atlas import rules_of
+from launch.stages.pool import Which
 from saes.dictionary import decode, encode
 from stability.similarity import unit_rows
 from stability.subspaces import span_overlap
+from storage import files
 from tests.launch.dictionaries import listed, unit
 
 S, F, D, SHARED, RANK, K = 6, 34, 32, 12, 11, 4
@@ -180,8 +183,9 @@ def test_groups_do_not_overlap_and_leave_judges():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("seeds", (7,)), ("pool.headline", "pool of mean, tuned"), ("pool.group", 2), ("pool.theta", 0.0), ("pool.sizes", (2,)), ("pool.span_rank", 16),
+        ("seeds", (7,)), ("pool.headline", "pool of mean, tuned"), ("pool.group", 2), ("pool.theta", 0.0), ("pool.sizes", (3,)), ("pool.span_rank", 16),
         ("pool.tuned", ("stable features",)), ("pool.rows", 10**7), ("pool.decoder_rate", 1.5), ("pool.held_tokens", -1),
+        ("pool.theta", 1.0), ("pool.thetas", (0.6, 0.6)), ("pool.eval_rows", 99), ("stability.dictionaries", "elsewhere/dictionaries.json"),
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_named(field, value):
@@ -227,7 +231,7 @@ def study():
     """Two groups of 3 and 4 that judge."""
     of = bank_of(1, 10)[0]
     config = dataclasses.replace(
-        CONFIG, pool=dataclasses.replace(CONFIG.pool, group=3), stability=dataclasses.replace(CONFIG.stability, rare_firings=5)
+        CONFIG, pool=dataclasses.replace(CONFIG.pool, group=3, sizes=()), stability=dataclasses.replace(CONFIG.stability, rare_firings=5)
     )
     groups = pools.groups(10, 3)
     judges = Judges(config, of, groups, of.rows_ND)
@@ -287,10 +291,14 @@ def test_what_was_trained_once_has_an_interval_over_groups_or_judges(study):
 
 
 def test_smaller_pools_are_made_of_disjoint_parts(study):
-    config, of, groups, judges, table = study
-    m = pooled._pool(config, judges, of, groups, MEMBERS, Recipe(MEMBERS, THETA, F, RANK), 1)
-    assert [len(side) for side in m.whole] == [3, 3] and not m.repeated  # of one SAE nothing is left without it
-    assert table.estimate(m, "p").n.number == 4
+    config, of, _, _, _ = study
+    config = dataclasses.replace(config, pool=dataclasses.replace(config.pool, group=4))
+    groups = pools.groups(10, 4)
+    judges = Judges(config, of, groups, of.rows_ND)
+    m = pooled._pool(config, judges, of, groups, MEMBERS, Recipe(MEMBERS, THETA, F, RANK), 2)
+    assert [[set(made.seed_M) for made in side] for side in m.made] == [[{0, 1}, {2, 3}], [{4, 5}, {6, 7}]]
+    assert m.repeated and set(m.without) == set(range(8)) and all(len(m.without[k][k // 4]) == 2 for k in m.without)
+    assert m.without[5][0] is m.whole[0] and m.without[5][1][1] is m.whole[1][1] and m.without[5][1][0] is not m.whole[1][0]
 
 
 def test_curves_are_trained_on_where_something_is_varied_and_there_is_room():
@@ -305,3 +313,35 @@ def test_curves_are_trained_on_where_something_is_varied_and_there_is_room():
     assert [p.recipe.features for p in pool_curves.points(config, MEMBERS, pool_curves.FEATURES)] == [f // 4, f // 2, f, 2 * f]
     for other in ({"headline": "stable features"}, {"headline": "pool of means, decoder held"}, {"curves": False}):
         assert not pool_curves.trained_on(dataclasses.replace(config, pool=dataclasses.replace(settings, **other)))
+
+
+def test_nothing_of_a_span_is_what_is_there_already():
+    """The others lean towards one stable feature, so that the leading direction of their span is nearly that one."""
+    rng = np.random.default_rng(3)
+    basis = np.linalg.qr(rng.normal(size=(D, D)))[0].astype(np.float32)
+    shared, towards = basis[:SHARED], basis[0]
+
+    def own():
+        rest = unit(F - SHARED, D - SHARED, rng=rng) @ basis[SHARED:]
+        return (0.6 * towards + 0.8 * rest).astype(np.float32)
+
+    rows = (np.maximum(rng.normal(size=(2048, SHARED)) - 0.5, 0) @ shared + 0.3 * rng.normal(size=(2048, D))).astype(np.float32)
+    config = dataclasses.replace(CONFIG, stability=dataclasses.replace(CONFIG.stability, rare_firings=5, theta=THETA))
+    of = pools.bank(listed([np.concatenate([shared, own()]) for _ in range(S)], k=K), rows, config, RULES)
+    found = made(SPAN, of=of)
+    unit_MD = rows_of(found)
+    stable = found.seed_M >= 0
+    assert stable.sum() == SHARED and (~stable).sum() == 2 * (RANK - 1)
+    assert np.abs(unit_MD[~stable] @ unit_MD[stable].T).max() < THETA
+
+
+def test_a_pool_that_was_not_finite_in_training_takes_nothing_else_along(tmp_path, monkeypatch):
+    """Of three dictionaries the second is frozen: the others keep their own names."""
+    folder = epath.Path(tmp_path) / "finetune"
+    which = [Which(MEANS, "one"), Which(MEANS, "other"), Which(MEANS, "one", point="features-2")]
+    files.write_json(folder / "summary.json", {"held": [[*w, size] for w, size in zip(which, (F, F, 2), strict=True)]})
+    frozen = listed([BANK.units[0], BANK.units[2]], k=K)._replace(seeds=(0, 2), frozen=(1,))
+    monkeypatch.setattr(dictionary_list, "load", lambda path, least: frozen)
+    left = finetune.read(epath.Path(tmp_path), "held")
+    assert list(left) == [which[0], which[2]] and left[which[2]].w_dec_FD.shape[0] == 2 and left[which[2]].k == 2 and left[which[0]].k == K
+    np.testing.assert_array_equal(left[which[2]].w_dec_FD, BANK.units[2][:2])

@@ -200,6 +200,7 @@ def pooled(p=(0.15, 0.12, 0.18), between=(0.3, 0.25, 0.35), explained=(-0.004, -
         ({"features": 0.6}, "undecided"),
         ({"seeds": 3}, "undecided"),
         ({"null": 0.1}, "undecided"),
+        ({"p": (None, None, None), "null": None}, "undecided"),
     ],
 )
 def test_pools_must_be_more_stable_in_both_ways_at_equal_explained_variance(changes, holds):

@@ -117,6 +117,15 @@ def test_calibration_reaches_l0_and_leaves_no_mean_error(architecture):
         np.testing.assert_allclose(activations(after, x), activations(before, x), atol=1e-4)
 
 
+@pytest.mark.parametrize("architecture", ["standard", "gated", "jumprelu"])
+def test_what_cannot_reach_l0_keeps_its_thresholds(architecture):
+    before = sae(architecture)
+    after = calibration.calibrated(before, batches, float(F))  # as many as there are
+    x = np.concatenate(batches())
+    assert calibration.mean_l0(after, batches()) == pytest.approx(calibration.mean_l0(before, batches()), abs=0.05)
+    np.testing.assert_allclose(activations(after, x), activations(before, x), atol=1e-2)
+
+
 def test_calibration_needs_tokens():
     with pytest.raises(ValueError, match="no activations to calibrate on"):
         calibration.mean_l0(sae("topk"), [])
