@@ -3,13 +3,13 @@
 Command:   python -m launch.main --config=configs/pool.py --workdir=runs/pool
 Argument:  `:synthetic` is the reference world instead; `:tiny`, `:synthetic-tiny` are the same in a minute, for tests; their figures mean nothing.
 
-Measured on two cores of an Intel Xeon, Python 3.11, jax 0.10.2 (November 2026), in one run from nothing: activations 27 s, train 165 s, longer 125 s, wider 142 s, pool 19 s, finetune 253 s, pooled 287 s,
-report 3 s: 17 min. Kinds, rates and the headline were chosen on seeds 0 to 20; these are seeds 100 to 120. Means over two groups of 8; p̂ against 5 fresh seeds; by chance 0.
+Measured on two cores of an Intel Xeon, Python 3.11, jax 0.10.2 (November 2026), in one run from nothing: activations 27 s, train 167 s, longer 148 s, wider 144 s, pool 24 s, finetune 418 s, pooled 261 s,
+report 3 s: 20 min. Kinds, rates and the headline were chosen on seeds 0 to 20; these are seeds 100 to 120. Means over two groups of 8; p̂ against 5 fresh seeds; by chance 0.
 
                                features   p̂                      between groups         explained variance     CE recovered
   single SAE                   512        0.394 [0.387, 0.402]   0.391 [0.383, 0.398]   0.859 [0.858, 0.859]   0.974
   single SAE, tuned            512        0.385 [0.375, 0.395]   0.389                  0.862 [0.860, 0.864]   0.975
-  trained 8 times longer       512        0.410 [0.401, 0.418]   0.431                  0.867 [0.865, 0.869]   0.978
+  trained longer (11 M tokens) 512        0.400 [0.386, 0.413]   0.426                  0.867 [0.866, 0.868]   0.978
   8 times wider                4,096      0.379 [0.369, 0.389]   0.463                  0.908 [0.904, 0.912]   0.989     (0.51 dead)
   bagging (L0 128)             4,096      0.394 [0.387, 0.402]   0.604 [0.593, 0.614]   0.908 [0.907, 0.909]   –
   random pool                  512        0.309 [0.290, 0.328]   0.243 [0.209, 0.276]   0.565 [0.534, 0.596]   0.836
@@ -23,8 +23,9 @@ report 3 s: 17 min. Kinds, rates and the headline were chosen on seeds 0 to 20; 
   stable features              147        0.922 [0.887, 0.958]   0.831 [0.728, 0.934]   0.529 [0.509, 0.550]   0.741
   stable features and a span   179        0.757 [0.728, 0.787]   0.693 [0.603, 0.784]   0.652 [0.638, 0.666]   0.874
 
-Over the number of pooled SAEs (2, 4, 8), pools as they are made: p̂ 0.390, 0.457, 0.541; between groups 0.407, 0.530, 0.708; explained variance 0.715, 0.592, 0.564.
-Over θ (0.5 to 0.9): p̂ 0.394, 0.488, 0.541, 0.581, 0.628 at 0.658, 0.636, 0.564, 0.273, −0.198 of the variance. Over features (128, 256, 512, 1,024): p̂ 0.932, 0.822, 0.541, 0.293.
+Over the number of pooled SAEs (2, 4, 8), pools of means, tuned: p̂ 0.412, 0.490, 0.541; between groups 0.440, 0.578, 0.688; explained variance 0.856, 0.854, 0.853. Pools as they are made: p̂ 0.390, 0.457, 0.541 at 0.715, 0.592, 0.564.
+Over θ (0.5 to 0.9), tuned: p̂ 0.476, 0.524, 0.541, 0.581, 0.582 at 0.858, 0.856, 0.853, 0.844, 0.829 of the variance; as they are made 0.394, 0.488, 0.541, 0.581, 0.628 at 0.658, 0.636, 0.564, 0.273, −0.198.
+Over features (128, 256, 512), tuned: p̂ 0.693, 0.742, 0.541 at 0.762, 0.812, 0.853; as they are made (to 1,024) 0.932, 0.822, 0.541, 0.293 at 0.506, 0.602, 0.564, −0.077.
 The same seeds on an AMD EPYC, whose sums end in other bits: tuned pool of means 0.539, single SAE 0.397, difference 0.142 [0.112, 0.172]; between groups 0.304 [0.260, 0.348] more; explained variance −0.005 [−0.007, −0.003].
 
 In the reference world (`:synthetic`, beside another study on the same two cores: train 412 s, longer 414 s, wider 471 s; alone after that pool 24 s, finetune 421 s, pooled 391 s), F = 640, K = 10, of which a single SAE leaves 0.375 dead.

@@ -9,11 +9,12 @@ import pytest
 from etils import epath
 
 from configs import pool as pool_config
-from launch import dictionary_list, judging, pool_curves, pools
+from launch import dictionary_list, judging, pool_curves, pool_export, pools
 from launch.config import validated
 from launch.methods import Judges, Method, Table
 from launch.pools import MEANS, MEMBERS, RANDOM, SPAN, STABLE, Recipe
 from launch.stages import finetune, pooled
+from launch.stages import pool as pool_stage
 from launch.stages.atlas import rules_of
 from launch.stages.pool import Which
 from saes.dictionary import decode, encode
@@ -345,3 +346,28 @@ def test_a_pool_that_was_not_finite_in_training_takes_nothing_else_along(tmp_pat
     left = finetune.read(epath.Path(tmp_path), "held")
     assert list(left) == [which[0], which[2]] and left[which[2]].w_dec_FD.shape[0] == 2 and left[which[2]].k == 2 and left[which[0]].k == K
     np.testing.assert_array_equal(left[which[2]].w_dec_FD, BANK.units[2][:2])
+
+
+@pytest.mark.interop
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [MEANS, SPAN])
+def test_saelens_loads_a_pool_as_its_card_says(tmp_path, kind):
+    import torch
+    from sae_lens import SAE
+
+    found = made(kind)
+    (judged_,) = judged([found.dictionary], BANK.units[4:])
+    metadata = pool_stage.metadata(CONFIG, {"path": "models/m", "layer": 1, "site": "resid_post"}, kind, [0, 1], THETA) | {
+        "after_pooling": "calibrated"
+    }
+    pool_export.write(epath.Path(tmp_path), found.dictionary, metadata, judged_, found, pool_export.Card(kind, CONFIG, {}, {}))
+    x = BANK.rows_ND[:256]
+    with torch.no_grad():
+        theirs = SAE.load_from_disk(str(tmp_path), device="cpu")
+        z = theirs.encode(torch.asarray(x))
+        rebuilt = theirs.decode(z)
+        z = z.to_dense() if z.is_sparse else z
+    ours = encode(found.dictionary, jnp.asarray(x))
+    assert (np.asarray(ours) > 0).any()
+    np.testing.assert_allclose(ours, z, atol=1e-5)
+    np.testing.assert_allclose(decode(found.dictionary, ours), rebuilt, atol=1e-5)
