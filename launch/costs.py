@@ -270,7 +270,7 @@ def _pools(config: Any, width: int, of: Hardware) -> list[Cost]:
     tuned = 2 * (len(c.tuned) + 1 + len(pool_curves.trained_on(config))) + repeated  # a single SAE of each group, too
     curves = 2 * (c.group + 1) * 2 * (len(c.sizes) + len(c.thetas) + 2)
     tokens = sum(c.tuning_tokens(train.tokens))
-    longest = train.tokens * c.group + tokens * ("finetune" in config.stages)
+    longest = train.tokens * c.group + tokens
     longer = dataclasses.replace(config, train=dataclasses.replace(train, tokens=longest))
     wider = dataclasses.replace(config, sae=dataclasses.replace(config.sae, n_features=config.sae.n_features * c.group))
     tuning = dataclasses.replace(config, train=dataclasses.replace(train, tokens=tokens))

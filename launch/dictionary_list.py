@@ -133,7 +133,7 @@ def load(path: epath.Path, least: int = 2) -> DictionaryList:
     frozen, lanes = [], []
     for lane, entry in enumerate(listing["dictionaries"]):
         if entry.get("frozen_at_step") is not None:
-            print(f"seed {entry['seed']} left out: not finite at step {entry['frozen_at_step']} of its training")
+            print(f"{path.parent.name}: seed {entry['seed']} left out: not finite at step {entry['frozen_at_step']} of its training")
             frozen.append(entry["seed"])
             continue
         loaded[entry["seed"]] = READERS[entry["format"]].load(path.parent / entry["path"])[0]

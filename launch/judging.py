@@ -21,6 +21,7 @@ class Judged(NamedTuple):
     """A dictionary of M features beside G SAEs that judge it.
 
     Attributes:
+      identity: of the rows and of which of them live: by it figures are kept.
       unit_MD: unit decoder rows.
       live_M: features that fire often enough on the held-out rows; the others are in no figure of reappearance.
       rate_M: firing rate there.
@@ -30,6 +31,7 @@ class Judged(NamedTuple):
       dead: share of the features that never fire.
     """
 
+    identity: int
     unit_MD: np.ndarray
     live_M: np.ndarray
     rate_M: np.ndarray
@@ -37,11 +39,6 @@ class Judged(NamedTuple):
     explained: float
     l0: float
     dead: float
-
-    @property
-    def identity(self) -> int:
-        """Of the rows and of which of them live: 8 bytes."""
-        return int.from_bytes(hashlib.sha256(self.unit_MD.tobytes() + self.live_M.tobytes()).digest()[:8])
 
     @property
     def features(self) -> int:
@@ -68,6 +65,7 @@ def judge(dictionaries: Sequence[Dictionary], judges: Sequence[np.ndarray], rows
         live_M = reappearance.strata(firings_M, rare) == reappearance.LIVE
         out.append(
             Judged(
+                _identity(unit_MD, live_M),
                 unit_MD,
                 live_M,
                 firings_M / found.rows,
@@ -83,7 +81,13 @@ def judge(dictionaries: Sequence[Dictionary], judges: Sequence[np.ndarray], rows
 def with_rows(of: Judged, rows_MD: np.ndarray, judges: Sequence[np.ndarray], theta: float) -> Judged:
     """The same with other decoder rows: what of these reappears."""
     unit_MD = np.asarray(similarity.unit_rows(rows_MD))
-    return of._replace(unit_MD=unit_MD, hits_GM=np.stack([_reappears(unit_MD, u, theta) for u in judges]))
+    return of._replace(
+        identity=_identity(unit_MD, of.live_M), unit_MD=unit_MD, hits_GM=np.stack([_reappears(unit_MD, u, theta) for u in judges])
+    )
+
+
+def _identity(unit_MD: np.ndarray, live_M: np.ndarray) -> int:
+    return int.from_bytes(hashlib.sha256(unit_MD.tobytes() + live_M.tobytes()).digest()[:8])
 
 
 def _reappears(unit_MD: np.ndarray, other_FD: np.ndarray, theta: float) -> np.ndarray:
@@ -106,7 +110,9 @@ def bag(judged: Sequence[Judged], explained: float) -> Judged:
     """SAEs side by side, whose reconstructions are averaged."""
     join = lambda name, axis=0: np.concatenate([getattr(j, name) for j in judged], axis=axis)
     dead = float(np.average([j.dead for j in judged], weights=[j.features for j in judged]))
-    return Judged(join("unit_MD"), join("live_M"), join("rate_M"), join("hits_GM", 1), explained, sum(j.l0 for j in judged), dead)
+    unit_MD, live_M = join("unit_MD"), join("live_M")
+    l0 = sum(j.l0 for j in judged)
+    return Judged(_identity(unit_MD, live_M), unit_MD, live_M, join("rate_M"), join("hits_GM", 1), explained, l0, dead)
 
 
 def explained_by_means(dictionaries: Sequence[Dictionary], rows_ND: np.ndarray) -> tuple[float, list[float]]:

@@ -72,10 +72,10 @@ class Judges:
 
     def turned(self, of: Judged) -> Judged:
         """The same with rows turned where activations have unit covariance: what it would be like if it shared nothing but where tokens vary."""
-        if (identity := of.identity) not in self._turned:
-            rows = nulls.rotate_each_whitened(jax.random.key(0), of.unit_MD[None], (identity % 2**32,), self._covariance)
-            self._turned[identity] = judging.with_rows(of, np.asarray(rows[0]), self.units, self._theta)
-        return self._turned[identity]
+        if of.identity not in self._turned:
+            rows = nulls.rotate_each_whitened(jax.random.key(0), of.unit_MD[None], (of.identity % 2**32,), self._covariance)
+            self._turned[of.identity] = judging.with_rows(of, np.asarray(rows[0]), self.units, self._theta)
+        return self._turned[of.identity]
 
     def forget(self) -> None:
         """What is kept of methods that are measured: it is as large as they are."""

@@ -159,6 +159,9 @@ def make(of: Bank, places: tuple[int, ...], recipe: Recipe, l0: float, group: in
     if recipe.kind == SPAN:
         unstable = (counts_N <= misses) & live_N
         basis_DR, ranks = _basis(of, places, seed_N, unit_ND, live_N & ~among_N, unstable, recipe)
+        stable_MD = unit_ND[pooling.pool(unit_ND, order_N, recipe.theta, recipe.features).leader_M]
+        there_R = np.abs(stable_MD @ basis_DR).max(axis=0, initial=0.0) >= recipe.theta
+        basis_DR = basis_DR[:, ~there_R]  # none twice: neither a direction nor its opposite
     room = recipe.features - 2 * basis_DR.shape[1]
     found = pooling.pool(unit_ND, order_N, recipe.theta, max(1, room))
     dictionary = _dictionary([of.dictionaries[s] for s in places], unit_ND, found, recipe)
@@ -174,9 +177,7 @@ def make(of: Bank, places: tuple[int, ...], recipe: Recipe, l0: float, group: in
     at = found.leader_M
     columns = [seed_N[at], feature_N[at], p_N[at], pooling.group_sizes(found)]
     if recipe.kind == SPAN:
-        leaders_MD = unit_ND[at]
-        new_R = np.abs(leaders_MD @ basis_DR).max(axis=0, initial=0.0) < recipe.theta  # none twice: neither a direction nor its opposite
-        dictionary = calibrated(_with_span(dictionary, basis_DR[:, new_R], of.rows_ND, size))
+        dictionary = calibrated(_with_span(dictionary, basis_DR, of.rows_ND, size))
         added = dictionary.w_dec_FD.shape[0] - len(at)
         columns = [np.concatenate([c, np.full(added, e)]) for c, e in zip(columns, (-1, -1, np.nan, 0), strict=True)]
     seed_M, feature_M, p_M, members_M = columns

@@ -20,12 +20,12 @@ def calibrated(dictionary: Dictionary, batches: Batches, l0: float) -> Dictionar
     """The same with `l0` active features a token on average, as near as its thresholds allow, and no mean error.
 
     In topk the number of features is K itself. In jumprelu one amount on all thresholds (none falls below 0), in the others one off all encoder
-    biases is looked for by bisection; what cannot reach `l0`, or has no more features, stays as it is. Then the decoder's bias takes up the mean of what is left, and the encoder sees what it saw.
+    biases is looked for by bisection; where `l0` is more than half of the features, which would then fire always, all stay as they are. Then the decoder's bias takes up the mean of what is left, and the encoder sees what it saw.
 
     Args:
       batches: makes float32 (B, D) batches anew.
     """
-    if dictionary.architecture != "topk" and l0 < dictionary.w_dec_FD.shape[0]:
+    if dictionary.architecture != "topk" and 2 * l0 <= dictionary.w_dec_FD.shape[0]:
         dictionary = _to_l0(dictionary, batches, l0)
     return _without_mean_error(dictionary, batches)
 
@@ -54,10 +54,8 @@ def _to_l0(dictionary: Dictionary, batches: Batches, l0: float) -> Dictionary:
         return dataclasses.replace(dictionary, b_enc_F=(base - amount).astype(np.float32))
 
     low, high = -1.0, 1.0
-    while mean_l0(at(low), batches()) < l0:
+    while mean_l0(at(low), batches()) < l0 and low > -FARTHEST:
         low *= 2
-        if low < -FARTHEST:
-            return dictionary
     while mean_l0(at(high), batches()) > l0 and high < FARTHEST:
         high *= 2
     for _ in range(STEPS):

@@ -53,6 +53,8 @@ class Stage:
         return importlib.import_module(f"launch.stages.{self.name}")
 
 
+POOLING = tuple(f"stability.{field}" for field in ("theta", "epsilon", "rare_firings", "block_size"))  # what pools are made by
+
 _ALL = (
     # The study.
     Stage("activations", ("source", "lm.path", "lm.revision", "lm.dtype", "lm.model_parallel"), guarded=True),
@@ -93,7 +95,7 @@ _ALL = (
             "pool.sizes",
             "pool.thetas",
             "pool.features",
-            "stability",
+            *POOLING,
             "atlas",
             "sae.k",
             "sae.n_features",
@@ -105,6 +107,8 @@ _ALL = (
         # What it shares with `pool`, so that a change is refused before those are made anew.
         (
             *(f"pool.{field}" for field in ("group", "theta", "headline", "repeat", "curves", "sizes", "thetas", "features")),
+            "pool.rows",
+            *POOLING,
             *(f"pool.{field}" for field in ("tuned", "held_tokens", "free_tokens", "tune_rate", "decoder_rate")),
             "data_seed",
             "sae",

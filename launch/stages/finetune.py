@@ -64,7 +64,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
             of, folder / phase, source, f"finetune {phase}", scale, _starting(config, list(begin.values()), rate)
         )
         left = read(workdir, phase)
-        for which in begin.keys() - left.keys():
+        for which in (w for w in begin if w not in left):
             print(f"finetune {phase}: {said(which)} was not finite in training and is left out: lower config.pool.tune_rate")
         begin = left
     return outputs
@@ -76,10 +76,16 @@ def said(which: Which) -> str:
 
 
 def read(workdir: epath.Path, phase: str) -> dict[Which, Dictionary]:
-    """What a phase left, without the silent features, and without what was not finite in training."""
+    """What a phase left, without the silent features, and without what was not finite in training.
+
+    Raises:
+      ValueError: nothing was.
+    """
     folder = workdir / "finetune"
     tuned = files.read_json(folder / "summary.json")[phase]
-    found = dictionary_list.load(folder / phase / dictionary_list.NAME, least=1)
+    found = dictionary_list.load(folder / phase / dictionary_list.NAME, least=0)
+    if not found.seeds:
+        raise ValueError(f"{folder / phase}: nothing was finite in training: lower config.pool.tune_rate")
     left = {}
     for lane, d in zip(found.seeds, found.dictionaries, strict=True):
         *which, size = tuned[lane]

@@ -13,7 +13,7 @@ from launch.stages import train
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
-    tuning = sum(config.pool.tuning_tokens(config.train.tokens)) if "finetune" in config.stages else 0
+    tuning = sum(config.pool.tuning_tokens(config.train.tokens))
     length = dataclasses.replace(
         config.train, tokens=config.train.tokens * config.pool.group + tuning, snapshots=2, eval_at_tokens=(), export_sparsify=False
     )

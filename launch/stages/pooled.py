@@ -168,6 +168,10 @@ def _tuned(config: Any, trained_on: dict[str, Trained], made: dict[str, Method],
                     without[places[which.without]] = _with_side((one, other), pool.NAMES.index(which.group), [judged])
             repeated = len(without) == 2 * config.pool.group
             if not repeated:
+                if without:
+                    print(
+                        f"pooled: {kind}, {called}: made again without {len(without)} of {2 * config.pool.group} SAEs alone, so those are not used"
+                    )
                 without = made[kind].without if phase == HELD and kind != SINGLE else {}
             whole = made[kind].made if kind in made else None
             found.append(Method(f"{kind}, {called}", (one, other), without, (own, others), bool(without), repeated, whole))

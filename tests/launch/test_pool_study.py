@@ -75,11 +75,7 @@ def test_page_tables_and_claim(study):
     _, workdir = study
     assert (workdir / "report" / "index.html").exists() and (workdir / "report" / "trade-off.png").exists()
     claim = files.read_json(workdir / "report" / "summary.json")["claims"]["C6"]
-    assert (
-        claim["holds"] == "undecided"
-        and "p̂ against fresh seeds: undecided" in claim["because"]
-        and "pool of means, tuned" in claim["measured"]
-    )
+    assert claim["because"].startswith("rule: intervals") and "pool of means, tuned, F = 32" in claim["measured"]
     curves = read_records(workdir / "pooled" / "curves.parquet")
     assert {r["over"] for r in curves} == {"pooled SAEs", "θ of the pool", "features"}
     features = {r["kind"]: (r["at"], r["value"]) for r in curves if r["over"] == "features" and r["figure"] == "features"}
