@@ -80,27 +80,31 @@ def validated(config: ml_collections.ConfigDict) -> Any:
         values["cells"] = tuple(_cell(name, change, values) for name, change in values["cells"].items())
     settings = _from_dict(kind, values, "")
     if "pool" in config:  # not where a stage trains two SAEs more with the same settings
-        needed = 2 * settings.pool.group + 2
-        check(
-            len(settings.seed_list) >= needed, "seeds", settings.seeds,
-            f"at least {needed}: two groups of pool.group={settings.pool.group}, and 2 that judge",
-        )  # fmt: skip
-        pool, size = settings.pool, settings.sae.n_features
-        check(2 * pool.span_rank < size, "pool.span_rank", pool.span_rank, f"below half of sae.n_features={size}: two features a dimension")
-        check(", " not in pool.headline or "finetune" in stages, "pool.headline", pool.headline, "wants the stage 'finetune'")
-        for field in ("rows", "eval_rows"):
-            rare = settings.stability.rare_firings
-            check(
-                getattr(pool, field) >= rare,
-                f"pool.{field}",
-                getattr(pool, field),
-                f"at least stability.rare_firings={rare}, or no feature counts",
-            )
-        foreign = settings.stability.dictionaries
-        check(not foreign, "stability.dictionaries", foreign, "a study of pools trains its SAEs: leave it empty")
-        most = settings.source.tokens if hasattr(settings, "source") else pool.rows
-        check(pool.rows <= most, "pool.rows", pool.rows, f"at most source.tokens={most}")
+        _check_pools(settings, stages)
     return settings
+
+
+def _check_pools(settings: Any, stages: tuple[str, ...]) -> None:
+    needed = 2 * settings.pool.group + 2
+    check(
+        len(settings.seed_list) >= needed, "seeds", settings.seeds,
+        f"at least {needed}: two groups of pool.group={settings.pool.group}, and 2 that judge",
+    )  # fmt: skip
+    pool, size = settings.pool, settings.sae.n_features
+    check(2 * pool.span_rank < size, "pool.span_rank", pool.span_rank, f"below half of sae.n_features={size}: two features a dimension")
+    check(", " not in pool.headline or "finetune" in stages, "pool.headline", pool.headline, "wants the stage 'finetune'")
+    for field in ("rows", "eval_rows"):
+        rare = settings.stability.rare_firings
+        check(
+            getattr(pool, field) >= rare,
+            f"pool.{field}",
+            getattr(pool, field),
+            f"at least stability.rare_firings={rare}, or no feature counts",
+        )
+    foreign = settings.stability.dictionaries
+    check(not foreign, "stability.dictionaries", foreign, "a study of pools trains its SAEs: leave it empty")
+    most = settings.source.tokens if hasattr(settings, "source") else pool.rows
+    check(pool.rows <= most, "pool.rows", pool.rows, f"at most source.tokens={most}")
 
 
 def _cell(name: str, change: dict[str, Any], study: dict[str, Any]) -> GridCell:

@@ -264,14 +264,14 @@ def _splice(config: Any, width: int, model: DecoderConfig) -> Cost:
 def _pools(config: Any, width: int, of: Hardware) -> list[Cost]:
     """Longer and wider SAEs, pools made of the two groups and again without each SAE, some of them trained on, all judged."""
     c, train = config.pool, config.train
-    made = 2 * (len(pools.KINDS) + c.group * c.repeat) + 2 * len(pool_curves.trained_on(config))
-    remade = 2 * len(pools.KINDS) * (c.group + 1)
     repeated = 2 * c.group * c.repeat * (", " in c.headline)
-    tuned = 2 * (len(c.tuned) + 1 + len(pool_curves.trained_on(config))) + repeated  # a single SAE of each group, too
+    points = 2 * len(pool_curves.trained_on(config))
+    made = 2 * len(pools.KINDS) + repeated + points
+    tuned = 2 * (len(c.tuned) + 1) + repeated + points  # a single SAE of each group, too
+    remade = 2 * len(pools.KINDS) * (c.group + 1)
     curves = 2 * (c.group + 1) * 2 * (len(c.sizes) + len(c.thetas) + 2)
     tokens = sum(c.tuning_tokens(train.tokens))
-    longest = train.tokens * c.group + tokens
-    longer = dataclasses.replace(config, train=dataclasses.replace(train, tokens=longest))
+    longer = dataclasses.replace(config, train=dataclasses.replace(train, tokens=train.tokens * c.group + tokens))
     wider = dataclasses.replace(config, sae=dataclasses.replace(config.sae, n_features=config.sae.n_features * c.group))
     tuning = dataclasses.replace(config, train=dataclasses.replace(train, tokens=tokens))
     n = len(config.seed_list)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from saes.dictionary import Dictionary, decode, encode
 
 STEPS = 30  # of a bisection
-FARTHEST = 1e4  # that a threshold is moved
+FARTHEST = 1e6  # that a threshold is moved
 Batches = Callable[[], Iterable[np.ndarray]]
 
 
@@ -20,7 +20,8 @@ def calibrated(dictionary: Dictionary, batches: Batches, l0: float) -> Dictionar
     """The same with `l0` active features a token on average, as near as its thresholds allow, and no mean error.
 
     In topk the number of features is K itself. In jumprelu one amount on all thresholds (none falls below 0), in the others one off all encoder
-    biases is looked for by bisection; where `l0` is more than half of the features, which would then fire always, all stay as they are. Then the decoder's bias takes up the mean of what is left, and the encoder sees what it saw.
+    biases is looked for by bisection; where `l0` is more than half of the features, which would then fire always, all stay as they are. Then the
+    decoder's bias takes up the mean of what is left, and the encoder sees what it saw.
 
     Args:
       batches: makes float32 (B, D) batches anew.

@@ -76,6 +76,11 @@ def test_page_tables_and_claim(study):
     assert (workdir / "report" / "index.html").exists() and (workdir / "report" / "trade-off.png").exists()
     claim = files.read_json(workdir / "report" / "summary.json")["claims"]["C6"]
     assert claim["because"].startswith("rule: intervals") and "pool of means, tuned, F = 32" in claim["measured"]
+    less = files.read_json(workdir / "pooled" / "summary.json")["less a single SAE"]["pool of means, tuned"]
+    bars = (("p", 0.1), ("between", 0.2), ("explained", -0.01))
+    yes = all(less[name]["low"] is not None and less[name]["low"] > bar for name, bar in bars)
+    no = any(less[name]["high"] is not None and less[name]["high"] < bar for name, bar in bars)
+    assert claim["holds"] == ("yes" if yes else "no" if no else "undecided")
     curves = read_records(workdir / "pooled" / "curves.parquet")
     assert {r["over"] for r in curves} == {"pooled SAEs", "θ of the pool", "features"}
     features = {r["kind"]: (r["at"], r["value"]) for r in curves if r["over"] == "features" and r["figure"] == "features"}

@@ -292,7 +292,10 @@ def test_what_was_trained_once_has_an_interval_over_groups_or_judges(study):
 
 
 def test_smaller_pools_are_made_of_disjoint_parts(study):
-    config, of, _, _, _ = study
+    config, of, groups, judges, table = study
+    m = pooled._pool(config, judges, of, groups, MEMBERS, Recipe(MEMBERS, THETA, F, RANK), 1)
+    assert [len(side) for side in m.whole] == [3, 3] and not m.repeated  # of one SAE nothing is left without it
+    assert table.estimate(m, "p").n.number == 4
     config = dataclasses.replace(config, pool=dataclasses.replace(config.pool, group=4))
     groups = pools.groups(10, 4)
     judges = Judges(config, of, groups, of.rows_ND)
@@ -346,6 +349,14 @@ def test_a_pool_that_was_not_finite_in_training_takes_nothing_else_along(tmp_pat
     left = finetune.read(epath.Path(tmp_path), "held")
     assert list(left) == [which[0], which[2]] and left[which[2]].w_dec_FD.shape[0] == 2 and left[which[2]].k == 2 and left[which[0]].k == K
     np.testing.assert_array_equal(left[which[2]].w_dec_FD, BANK.units[2][:2])
+
+
+def test_a_longer_sae_that_was_not_finite_is_left_out(study, tmp_path, monkeypatch, capsys):
+    config, _, _, judges, _ = study
+    usable = {"longer": listed(BANK.units[:1], k=K), "wider": listed(BANK.units[:2], k=K)}
+    monkeypatch.setattr(dictionary_list, "load", lambda path, least: usable[path.parent.parent.name])
+    assert [m.name for m in pooled._others(config, epath.Path(tmp_path), judges)] == ["wider"]
+    assert "trained longer: an SAE was not finite in training" in capsys.readouterr().out
 
 
 @pytest.mark.interop
