@@ -21,7 +21,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         return argv[:1]
     except AttributeError as error:
         said = " ".join(str(error).replace("\\n", " ").replace("\\'", "").split()).strip("\"'")
-        print(f"error: the config has no field {said!r}; `configs/default.py` lists them", file=sys.stderr)
+        print(f"error: the config has no field {said}; `configs/default.py` lists them", file=sys.stderr)
     except (flags.Error, ValueError, OSError) as error:
         lines = str(error).strip().splitlines()  # the last line is the config file's own error, or the whole message
         print(f"error: {lines[-1].strip()} (see --help)", file=sys.stderr)

@@ -101,7 +101,9 @@ def _over_features(curves: list[dict[str, Any]], kind: str) -> list[dict[str, An
     for r in curves:
         if r["over"] == "features" and r["kind"] == kind and r["figure"] in ("p", "explained"):
             found.setdefault(r["at"], {"features": int(r["at"]), "kind": kind, "family": family(kind)})[f"{r['figure']}_value"] = r["value"]
-    return [r for r in found.values() if r.get("p_value") is not None and r.get("explained_value") is not None]
+    # One of those that are the same pool, since there are no more features to take.
+    different = {(r.get("p_value"), r.get("explained_value")): r for r in reversed(found.values())}
+    return [r for (p, explained), r in different.items() if p is not None and explained is not None]
 
 
 def _spread(rows: list[dict[str, Any]], width: float) -> None:

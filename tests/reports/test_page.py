@@ -3,7 +3,7 @@ import numpy as np
 from configs import common
 from interpret.contexts import Context
 from launch.config import validated
-from reports import feature_table, page, text
+from reports import feature_table, page, pool_figures, text
 from reports.claims import Claim
 from reports.results import Results
 from storage.tables import write_table
@@ -67,3 +67,15 @@ def test_of_too_many_features_an_even_part_is_listed(tmp_path, monkeypatch):
     write_table(tmp_path / "stability" / "features.parquet", columns)
     places = feature_table.listed(Results(tmp_path, ("stability",)))
     assert len(places) == 10 and sum(seed == 0 for seed, _ in places) == 5
+
+
+def test_a_pool_that_has_no_more_features_is_one_point():
+    asked = ((128, 0.9, 0.5), (256, 0.8, 0.6), (512, 0.8, 0.6), (1024, None, None))
+    rows = [
+        {"over": "features", "kind": "pool", "at": float(n), "figure": figure, "value": value}
+        for n, p, explained in asked
+        for figure, value in (("p", p), ("explained", explained))
+    ]
+    found = pool_figures._over_features(rows, "pool")
+    assert sorted((r["features"], r["p_value"], r["explained_value"]) for r in found) == [(128, 0.9, 0.5), (256, 0.8, 0.6)]
+    assert not pool_figures._over_features(rows, "stable features")
