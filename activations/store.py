@@ -122,7 +122,7 @@ class StoreWriter:
         shard = {"file": path.name, "rows": len(rows.token_N), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         if elsewhere is not None:
             shard["acts"] = dataclasses.asdict(elsewhere)
-        files.write_json(self._record(index), {"header": self._digest, "shard": shard}, every_process=True)
+        files.write_record(self._record(index), {"header": self._digest, "shard": shard}, every_process=True)
 
     def finish(self, count: int) -> epath.Path:
         """Writes the manifest, of the `count` shards that were written here or by other processes, and returns its path.
@@ -137,7 +137,7 @@ class StoreWriter:
             if missing := [index for index, shard in enumerate(shards) if shard is None]:
                 raise ValueError(f"{self._folder} lacks {len(missing)} of {count} shards, first {missing[0]}: run the same command again")
             rows = sum(shard["rows"] for shard in shards if shard)
-            files.write_json(self._folder / MANIFEST, {**self._header, "rows": rows, "shards": shards})
+            files.write_record(self._folder / MANIFEST, {**self._header, "rows": rows, "shards": shards})
             for record in self._folder.glob("*.record"):
                 record.unlink()
         return self._folder / MANIFEST
@@ -146,7 +146,10 @@ class StoreWriter:
         """What is written of a shard, here or in the manifest of a finished store."""
         record = self._record(index)
         if record.exists():
-            entry = files.read_json(record)
+            try:
+                entry = files.read_record(record, "", unsealed=None)
+            except ValueError:  # then the shard is made again
+                return None
             return entry["shard"] if entry["header"] == self._digest else None
         return self._finished.get(index)
 
@@ -154,7 +157,7 @@ class StoreWriter:
         path = self._folder / MANIFEST
         if not path.exists():
             return {}
-        manifest = files.read_json(path)
+        manifest = files.read_record(path, ADVICE, unsealed=None)
         header = {name: value for name, value in manifest.items() if name not in ("rows", "shards")}
         return dict(enumerate(manifest["shards"])) if files.digest(header) == self._digest else {}
 
@@ -183,9 +186,9 @@ class ActivationStore:
         path = self._folder / MANIFEST
         if not path.exists():
             raise FileNotFoundError(f"no {MANIFEST} in {self._folder}: not a finished activation store")
-        self.manifest: dict[str, Any] = files.read_json(path)
-        if not isinstance(self.manifest, dict) or self.manifest.get("format") != FORMAT:
-            found = self.manifest.get("format") if isinstance(self.manifest, dict) else None
+        self.manifest: dict[str, Any] = files.read_record(path, ADVICE, unsealed=None)
+        if self.manifest.get("format") != FORMAT:
+            found = self.manifest.get("format")
             raise ValueError(f"{path}: format {found!r}, expected {FORMAT!r}: {ADVICE}")
         for shard in self.manifest["shards"]:
             file = self._folder / shard["file"]

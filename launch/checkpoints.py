@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
+from storage import ownership
 from storage.files import read_json, sha256_file, write_json
 
 
@@ -22,7 +23,8 @@ class Checkpoints:
     def __init__(self, folder: epath.PathLike, keep: int = 2):
         self._folder = epath.Path(folder).absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._manifests = self._folder.parent / (self._folder.name + "_sha256")
+        ownership.note_checkpoints(self._folder)
+        self._manifests = _manifests(self._folder)
         self._manifests.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
@@ -89,9 +91,34 @@ class Checkpoints:
     def _problem(self, step: int) -> str | None:
         if not self._manifest(step).exists():
             return "no manifest (stopped between save and checksum)"
-        expected, found = read_json(self._manifest(step)), self._sums(step)
+        try:
+            expected, found = read_json(self._manifest(step)), self._sums(step)
+        except ValueError:
+            expected, found = None, {}
+        if not isinstance(expected, dict):
+            return f"damaged manifest {self._manifest(step)}"
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         return f"damaged file {self._folder / str(step) / wrong[0]}" if wrong else None
+
+
+def remove(folder: epath.PathLike) -> None:
+    """Removes the checkpoints below a folder, with their manifests: nobody goes on from them. Nothing else that lies there."""
+    folder = epath.Path(folder)
+    if jax.process_index() != 0:
+        return
+    ownership.remove_checkpoints(folder)
+    manifests = _manifests(folder)
+    if manifests.is_dir():
+        for path in manifests.glob("*.json"):
+            if path.stem.isdigit():
+                path.unlink()
+        if not any(True for _ in manifests.iterdir()):
+            manifests.rmdir()
+
+
+def _manifests(folder: epath.Path) -> epath.Path:
+    """Where the checksums of its steps lie."""
+    return folder.parent / (folder.name + "_sha256")
 
 
 def _files_below(folder: epath.Path) -> list[epath.Path]:

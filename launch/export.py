@@ -19,6 +19,7 @@ from stability import aggregates
 from stability.aggregates import seed_mean
 from storage import files
 
+FINISHED = "finished.json"  # of a round, once its SAEs are exported
 BATCH = 1024
 CHUNK = 8  # SAEs converted, evaluated and written at a time: a round may be larger than a device or the host holds twice
 CONFIDENCE = 0.95  # of the intervals in this stage's summary; the measuring stages take theirs from the config
@@ -39,7 +40,14 @@ class Round(NamedTuple):
     scale: float
 
     def finished(self) -> bool:
-        return (self.folder / "finished.json").exists()
+        return (self.folder / FINISHED).exists()
+
+    def records(self) -> list[dict[str, Any]]:
+        """Figures of every SAE of a finished round. Raises ValueError where they are damaged."""
+        path = self.folder / FINISHED
+        if isinstance(earlier := files.read_json(path), list):  # the format of earlier versions
+            return earlier
+        return files.read_record(path, "train again with --overwrite", unsealed=set())["saes"]
 
 
 def save_snapshot(config: Any, of_round: Round, state: TrainState, tokens: int) -> None:
@@ -77,7 +85,7 @@ def finish_round(config: Any, of_round: Round, state: TrainState, source: Source
                     "dead_share": float(evaluation.share_firing_less_than(1)[i]),
                 }
             )
-    files.write_json(of_round.folder / "finished.json", records)
+    files.write_record(of_round.folder / FINISHED, {"saes": records})
 
 
 def _batches(held_out_ND: np.ndarray) -> Iterator[np.ndarray]:
@@ -89,7 +97,7 @@ def _batches(held_out_ND: np.ndarray) -> Iterator[np.ndarray]:
 def finish(config: Any, folder: epath.Path, of_rounds: list[Round], hook: dict[str, Any]) -> list[epath.Path]:
     """Lists, metrics and summary of all rounds; the stage's results."""
     cells = roster.cells(config)
-    records = [record for r in of_rounds for record in files.read_json(r.folder / "finished.json")]
+    records = [record for r in of_rounds for record in r.records()]
     outputs = [folder / "plan.json", _merge_metrics(folder, of_rounds)]
     for index, cell in enumerate(cells):
         home = _home(folder, cell)

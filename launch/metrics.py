@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from storage.files import json_line, read_json_lines, write_bytes
+from storage.files import append_line, json_line, read_json_lines, write_bytes
 
 
 class MetricsWriter:
@@ -44,5 +44,4 @@ class WallTimes:
 def _append(path: epath.Path, record: dict[str, Any]) -> None:
     if jax.process_index() != 0:
         return
-    with path.open("a") as f:
-        f.write(json_line(record))
+    append_line(path, json_line(record))

@@ -12,7 +12,7 @@ from activations.adopt import Part, UserArray
 from activations.store import MANIFEST
 from launch import signals
 from launch.sections import Source
-from storage import files
+from storage import files, ownership
 
 
 def digests(source: Source) -> dict[str, str]:
@@ -61,7 +61,7 @@ def _one(parts: Sequence[Part], arrays: Sequence[UserArray], folder: epath.Path,
         try:
             manifest = epath.Path(adopt.take_in(parts, names, folder, hook, bar.update, look))
         except ValueError:  # a row that is not finite: once mended it is another file, and nothing checked so far stands
-            folder.rmtree()
+            ownership.discard(folder)
             raise
     return [manifest, *(folder / s["file"] for s in files.read_json(manifest)["shards"])]
 

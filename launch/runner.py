@@ -1,28 +1,24 @@
 """Runs stages in order; skips what is done, resumes what was begun, refuses to mix two configurations.
 
-Each stage owns the folder `workdir/<stage>`.  Its record `stage.json` ties the results to the config fields and inputs
+Each stage owns the folder `workdir/<stage>`.  Its record (`launch.records`) ties the results to the config fields and inputs
 they depend on.  Inputs are the digests of what the stages before it wrote, so a stage that ran again and wrote the same
-bytes leaves those after it standing.
+bytes leaves those after it standing.  Results that are replaced are set aside first and removed when the new ones are complete.
 """
 
-import contextlib
-import fcntl
-import hashlib
 import json
-import os
 import resource
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import ml_collections
 from etils import epath
 
-from launch import signals
+from launch import records, signals, workdirs
 from launch.metrics import WallTimes
+from launch.records import Record
 from launch.stages import STAGES, Stage
-from storage import files
+from storage import files, ownership
 
 SUMMARY = "summary.json"
 
@@ -36,118 +32,95 @@ def run_stages(config: ml_collections.ConfigDict, settings: Any, workdir: epath.
 
     Raises:
       ValueError: an unknown stage, a stage whose inputs are not there or out of date, a workdir made with other guarded
-        fields, or results of a guarded stage that are damaged.
+        fields, results of a guarded stage that are damaged, or a workdir or folder in it that is not the program's.
     """
     stages = [STAGES[name] for name in config.stages]
     if unknown := set(only) - {s.name for s in stages}:
         raise ValueError(f"--stages: {sorted(unknown)} not among this config's stages {list(config.stages)}")
-    _make_workdir(workdir)
-    with _alone_in(workdir):
+    workdirs.refuse(workdir, STAGES, config.stages, _input_paths(config))
+    workdirs.make(workdir)
+    with workdirs.alone(workdir):
         _run_chosen(config, settings, workdir, stages, only, overwrite)
 
 
 def _run_chosen(
     config: ml_collections.ConfigDict, settings: Any, workdir: epath.Path, stages: list[Stage], only: list[str], overwrite: bool
 ) -> None:
-    records = {s.name: _read_record(workdir, s) for s in stages}
+    on_disk = {s.name: records.read(workdir, s.name, s.guarded) for s in stages}
     if not overwrite:
         for stage in stages:
-            _refuse_other_fields(stage, records[stage.name], _fields(config, stage), workdir)
+            _refuse_other_fields(stage, on_disk[stage.name], _fields(config, stage), workdir)
 
-    current: dict[str, dict[str, Any]] = {}  # records of stages whose results fit this config
+    current: dict[str, Record] = {}  # records of stages whose results fit this config and are what they say
     for stage in stages:
         chosen = not only or stage.name in only
-        record = records[stage.name]
+        record = on_disk[stage.name]
         missing = [name for name in stage.after if name in config.stages and name not in current]
         if missing and not chosen:
             continue
         if missing:
             raise ValueError(f"stage {stage.name!r} reads what {missing[0]!r} writes, which is not there or out of date: run that too")
-        inputs = stage.inputs(settings) | {n: _digest(current[n]) for n in stage.after if n in config.stages}
+        inputs = stage.inputs(settings) | {n: records.digest(current[n]) for n in stage.after if n in config.stages}
         fingerprint = {"config": _fields(config, stage), "inputs": inputs}
         same = record is not None and record["fingerprint"] == fingerprint
         if record is not None and not same and stage.guarded and not overwrite:
             raise ValueError(_changed_inputs(stage, record, fingerprint, workdir))
         done = record is not None and same and record["status"] == "done"
-        damage = _damage(workdir, record, verify=overwrite) if record is not None and done else None
+        damage = records.damage(workdir, record, everything=overwrite) if record is not None and done else None
+        if damage and stage.guarded and not overwrite:
+            raise ValueError(f"{damage}: put the file back from a copy, or --overwrite to run {stage.name!r} again")
         if record is not None and done and not damage:
             current[stage.name] = record
+            workdirs.remove_replaced(workdir / stage.name)
             if chosen:
                 print(f"{stage.name}: done already, skipped")
         elif chosen:
-            if damage and stage.guarded and not overwrite:
-                raise ValueError(f"{damage}: --overwrite to run {stage.name!r} again")
+            for name in stage.after:
+                if name in current and (problem := _damage_of_large(workdir, current[name])):
+                    raise ValueError(f"{problem}: put the file back from a copy, or --overwrite to run {name!r} again")
+            why = damage or ("its config or inputs changed" if record is None or record["status"] != "lost" else "its record was lost")
+            aside = None
             if record is not None and (damage or not same):
-                print(f"{stage.name}: {damage or 'its config or inputs changed'}, running again")
-            if record is None or damage or not same:
-                _remove_results(workdir / stage.name)
+                aside = _set_aside(workdir / stage.name, why, overwrite)
             files.write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
-            current[stage.name] = _run_one(stage, settings, workdir, fingerprint)
+            current[stage.name] = _run_one(stage, settings, workdir, fingerprint, aside)
+            workdirs.remove_replaced(workdir / stage.name)
     files.write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
     _merge_summaries(workdir, list(current))
 
 
-def _run_one(stage: Stage, settings: Any, workdir: epath.Path, fingerprint: dict[str, Any]) -> dict[str, Any]:
+def _set_aside(folder: epath.Path, why: str, overwrite: bool) -> epath.Path | None:
+    """Says so; of what was asked to be overwritten also how much it is."""
+    target = workdirs.set_aside(folder)
+    kept = f"; what was there ({ownership.size(target) / 1e6:,.1f} MB) is in {target} until the new result is complete" if target else ""
+    print(f"{folder.name}: {why}, running again{kept if overwrite else ''}")
+    return target
+
+
+def _run_one(stage: Stage, settings: Any, workdir: epath.Path, fingerprint: dict[str, Any], aside: epath.Path | None) -> Record:
     signals.raise_if_stop_requested(f"stopped before {stage.name}")
     folder = workdir / stage.name
-    folder.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {"stage": stage.name, "status": "started", "fingerprint": fingerprint, "outputs": {}}
-    files.write_json(folder / "stage.json", record)
+    record: Record = {"stage": stage.name, "status": "started", "fingerprint": fingerprint, "outputs": {}}
     print(f"{stage.name}: running", flush=True)
     started = time.perf_counter()
-    try:
-        with jax.default_matmul_precision("default" if stage.training else "highest"):
-            outputs = stage.run(settings, workdir)
-    except (ValueError, OSError):
-        if not _holds_work(folder):
-            _remove_results(folder)  # a wrong path or value corrected must not meet a workdir that is taken
-        raise
-    record["outputs"] = {str(p.relative_to(folder)): {"sha256": files.sha256_file(p), "bytes": p.stat().length} for p in sorted(outputs)}
-    record["status"] = "done"
-    files.write_json(folder / "stage.json", record)
+    with ownership.recording(folder):
+        records.write(workdir, record)
+        try:
+            with jax.default_matmul_precision("default" if stage.training else "highest"):
+                outputs = stage.run(settings, workdir)
+        except (ValueError, OSError):
+            if not _holds_work(folder):  # a wrong path or value corrected must not meet a workdir that is taken
+                ownership.remove(folder, [records.NAME])
+                records.forget(workdir, stage.name)
+                workdirs.put_back(folder, aside)
+            raise
+        record = {**record, "outputs": records.outputs(folder, outputs), "status": "done"}
+        records.write(workdir, record)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # of the process so far; Linux counts in KiB
     walls = WallTimes(workdir / "wall_times.jsonl")
     walls.write(what=f"stage {stage.name}", seconds=seconds, peak_memory_gib=peak, device=jax.devices()[0].device_kind)
     print(f"{stage.name}: done in {seconds:.1f} s", flush=True)
-    return record
-
-
-def _make_workdir(workdir: epath.Path) -> None:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
-            files.write_bytes(workdir / ".writable", b"")
-            (workdir / ".writable").unlink()
-    except OSError as error:
-        raise ValueError(f"--workdir={workdir} cannot be written ({error.strerror or error})") from error
-
-
-@contextlib.contextmanager
-def _alone_in(workdir: epath.Path) -> Iterator[None]:
-    """While this process works there: two in one workdir would write over each other. Only of a folder on this machine, and its first host's.
-
-    Raises:
-      ValueError: another process runs there.
-    """
-    if jax.process_index() != 0 or not os.path.isdir(workdir):
-        yield
-        return
-    with open(os.path.join(workdir, ".lock"), "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"--workdir={workdir}: another process runs there; wait for it, or take another workdir") from error
-        yield
-
-
-def _read_record(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
-    path = workdir / stage.name / "stage.json"
-    if not path.exists():
-        return None
-    record = files.read_json(path)
-    if not isinstance(record, dict) or not {"stage", "status", "fingerprint", "outputs"} <= record.keys():
-        raise ValueError(f"{path} is damaged: no record of a stage; remove {path.parent} to run {stage.name!r} again")
     return record
 
 
@@ -171,12 +144,32 @@ def _fields(config: ml_collections.ConfigDict, stage: Stage) -> dict[str, Any]:
     return flat
 
 
-def _digest(record: dict[str, Any]) -> str:
-    """Of a stage's results: what the stages after it depend on."""
-    return hashlib.sha256(json.dumps(record["outputs"], sort_keys=True).encode()).hexdigest()
+_PATHS = (
+    "source.text",
+    "source.root",
+    "source.activations",
+    "source.eval_activations",
+    "lm.path",
+    "stability.dictionaries",
+    "saes",
+    "newcomers",
+)
 
 
-def _refuse_other_fields(stage: Stage, record: dict[str, Any] | None, fields: dict[str, Any], workdir: epath.Path) -> None:
+def _input_paths(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
+    """What a config reads from outside: (field, path), a field with commas once a path."""
+    found = []
+    for field in _PATHS:
+        value: Any = config
+        for part in field.split("."):
+            value = value.get(part, "") if isinstance(value, ml_collections.ConfigDict) else ""
+        for place in str(value or "").split(","):
+            if place.strip():
+                found.append((field, place.strip()))
+    return found
+
+
+def _refuse_other_fields(stage: Stage, record: Record | None, fields: dict[str, Any], workdir: epath.Path) -> None:
     if record is None or not stage.guarded:
         return
     was = record["fingerprint"]["config"]
@@ -184,11 +177,11 @@ def _refuse_other_fields(stage: Stage, record: dict[str, Any] | None, fields: di
         if was.get(name) != fields.get(name):
             raise ValueError(
                 f"{workdir} was made with config.{name}={was.get(name)!r}, now {fields.get(name)!r}: "
-                f"take another --workdir, or --overwrite to lose the results of {stage.name!r} and after"
+                f"take another --workdir, or --overwrite to replace the results of {stage.name!r} and after"
             )
 
 
-def _changed_inputs(stage: Stage, record: dict[str, Any], fingerprint: dict[str, Any], workdir: epath.Path) -> str:
+def _changed_inputs(stage: Stage, record: Record, fingerprint: dict[str, Any], workdir: epath.Path) -> str:
     was, now = record["fingerprint"]["inputs"], fingerprint["inputs"]
     changed = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
     return (
@@ -197,32 +190,19 @@ def _changed_inputs(stage: Stage, record: dict[str, Any], fingerprint: dict[str,
     )
 
 
-def _damage(workdir: epath.Path, record: dict[str, Any], verify: bool) -> str | None:
-    """What is wrong with a stage's results, if anything: a file that is missing or cut, with `verify` also changed."""
-    for name, entry in record["outputs"].items():
+def _damage_of_large(workdir: epath.Path, record: Record) -> str | None:
+    """Of results too large to be verified on every start: what is wrong with those that a stage is about to read."""
+    for name in records.unverified(record):
         path = workdir / record["stage"] / name
-        if not path.exists() or path.stat().length != entry["bytes"]:
-            return f"{path} is missing or cut short"
-        if verify and files.sha256_file(path) != entry["sha256"]:
+        if files.sha256_file(path) != record["outputs"][name]["sha256"]:
             return f"{path} does not match its sha256"
     return None
 
 
 def _holds_work(folder: epath.Path) -> bool:
     """Whether a stage has written anything but its record."""
-    return any(_holds_work(p) if p.is_dir() else p.name != "stage.json" for p in folder.iterdir())
-
-
-def _remove_results(folder: epath.Path) -> None:
-    """Out of the way in one step first: a kill half-way must not leave a part that looks like a fresh or a finished stage."""
-    removed = folder.with_name(folder.name + ".removed")
-    if jax.process_index() != 0:
-        return
-    if removed.exists():
-        removed.rmtree()
-    if folder.exists():
-        folder.rename(removed)
-        removed.rmtree()
+    own = {records.NAME, *(p.name for p in ownership.lists(folder))}
+    return any(_holds_work(p) if p.is_dir() else p.name not in own for p in folder.iterdir())
 
 
 def _merge_summaries(workdir: epath.Path, stages: list[str]) -> None:

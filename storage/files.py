@@ -1,13 +1,20 @@
 """Files written whole or not at all, and their checksums. Paths are `etils.epath`, so a bucket works as a folder does."""
 
+import errno
 import hashlib
 import json
 import math
+import os
+import shutil
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
+
+from storage import ownership
+
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "the disk is read-only"}
 
 
 def sha256_file(path: epath.PathLike) -> str:
@@ -35,14 +42,42 @@ def write_bytes(path: epath.PathLike, data: bytes, every_process: bool = False) 
 
     Args:
       every_process: of several hosts, all write (each a file of its own); else process 0 alone.
+
+    Raises:
+      OSError: it cannot be written; names the file and the space that is left.
     """
     if jax.process_index() != 0 and not every_process:
         return
     path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ownership.note(path)
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(cannot_write(path, error)) from error
+
+
+def append_line(path: epath.PathLike, line: str) -> None:
+    """Adds a line to a file. Raises OSError naming the file and the space that is left."""
+    path = epath.Path(path)
+    try:
+        ownership.note(path)
+        with path.open("a") as handle:
+            handle.write(line)
+    except OSError as error:
+        raise OSError(cannot_write(path, error)) from error
+
+
+def cannot_write(path: epath.PathLike, error: OSError) -> str:
+    """One line on a file that could not be written: why, and how much space there is."""
+    place = os.path.abspath(path)
+    while not os.path.isdir(place) and place != os.path.dirname(place):
+        place = os.path.dirname(place)
+    free = f", {shutil.disk_usage(place).free / 2**20:,.0f} MiB free there" if os.path.isdir(place) else ""
+    reason = _FULL.get(error.errno or 0) or error.strerror or str(error)
+    return f"{path} cannot be written: {reason}{free}; make room, or take another --workdir"
 
 
 def checked_bytes(path: epath.PathLike, checksum: str, advice: str) -> bytes:
@@ -107,6 +142,39 @@ def read_json_lines(path: epath.PathLike) -> list[Any]:
         except json.JSONDecodeError:
             break
     return records
+
+
+def write_record(path: epath.PathLike, record: dict[str, Any], every_process: bool = False) -> None:
+    """JSON that carries its own checksum, under the key `sha256`."""
+    write_json(path, {**record, "sha256": digest(record)}, every_process)
+
+
+def read_record(path: epath.PathLike, advice: str, unsealed: set[str] | None) -> dict[str, Any]:
+    """What `write_record` wrote, without its checksum.
+
+    Args:
+      advice: what to do about a damaged one.
+      unsealed: the keys of records that earlier versions wrote without a checksum, which are read as they are; None: any keys.
+
+    Raises:
+      ValueError: no such record, or one that does not match its checksum; names the file.
+    """
+    try:
+        record = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}: {advice}") from error
+    if isinstance(record, dict):
+        told = record.pop("sha256", None)
+        if told == digest(record) or (told is None and _never_sealed(record, unsealed)):
+            return record
+    raise ValueError(f"{path} is damaged: it does not match its own checksum: {advice}")
+
+
+def _never_sealed(record: dict[str, Any], unsealed: set[str] | None) -> bool:
+    """Not one whose key `sha256` was damaged, which leaves the checksum under another name."""
+    if unsealed is not None:
+        return record.keys() == unsealed
+    return not any(isinstance(value, str) and len(value) == 64 for value in record.values())
 
 
 def digest(value: Any) -> str:

@@ -14,6 +14,7 @@ from etils import epath
 from launch import arms, signals, sources
 from launch.sections import check
 from launch.stages import train
+from storage import ownership
 
 STOPPED = "factorial: finished arms are kept, and checkpoints of this one"
 
@@ -69,7 +70,8 @@ def _in_another_process(config: Any, workdir: epath.Path, folder: epath.Path, wh
 def _child(config: Any, workdir: str, folder: str, what: str) -> None:
     signals.install()
     try:
-        _train(config, epath.Path(workdir), arms.NOTHING, epath.Path(folder), what)
+        with ownership.recording(epath.Path(workdir) / "factorial"):
+            _train(config, epath.Path(workdir), arms.NOTHING, epath.Path(folder), what)
     except signals.Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(signals.EXIT_STOPPED)

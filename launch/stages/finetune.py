@@ -29,7 +29,7 @@ from storage import files
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     c, folder = config.pool, workdir / "finetune"
     source = sources.source(config, workdir)
-    scale = files.read_json(workdir / "train" / "plan.json")["scale"]
+    scale = train.read_plan(workdir / "train")["scale"]
     seeds = files.read_json(workdir / "pool" / "summary.json")["seeds"]
     wanted = [Which(kind, name) for kind in c.tuned for name in pool.NAMES]
     wanted += [Which(kind, name, s) for kind in c.tuned for name in pool.NAMES for s in seeds[name]]

@@ -15,6 +15,7 @@ from launch.texts import text_source
 from storage import files
 
 BASELINES = ("unigram", "bigram", "trigram with backoff")
+_MODEL = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
@@ -48,13 +49,20 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     card = _card(config, summary, history, text, source.description)
     files.write_bytes(folder / "README.md", card.encode())
     if config.model_card.export_to:
-        target = epath.Path(config.model_card.export_to)
-        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-            files.write_bytes(target / name, (model_folder / name).read_bytes())
-        files.write_bytes(target / "corpus.json", (workdir / "tokenizer" / "corpus.json").read_bytes())
-        files.write_bytes(target / "README.md", card.encode())
-        print(f"model_card: model and card copied to {target}")
+        exported = {name: (model_folder / name).read_bytes() for name in _MODEL}
+        exported |= {"corpus.json": (workdir / "tokenizer" / "corpus.json").read_bytes(), "README.md": card.encode()}
+        _export(epath.Path(config.model_card.export_to), exported)
     return [folder / "summary.json", folder / "README.md"]
+
+
+def _export(target: epath.Path, contents: dict[str, bytes]) -> None:
+    """Writes the files. Raises ValueError where one is there already with another content, before any is written."""
+    for name, data in contents.items():
+        if (target / name).exists() and (target / name).read_bytes() != data:
+            raise ValueError(f"config.model_card.export_to={str(target)!r} holds another {name}: name an empty folder, or move it away")
+    for name, data in contents.items():
+        files.write_bytes(target / name, data)
+    print(f"model_card: model and card copied to {target}")
 
 
 def _card(config: Any, summary: dict[str, Any], history: list[dict[str, Any]], text: Corpus, described: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from activations.stream import Stream
-from launch import export, grid, roster, signals, sources
+from launch import checkpoints, export, grid, roster, signals, sources
 from launch.checkpoints import Checkpoints
 from launch.loop import LoopPlan, run_loop
 from launch.mesh import make_mesh, over_seeds, replicated
@@ -29,6 +29,8 @@ from saes.preprocessing import geometric_median, norm_scale
 from saes.step import TrainState
 from storage import files
 
+PLAN = "plan.json"
+CHECKPOINTS = "checkpoints"  # of a round, while it trains
 REPEATS = 1.1  # passes over the rows from which it is said how many
 
 
@@ -65,9 +67,7 @@ def train_everyone(
             state = _train(config, of_round, name, source, plan["width"], WallTimes(folder.parent / "wall_times.jsonl"), start)
             export.finish_round(config, of_round, state, source)
             del state
-        for name in ("checkpoints", "checkpoints_sha256"):  # exported: nobody goes on from them, and they are four times as large
-            if (of_round.folder / name).exists() and jax.process_index() == 0:
-                (of_round.folder / name).rmtree()
+        checkpoints.remove(of_round.folder / CHECKPOINTS)  # exported: nobody goes on from them, and they are four times as large
     return export.finish(config, folder, of_rounds, source.hook)
 
 
@@ -84,7 +84,7 @@ def _warn_of_copies(everyone: list[Member]) -> None:
 
 def _plan(config: Any, folder: epath.Path, source: sources.Source, everyone: list[Member], scale: float | None) -> dict[str, Any]:
     """Made once: a run that goes on elsewhere, with other memory, keeps its rounds."""
-    path, count = folder / "plan.json", len(everyone)
+    path, count = folder / PLAN, len(everyone)
     if not path.exists():
         platform, n_devices = jax.devices()[0].platform, jax.device_count()
         own_batches = len({(m.order_seed, m.half) for m in everyone}) > 1
@@ -94,11 +94,16 @@ def _plan(config: Any, folder: epath.Path, source: sources.Source, everyone: lis
         if len(rounds) > 1:
             print(f"train: {count} SAEs in {len(rounds)} rounds of up to {fits.at_once}")
         scale = norm_scale(source.sample()) if scale is None else scale
-        files.write_json(path, {"scale": scale, "width": fits.width, "rounds": rounds})
-    plan = files.read_json(path)
-    if not isinstance(plan, dict) or not {"scale", "width", "rounds"} <= plan.keys() or plan["rounds"][-1][1] != count:
-        raise ValueError(f"{path} is damaged or not of {count} SAEs: train again with --overwrite")
+        files.write_record(path, {"scale": scale, "width": fits.width, "rounds": rounds})
+    plan = read_plan(folder)
+    if plan["rounds"][-1][1] != count:
+        raise ValueError(f"{path} is not of {count} SAEs: train again with --overwrite")
     return plan
+
+
+def read_plan(folder: epath.Path) -> dict[str, Any]:
+    """scale, width, rounds of a training. Raises ValueError where the plan is damaged."""
+    return files.read_record(folder / PLAN, "train again with --overwrite", unsealed={"scale", "width", "rounds"})
 
 
 def _train(
@@ -115,8 +120,8 @@ def _train(
         state = grid.start(state, roster.cells(config), members, plan, of_member, source, float(scale))
     if start is not None:
         state = start(state, plan, members, float(scale))
-    checkpoints = Checkpoints(of_round.folder / "checkpoints")
-    restored = checkpoints.restore_latest(state)
+    saved = Checkpoints(of_round.folder / CHECKPOINTS)
+    restored = saved.restore_latest(state)
     state, step = restored if restored else (state, 0)
     shared = len({id(s) for s in of_member}) == 1
 
@@ -145,13 +150,13 @@ def _train(
         step,
         load=load,
         dispatch=make_train_steps(plan, sae, train, mesh, own_batches=not shared),
-        checkpoints=checkpoints,
+        checkpoints=saved,
         metrics=MetricsWriter(of_round.folder / "metrics.jsonl", step, width=len(members)),
         walls=walls,
         on_state=on_state,
         headline=lambda m: f"EV {np.mean(m['explained_variance']):.3f}, L0 {np.mean(m['l0']):.1f}, dead {np.mean(m['dead_fraction']):.1%}",
     )
-    checkpoints.close()
+    saved.close()
     return state
 
 

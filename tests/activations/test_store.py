@@ -6,6 +6,7 @@ import pytest
 
 from activations import store as store_module
 from activations.store import ActivationStore, Rows, StoreWriter
+from storage import files
 
 HEADER = {"width": 4, "dtype": "float32", "hook": {"layer": 1}, "documents": ["a", "b"]}
 
@@ -138,9 +139,13 @@ def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("field", "value"), [("width", 3), ("dtype", "bfloat16")])
 def test_a_manifest_that_does_not_match_its_shards(tmp_path, field, value):
     path = write(tmp_path) / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    manifest = files.read_record(path, "", None) | {field: value}
+    path.write_text(json.dumps(manifest))  # without a checksum, as earlier versions wrote it
     with pytest.raises(ValueError, match="shard-00000.safetensors: tensor 'acts' is float32 .* the manifest says"):
         ActivationStore(tmp_path).take(np.array([0]))
+    path.write_text(json.dumps(manifest | {"sha256": "0" * 64}))
+    with pytest.raises(ValueError, match="manifest.json is damaged: it does not match its own checksum: harvest again"):
+        ActivationStore(tmp_path)
 
 
 def test_truncated_missing_and_foreign_stores(tmp_path):

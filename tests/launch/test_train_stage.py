@@ -300,7 +300,10 @@ def test_a_target_that_is_missed_and_features_that_do_not_fire_are_named(study, 
 
 def test_a_plan_of_another_roster_is_refused(study):
     _, folder = study()
-    plan = files.read_json(folder / "plan.json")
-    files.write_json(folder / "plan.json", plan | {"rounds": [[0, 4]]})
-    with pytest.raises(ValueError, match=r"plan.json is damaged or not of 5 SAEs"):
+    plan = files.read_record(folder / "plan.json", "", None)
+    files.write_record(folder / "plan.json", plan | {"rounds": [[0, 4]]})
+    with pytest.raises(ValueError, match=r"plan.json is not of 5 SAEs"):
+        study()
+    files.write_json(folder / "plan.json", plan | {"scale": plan["scale"] * 2, "sha256": files.digest(plan)})
+    with pytest.raises(ValueError, match=r"plan.json is damaged: it does not match its own checksum: train again"):
         study()
