@@ -9,7 +9,10 @@ from etils import epath
 from saes import dictionary
 from saes.dictionary import Dictionary
 from saes.formats import dictionary_learning, gemma_scope, saelens, sparsify, stacked
+from saes.formats import provenance as told_by
 from saes.formats.checks import setting
+from saes.formats.identity import identity, refuse_same_weights
+from saes.formats.provenance import Provenance
 from storage import files
 
 FORMAT = "sae-stability dictionaries 2"
@@ -90,17 +93,48 @@ def write(
 
 
 def hook_name(hook: dict[str, Any]) -> str:
-    """As TransformerLens and SAELens call it, where they have a name for it."""
-    if hook.get("layer") is None:
+    """As TransformerLens and SAELens call it, where they have a name for it; the name that it has already, of SAEs from elsewhere."""
+    if hook.get("layer") is None or told_by.place(str(hook.get("site", "")))[0] is not None:
         return str(hook.get("site", ""))
     point = {"mlp_act": "mlp.hook_post", "mlp_in": "ln2.hook_normalized"}.get(hook.get("site", ""), f"hook_{hook.get('site', '')}")
     return f"blocks.{hook['layer']}.{point}"
 
 
+def loading_of(hook: dict[str, Any]) -> dict[str, Any]:
+    """SAELens' entry for the model's revision, where one is known."""
+    return {"model_from_pretrained_kwargs": {"revision": hook["commit"]}} if hook.get("commit") else {}
+
+
+def provenance(hook: dict[str, Any]) -> Provenance:
+    """What the hook of a list tells of all SAEs in it, or that of a store of its activations."""
+    model, revision = told_by.model_and_revision(told_by.text(hook.get("path")))
+    name = hook_name(hook) if hook.get("site") else ""
+    layer, site = told_by.place(name)
+    layer = told_by.number(hook.get("layer")) if layer is None else layer
+    return Provenance(
+        model=model,
+        revision=told_by.text(hook.get("revision")) or told_by.text(hook.get("commit")) or revision,
+        layer=layer,
+        site=site,
+        input=name,
+    )
+
+
 def place(config: Any, workdir: epath.Path) -> epath.Path:
-    """The list to read: the one named by `config.stability.dictionaries`, or what the stage `collect` or `train` wrote."""
+    """The list to read: the one named by `config.stability.dictionaries`, or what the stage `collect` or `train` wrote.
+
+    Raises:
+      ValueError: the one that is named holds transcoders.
+    """
     if config.stability.dictionaries:
-        return epath.Path(config.stability.dictionaries)
+        path = epath.Path(config.stability.dictionaries)
+        for entry in read(path)["dictionaries"]:
+            if entry.get("transcoder"):
+                raise ValueError(
+                    f"config.stability.dictionaries: seed {entry['seed']} of {path} is a transcoder, of which only the decoder can be compared: "
+                    "leave it out, or name it by config.saes of configs/compare.py, without activations"
+                )
+        return path
     return workdir / ("collect" if "collect" in config.stages else "train") / NAME
 
 
@@ -121,11 +155,14 @@ def digest(dictionaries: str) -> dict[str, str]:
     return {str(path): files.sha256_file(path), **contents}
 
 
-def load(path: epath.Path, least: int = 2) -> DictionaryList:
+def load(path: epath.Path, least: int = 2, distinct: bool = True) -> DictionaryList:
     """Reads the list and the dictionaries in it; frozen seeds are left out with a line that says so.
 
+    Args:
+      distinct: the same weights under two names are refused; False: of dictionaries that are not compared with each other.
+
     Raises:
-      FileNotFoundError, ValueError: a file that is missing, damaged or foreign, shapes that differ, fewer than `least` SAEs.
+      FileNotFoundError, ValueError: a file that is missing, damaged or foreign, shapes that differ, fewer than `least` SAEs, one of them twice.
     """
     listing = read(path)
     loaded: dict[int, Dictionary] = {}
@@ -136,7 +173,7 @@ def load(path: epath.Path, least: int = 2) -> DictionaryList:
             print(f"{path.parent.name}: seed {entry['seed']} left out: not finite at step {entry['frozen_at_step']} of its training")
             frozen.append(entry["seed"])
             continue
-        loaded[entry["seed"]] = READERS[entry["format"]].load(path.parent / entry["path"])[0]
+        loaded[entry["seed"]] = READERS[entry["format"]].load(path.parent / entry["path"], decoder_alone=entry.get("transcoder", False))[0]
         names.append(setting(path, entry, "name", str, ""))
         lanes.append(lane)
     if len(loaded) < least:
@@ -146,6 +183,12 @@ def load(path: epath.Path, least: int = 2) -> DictionaryList:
     for name, width in zip(called, widths, strict=True):
         if width != widths[0]:
             raise ValueError(f"{name} is of width {width}, {called[0]} of {widths[0]}: of another model or hook, so not compared")
+    widths = [d.w_enc_DF.shape[0] for d in loaded.values()]
+    for name, width in zip(called, widths, strict=True):
+        if width != widths[0]:
+            raise ValueError(f"{name} reads a width of {width}, {called[0]} of {widths[0]}: of another model or hook, so not compared")
+    if distinct:
+        refuse_same_weights([identity(d) for d in loaded.values()], called)
     snapshots = [(s["tokens"], [path.parent / p for p in s["paths"]]) for s in listing.get("snapshots", [])]
     if len({dictionary.kind(d) for d in loaded.values()}) != 1:
         snapshots = []
@@ -180,6 +223,8 @@ def read(path: epath.Path) -> dict[str, Any]:
             setting(path, entry, name, type_)
         if entry["format"] not in READERS:
             raise ValueError(f"{path}: format {entry['format']!r} of seed {entry['seed']}, one of {sorted(READERS)}")
+        for name in {"transcoder", "name"} & entry.keys():
+            setting(path, entry, name, {"transcoder": bool, "name": str}[name])
         seeds.append(entry["seed"])
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"{path}: a seed is listed twice ({seeds})")

@@ -179,6 +179,7 @@ def _metadata(config: Any, member: Member, hook: dict[str, Any]) -> dict[str, An
         "model_name": hook["path"],
         "hook_name": dictionary_list.hook_name(hook),
         **text,
+        **dictionary_list.loading_of(hook),
         "training_architecture": config.sae.variant,
         "seed": member.seed,
         "initialisation_seed": member.init_seed,

@@ -1,12 +1,15 @@
 """SAEs named by path or hub id: what format they are in, of what model and layer, and whether they belong together."""
 
+import functools
 import re
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from launch import dictionary_list
-from saes.formats import dictionary_learning, gemma_scope, saelens, sparsify
+from saes.formats import dictionary_learning, gemma_scope, provenance, saelens, sparsify
+from saes.formats.identity import Identity, identity, refuse_same_weights, same_decoder, same_weights
+from saes.formats.provenance import Provenance
 from storage import files, hub
 
 # Files by which a folder is known, the first that are all there.
@@ -17,8 +20,6 @@ _KNOWN_BY = (
     ("gemma_scope", ("config.json", gemma_scope.SAFETENSORS)),
     ("dictionary_learning", (dictionary_learning.WEIGHTS,)),
 )
-_HOOKPOINT = re.compile(r"(layers|h|transformer\.h|model\.layers|gpt_neox\.layers|blocks)\.\d+[\w.]*")  # sparsify's folders are named so
-_GEMMA_SITE = re.compile(r"gemma-scope-\w+-(?:pt|it)-(?P<site>\w+)")
 _FETCHED = ("cfg.json", "config.json", "*.safetensors", "params.npz", "ae.pt", dictionary_list.NAME)
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?P<below>(/[\w.=-]+)*)(@(?P<revision>[\w./-]+))?")
 
@@ -30,22 +31,13 @@ class Found(NamedTuple):
       path: its folder, absolute.
       format: a key of `dictionary_list.READERS`.
       name: for people: what the user wrote, and the folder below it.
-      seed: that its metadata or its folder's name tell; None: neither.
-      model, hook: as its metadata call them; "" where they do not.
+      told: what its files tell of where it is from.
     """
 
     path: epath.Path
     format: str
     name: str
-    seed: int | None
-    model: str
-    hook: str
-
-    @property
-    def layer(self) -> int | None:
-        """The first number in the hook's name."""
-        number = re.search(r"\d+", self.hook)
-        return int(number.group()) if number else None
+    told: Provenance
 
     def files(self) -> list[epath.Path]:
         """Those that hold it. Raises FileNotFoundError where they are gone."""
@@ -54,6 +46,10 @@ class Found(NamedTuple):
         if not there:
             raise FileNotFoundError(f"config.saes: {self.name} is not in {self.path}: no {' or '.join(', '.join(n) for n in names)} there")
         return sorted(self.path / name for name in there[0])
+
+    def identity(self) -> Identity:
+        """Of its weights. Raises what its reader does."""
+        return _identity(self.format, str(self.path), tuple(files.sha256_file(p) for p in self.files()))
 
 
 def find(text: str, field: str = "saes") -> list[Found]:
@@ -81,7 +77,7 @@ def find(text: str, field: str = "saes") -> list[Found]:
 
 
 def refuse_strangers(saes: list[Found], ignore_names: bool) -> None:
-    """Raises ValueError naming two SAEs that are the same, or whose metadata name another model, layer or hook."""
+    """Raises ValueError naming two SAEs that are the same, or that are told to be of another model, layer, site, head or kind."""
     if len(saes) < 2:
         names = ", ".join(f.name for f in saes) or "none"
         raise ValueError(f"config.saes holds {len(saes)} SAE ({names}): stability compares at least 2")
@@ -90,34 +86,48 @@ def refuse_strangers(saes: list[Found], ignore_names: bool) -> None:
         if str(sae.path) in by_path:
             raise ValueError(f"config.saes: {sae.name} is given twice")
         by_path[str(sae.path)] = sae
-    if ignore_names:
-        return
-    for what in ("model", "layer", "hook"):
-        told: dict[str, Found] = {}  # formats have their own names for one hook, which are compared within each
-        for sae in (sae for sae in saes if getattr(sae, what) not in ("", None)):
-            first = told.setdefault(sae.format if what == "hook" else "", sae)
-            if getattr(sae, what) != getattr(first, what):
-                raise ValueError(
-                    f"config.saes: {first.name} is of {what} {getattr(first, what)!r}, {sae.name} of {getattr(sae, what)!r}: SAEs of "
-                    f"different activations are not compared (--config.ignore_names=True if only their names differ)"
-                )
+    if not ignore_names:
+        for i, sae in enumerate(saes):
+            for other in saes[:i]:
+                for what, theirs, ours in provenance.differences(other.told, sae.told, other.format == sae.format)[:1]:
+                    raise ValueError(
+                        f"config.saes: {other.name} is of {what} {theirs!r}, {sae.name} of {ours!r}: SAEs of "
+                        f"different activations are not compared (--config.ignore_names=True if only their names differ)"
+                    )
+    refuse_same_weights([sae.identity() for sae in saes], [sae.name for sae in saes], "config.saes")
 
 
 def refuse_newcomers(bank: list[Found], newcomers: list[Found], ignore_names: bool) -> None:
-    """Raises ValueError naming a newcomer that is in the bank, or of another model, layer or hook, or a bank that is too small."""
+    """Raises ValueError naming a newcomer that is in the bank, or of another model, layer or site, or a bank that is too small."""
     if len(bank) < 4:
         raise ValueError(f"config.saes: a bank of {len(bank)} SAEs, at least 4 are needed to learn from and to be judged by")
-    sums = lambda sae: tuple(files.sha256_file(p) for p in sae.files() if p.suffix != ".json")
-    known = {sums(sae): sae.name for sae in bank}
+    known = [(sae.identity(), sae.name) for sae in bank]
     for sae in newcomers:
-        if sums(sae) in known:
-            raise ValueError(f"config.newcomers: {sae.name} is {known[sums(sae)]} of the bank: leave one of them out")
+        for of_bank, name in known:
+            if same_weights(sae.identity(), of_bank):
+                raise ValueError(f"config.newcomers: {sae.name} holds the same weights as {name} of the bank: leave one out")
     refuse_strangers(bank + newcomers, ignore_names)
+
+
+def refuse_transcoders(saes: list[Found]) -> None:
+    """Raises ValueError naming the first of them that is no SAE: where there are activations, they are reconstructed."""
+    for sae in saes:
+        if sae.told.kind != provenance.SAE:
+            raise ValueError(f"config.source.activations: {sae.name} is {provenance.refusal(sae.told)}")
+
+
+def remarks(saes: list[Found]) -> list[str]:
+    """What is not known of the SAEs, and decoders that two of them share: clauses for the run's output and the report."""
+    out = provenance.remarks([sae.told for sae in saes], [sae.format for sae in saes])
+    of = [sae.identity() for sae in saes]
+    for i, sae in enumerate(saes):
+        out += [f"{sae.name} has the decoder rows of {saes[j].name}, with another encoder" for j in range(i) if same_decoder(of[i], of[j])]
+    return out
 
 
 def seeds(saes: list[Found]) -> list[int]:
     """What tells them apart: their own seeds if each has one of its own, else their places."""
-    own = [sae.seed for sae in saes if sae.seed is not None]
+    own = [sae.told.seed for sae in saes if sae.told.seed is not None]
     return own if len(set(own)) == len(saes) else list(range(len(saes)))
 
 
@@ -142,47 +152,34 @@ def _matching(folder: epath.Path) -> list[int]:
     return [i for i, (_, names) in enumerate(_KNOWN_BY) if all((folder / name).exists() for name in names)]
 
 
+@functools.lru_cache(maxsize=4096)
+def _identity(format_: str, path: str, sums: tuple[str, ...]) -> Identity:
+    del sums  # of other weights under an old name
+    return identity(dictionary_list.READERS[format_].load(path, decoder_alone=True)[0])
+
+
 def _found(folder: epath.Path, name: str) -> Found:
     kind = _KNOWN_BY[_matching(folder)[0]][0]
-    named_seed = re.search(r"seed[-_]?(\d+)$", folder.name)
-    above = folder.parent if named_seed else folder
-    seed = int(named_seed[1]) if named_seed else None
-    model, hook = "", ""
-    if kind == "saelens":
-        config = files.read_json(folder / saelens.CONFIG)
-        metadata = config.get("metadata", {}) if isinstance(config, dict) else {}
-        told = metadata if isinstance(metadata, dict) else {}
-        model, hook = (str(told.get(key) or "") for key in ("model_name", "hook_name"))
-        seed = told["seed"] if isinstance(told.get("seed"), int) else seed
-    elif kind == "sparsify":
-        hook = above.name if _HOOKPOINT.fullmatch(above.name) else ""
-    elif kind == "gemma_scope":
-        layers = [layer for part in folder.parts if (layer := re.fullmatch(r"layer_(\d+)(?:_\w+)?", part))]
-        site = _GEMMA_SITE.search(str(folder).replace("models--google--", ""))
-        hook = " ".join(([f"layer {layers[-1][1]}"] if layers else []) + ([site["site"]] if site else []))
-    return Found(folder, kind, name, seed, model, hook)
+    return Found(folder, kind, name, _told(kind, folder))
+
+
+def _told(kind: str, folder: epath.Path) -> Provenance:
+    """By the SAE itself, its seed also by its folder's name."""
+    named_seed = re.search(r"seed[-_]?(\d{1,18})$", folder.name)
+    by_name = Provenance(seed=int(named_seed[1]) if named_seed else None)
+    return provenance.completed(dictionary_list.READERS[kind].provenance(folder), by_name)
 
 
 def _of_list(path: epath.Path, text: str) -> list[Found]:
     listing = dictionary_list.read(path)
-    hook = listing["hook"]
-    # As our exports in SAELens' format call it, so that a list and a folder of it belong together.
-    name = "" if hook.get("layer") is None else dictionary_list.hook_name(hook)
     out = []
     for entry in listing["dictionaries"]:
         if entry.get("frozen_at_step") is None:
             folder = (path.parent / entry["path"]).resolve()
-            model = str(hook.get("path", ""))
-            out.append(
-                Found(
-                    folder,
-                    entry["format"],
-                    f"{text}: seed {entry['seed']}",
-                    entry["seed"],
-                    model,
-                    name if entry["format"] == "saelens" else "",
-                )
-            )
+            # A list of SAEs from elsewhere has a record of each; its hook is that of the first which has one.
+            told = dictionary_list.provenance(listing["hook"])._replace(seed=entry["seed"]) if "sha256" not in entry else Provenance()
+            told = provenance.completed(_told(entry["format"], folder), told)
+            out.append(Found(folder, entry["format"], f"{text}: seed {entry['seed']}", told._replace(seed=entry["seed"])))
     return out
 
 

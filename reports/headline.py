@@ -158,6 +158,8 @@ def remarks(results: Results, rules: Any) -> list[str]:
             out.append(
                 f"Only {count} live {label} features (at least {rules.min_features} wanted): train longer, with more seeds, or another dictionary size."
             )
+    if results.has("collect/summary.json") and (unknown := results.json("collect/summary.json")["not_compared"]):
+        out.append(f"Whether the SAEs are of the same activations is told by their files alone, and not all of it: {'; '.join(unknown)}.")
     if "not_measured" in results.summary.get("subspace", {}):
         out.append(f"Subspaces were not measured: {results.summary['subspace']['not_measured']}.")
     for stage in ("atlas", "diagnosis", "transfer", "function", "splice", "statistics", "explanations"):

@@ -165,6 +165,7 @@ _ALL = (
         after=(
             "activations",
             "train",
+            "collect",
             *MEASURING,
             "splice",
             "recovery",

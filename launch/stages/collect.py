@@ -1,6 +1,7 @@
 """Stage: which SAEs are compared: found by path or hub id, held to be of one model and layer.
 
 dictionaries.json   the list that the measuring stages read, with a sha256 of every weights file
+summary.json        what the SAEs' files do not tell, so that it could not be compared
 eval/               of activations in a user's own arrays: where their rows lie, with checksums
 """
 
@@ -11,6 +12,7 @@ from etils import epath
 from activations.store import ActivationStore
 from launch import dictionary_list, own_arrays, sae_paths, sources
 from launch.sae_paths import Found
+from saes.formats.provenance import SAE, Provenance, differences, known
 from storage import files
 
 
@@ -27,20 +29,32 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     folder = workdir / "collect"
     saes = [sae for text in config.paths for sae in sae_paths.find(text)]
     sae_paths.refuse_strangers(saes, config.ignore_names)
+    if config.source.activations:
+        sae_paths.refuse_transcoders(saes)
     entries = [
         {"seed": seed, "path": str(sae.path), "format": sae.format, "name": sae.name, "sha256": _sums(sae)}
+        | ({} if sae.told.kind == SAE else {"transcoder": True})
         for seed, sae in zip(sae_paths.seeds(saes), saes, strict=True)
     ]
-    first = next((sae for sae in saes if sae.model), saes[0])
-    hook = {"path": first.model, "layer": first.layer, "site": first.hook}
-    if own_arrays.is_store(config.source.activations) and not config.ignore_names:
-        _refuse_other_activations(config, hook)
+    first = next((sae.told for sae in saes if sae.told.model), saes[0].told)
+    hook = {"path": first.model, "layer": first.layer, "site": first.input} | ({"revision": first.revision} if first.revision else {})
+    store = _store(config)
+    if store is not None and not config.ignore_names:
+        _refuse_other_activations(config, store, saes)
     training, snapshots = _of_our_own(config)
     dictionary_list.write(folder / dictionary_list.NAME, hook, training, entries, snapshots)
     loaded = dictionary_list.load(folder / dictionary_list.NAME)  # what cannot be read or compared is refused here
     for sae in saes:
         print(f"collect: {sae.name} ({sae.format})")
-    return [folder / dictionary_list.NAME, *_own_activations(config.source, folder, loaded.dictionaries[0].w_dec_FD.shape[1])]
+    remarks = sae_paths.remarks(saes) + _unknown_of_store(store)
+    for remark in remarks:
+        print(f"collect: {remark}")
+    files.write_json(folder / "summary.json", {"not_compared": remarks})
+    return [
+        folder / dictionary_list.NAME,
+        folder / "summary.json",
+        *_own_activations(config.source, folder, loaded.dictionaries[0].w_dec_FD.shape[1]),
+    ]
 
 
 def _own_activations(source: Any, folder: epath.Path, width: int) -> list[epath.Path]:
@@ -50,17 +64,29 @@ def _own_activations(source: Any, folder: epath.Path, width: int) -> list[epath.
     return own_arrays.take_in_for_evaluation(source.activations, source.eval_tokens, folder, width)
 
 
-def _refuse_other_activations(config: Any, hook: dict[str, Any]) -> None:
-    """Raises ValueError naming the store whose manifest tells of another model or layer than the SAEs do."""
-    of_store = ActivationStore(config.source.activations).manifest.get("hook", {})
-    for what in ("path", "layer"):
-        theirs, ours = of_store.get(what), hook[what]
-        if theirs not in (None, "") and ours not in (None, "") and theirs != ours:
-            name = {"path": "model", "layer": "layer"}[what]
+def _store(config: Any) -> Provenance | None:
+    """Where the activations of a store are from, None without one."""
+    if not own_arrays.is_store(config.source.activations):
+        return None
+    return dictionary_list.provenance(ActivationStore(config.source.activations).manifest.get("hook", {}))
+
+
+def _refuse_other_activations(config: Any, store: Provenance, saes: list[Found]) -> None:
+    """Raises ValueError naming the store that tells of another model, layer or site than an SAE does."""
+    for sae in saes:
+        for what, theirs, ours in differences(store, sae.told, one_format=False)[:1]:
             raise ValueError(
-                f"config.source.activations: {config.source.activations} holds {name} {theirs!r}, the SAEs are of {name} {ours!r} "
+                f"config.source.activations: {config.source.activations} holds {what} {theirs!r}, {sae.name} is of {what} {ours!r} "
                 "(--config.ignore_names=True if only their names differ)"
             )
+
+
+def _unknown_of_store(store: Provenance | None) -> list[str]:
+    return (
+        []
+        if store is None
+        else [f"{field} of the activations unknown" for field in ("model", "layer", "site") if not known(getattr(store, field))]
+    )
 
 
 def _list(config: Any) -> epath.Path | None:

@@ -83,7 +83,7 @@ def read(workdir: epath.Path, phase: str) -> dict[Which, Dictionary]:
     """
     folder = workdir / "finetune"
     tuned = files.read_json(folder / "summary.json")[phase]
-    found = dictionary_list.load(folder / phase / dictionary_list.NAME, least=0)
+    found = dictionary_list.load(folder / phase / dictionary_list.NAME, least=0, distinct=False)
     if not found.seeds:
         raise ValueError(f"{folder / phase}: nothing was finite in training: lower config.pool.tune_rate")
     left = {}

@@ -115,6 +115,7 @@ def metadata(config: Any, hook: dict[str, Any], kind: str, seeds: list[int], the
         "model_name": hook.get("path", ""),
         "hook_name": dictionary_list.hook_name(hook),
         **text,
+        **dictionary_list.loading_of(hook),
         "training_architecture": config.sae.variant,
         "pooled": kind,
         "pooled_seeds": seeds,

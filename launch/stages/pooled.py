@@ -97,7 +97,7 @@ def _others(config: Any, workdir: epath.Path, judges: Judges) -> list[Method]:
     for name, stage in ((LONGER, "longer"), (WIDER, "wider")):
         if stage not in config.stages:
             continue
-        there = dictionary_list.load(workdir / stage / "train" / dictionary_list.NAME, least=0)
+        there = dictionary_list.load(workdir / stage / "train" / dictionary_list.NAME, least=0, distinct=False)
         if len(there.dictionaries) < 2:
             print(f"pooled: {name}: an SAE was not finite in training, so it is left out: lower config.train.lr")
             continue

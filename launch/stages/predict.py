@@ -28,6 +28,9 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     folder, c = workdir / "predict", config.stability
     listed = dictionary_list.load(dictionary_list.place(config, workdir))
     newcomers = [sae for text in config.newcomer_paths for sae in sae_paths.find(text, "newcomers")]
+    remarks = sae_paths.remarks([sae for text in config.paths for sae in sae_paths.find(text)] + newcomers)
+    for remark in remarks:
+        print(f"predict: {remark}")
     bank, live_SF, _, order = read_bank(workdir, listed, len(listed.seeds))
     model = prediction.fit(bank, c.theta, live_SF)
     found = prediction.calibrate(bank, c.theta, live_SF)
@@ -35,7 +38,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     columns: dict[str, list[Any]] = {}
     means = {}
     for sae in newcomers:
-        own = np.asarray(READERS[sae.format].load(sae.path)[0].w_dec_FD, np.float32)
+        own = np.asarray(READERS[sae.format].load(sae.path, decoder_alone=True)[0].w_dec_FD, np.float32)
         if own.shape[1] != units[0].shape[1]:
             raise ValueError(
                 f"config.newcomers: {sae.name} is of width {own.shape[1]}, the bank of {units[0].shape[1]}: of another model or hook"
@@ -66,7 +69,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         f"mean predicted p, {name}": Estimate(value, None, None, chance, Count(len(units), "SAEs in the bank"), "probability")
         for name, value in means.items()
     }
-    files.write_json(folder / "summary.json", {name: e.as_dict() for name, e in figures.items()})
+    files.write_json(folder / "summary.json", {name: e.as_dict() for name, e in figures.items()} | {"not_compared": remarks})
     _print(means, found)
     return [
         folder / "summary.json",

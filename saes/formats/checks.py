@@ -1,12 +1,17 @@
 """What every reader checks before it believes a file."""
 
+import dataclasses
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from etils import epath
 
+from saes.dictionary import Dictionary
+from saes.formats.provenance import CROSSCODER, SAE, Provenance, refusal
 from storage import files
+
+MAX_EXPONENT = 88.0  # e^x is infinite in float32 from 88.73
 
 
 def read_config(path: epath.PathLike, needed: tuple[str, ...], what: str) -> dict[str, Any]:
@@ -40,7 +45,32 @@ def check_tensors(
 
 
 def as_float32(tensor: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(tensor, np.float32)
+    """A copy in float32; what is too large for it becomes infinity, which `finite` refuses."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(tensor, np.float32)
+
+
+def finite(path: epath.PathLike, dictionary: Dictionary) -> Dictionary:
+    """The dictionary, after all arithmetic of its reader. Raises ValueError naming the file for leaves that are not finite, or gates whose e^r_mag is not."""
+    for name, leaf in ((f.name, getattr(dictionary, f.name)) for f in dataclasses.fields(dictionary)):
+        if isinstance(leaf, np.ndarray) and not np.isfinite(leaf).all():
+            raise ValueError(f"{path}: {name.rsplit('_', 1)[0]} is not finite in float32, as it is read: fetch it again, or rescale it")
+    r_mag_F = dictionary.r_mag_F
+    if r_mag_F is not None and (largest := np.max(r_mag_F, initial=0.0)) > MAX_EXPONENT:
+        raise ValueError(f"{path}: r_mag reaches {largest:.4g}, at most {MAX_EXPONENT} has an exponential in float32: fetch it again")
+    return dictionary
+
+
+def only_sae(folder: epath.PathLike, told: Provenance, decoder_alone: bool) -> None:
+    """Raises ValueError naming the folder of a crosscoder, or of a transcoder where more than its decoder is wanted."""
+    if told.kind == CROSSCODER or (told.kind != SAE and not decoder_alone):
+        raise ValueError(f"{folder} is {refusal(told)}")
+
+
+def agree(path: epath.PathLike, name: str, configured: Any, there: int) -> None:
+    """Raises ValueError naming file and field if a configuration tells another number than the weights do; None: it does not tell."""
+    if configured is not None and (type(configured) is not int or configured != there):
+        raise ValueError(f"{path}: {name}={str(configured)[:80]!r}, the weights say {there}: correct it or fetch both again")
 
 
 def setting(path: epath.PathLike, config: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:

@@ -13,9 +13,12 @@ import numpy as np
 from etils import epath
 
 from saes.dictionary import Dictionary
-from saes.formats.checks import active_features, as_float32, check_tensors, number, read_config
+from saes.formats import provenance as told_by
+from saes.formats.checks import active_features, agree, as_float32, check_tensors, finite, number, only_sae, read_config
+from saes.formats.provenance import Provenance
 from storage.state_dict import read_state_dict
 
+CONFIG = "config.json"
 WEIGHTS = "ae.pt"
 _Axes = dict[str, tuple[str, ...]]
 _LINEAR: _Axes = {"encoder.weight": ("F", "D"), "decoder.weight": ("D", "F")}
@@ -41,25 +44,69 @@ _SETTINGS = {
 }
 
 
-def load(folder: epath.PathLike) -> tuple[Dictionary, dict[str, Any]]:
+def provenance(folder: epath.PathLike) -> Provenance:
+    """Of trainer.lm_name, layer, submodule_name and seed. Raises ValueError naming a file whose layer contradicts its submodule."""
+    path = epath.Path(folder) / CONFIG
+    trainer = told_by.configuration(path).get("trainer")
+    trainer = trainer if isinstance(trainer, dict) else {}
+    hook = told_by.text(trainer.get("submodule_name"))
+    layer, site = told_by.place(hook)
+    model, revision = told_by.model_and_revision(told_by.text(trainer.get("lm_name")))
+    return Provenance(
+        model=model,
+        revision=revision,
+        layer=told_by.agreed(path, "trainer.layer", told_by.number(trainer.get("layer")), layer),
+        site=site,
+        input=hook,
+        kind=told_by.CROSSCODER if "crosscoder" in told_by.text(trainer.get("dict_class")).lower() else told_by.SAE,
+        seed=told_by.number(trainer.get("seed")),
+    )
+
+
+def load(folder: epath.PathLike, decoder_alone: bool = False) -> tuple[Dictionary, dict[str, Any]]:
     """Reads one SAE: (dictionary with NumPy leaves, its trainer's configuration).
+
+    Args:
+      decoder_alone: True: nothing but decoder rows is wanted; this format has no transcoders to which it matters.
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a class that is not known, damaged weights, tensors missing, unknown or of another shape; names the file.
+      ValueError: a class that is not known, a crosscoder, damaged weights, tensors missing, unknown or of another shape, K or sizes that the
+        configuration tells otherwise; names the file.
     """
     folder = epath.Path(folder)
-    trainer = read_config(folder / "config.json", ("trainer",), "an SAE of dictionary_learning")["trainer"]
+    config = folder / CONFIG
+    trainer = read_config(config, ("trainer",), "an SAE of dictionary_learning")["trainer"]
+    only_sae(folder, provenance(folder), decoder_alone)
     kind = trainer.get("dict_class") if isinstance(trainer, dict) else None
     if not isinstance(kind, str) or kind not in _TENSORS:
-        raise ValueError(f"{folder / 'config.json'}: trainer.dict_class={str(kind)[:80]!r}, one of {', '.join(sorted(_TENSORS))}")
+        raise ValueError(f"{config}: trainer.dict_class={str(kind)[:80]!r}, one of {', '.join(sorted(_TENSORS))}")
     path = folder / WEIGHTS
     tensors = read_state_dict(path)
     settings = {name: tensors.pop(name) for name in _SETTINGS.get(kind, ()) if name in tensors}
     axes = _TENSORS[kind]
-    check_tensors(path, tensors, {name: tuple(_sizes(path, tensors, axes)[a] for a in names) for name, names in axes.items()})
+    sizes = _sizes(path, tensors, axes)
+    for field, axis in (("activation_dim", "D"), ("dict_size", "F")):
+        agree(config, f"trainer.{field}", trainer.get(field), sizes[axis])
+    check_tensors(path, tensors, {name: tuple(sizes[a] for a in names) for name, names in axes.items()})
+    if "group_sizes" in settings and (total := int(np.sum(settings["group_sizes"], dtype=np.float64))) != sizes["F"]:
+        raise ValueError(f"{path}: group_sizes add up to {total}, there are {sizes['F']} features: fetch it again")
+    k = _k(folder, trainer, settings, sizes["F"]) if kind in _SETTINGS else 0
     arrays = {name: as_float32(a) for name, a in tensors.items()}
-    return _dictionary(path, kind, arrays, settings), trainer
+    return finite(path, _dictionary(path, kind, arrays, settings, k)), trainer
+
+
+def _k(folder: epath.Path, trainer: dict[str, Any], settings: dict[str, np.ndarray], features: int) -> int:
+    """K of the weights, or of the configuration beside those from before it was kept with them; 0 where neither tells."""
+    configured = trainer.get("k")
+    if configured is not None:
+        active_features(folder / CONFIG, configured, features)
+    if "k" not in settings:
+        return configured or 0
+    k = number(folder / WEIGHTS, "k", settings["k"])
+    k = active_features(folder / WEIGHTS, int(k) if k.is_integer() else k, features)
+    agree(folder / CONFIG, "trainer.k", configured, k)
+    return k
 
 
 def _sizes(path: epath.Path, tensors: dict[str, np.ndarray], axes: _Axes) -> dict[str, int]:
@@ -69,7 +116,7 @@ def _sizes(path: epath.Path, tensors: dict[str, np.ndarray], axes: _Axes) -> dic
     return dict(zip(axes[encoder], tensors[encoder].shape, strict=True))
 
 
-def _dictionary(path: epath.Path, kind: str, arrays: dict[str, np.ndarray], settings: dict[str, np.ndarray]) -> Dictionary:
+def _dictionary(path: epath.Path, kind: str, arrays: dict[str, np.ndarray], settings: dict[str, np.ndarray], k: int) -> Dictionary:
     linear = "encoder.weight" in arrays
     leaves: dict[str, Any] = {
         "w_enc_DF": as_float32(arrays["encoder.weight"].T) if linear else arrays["W_enc"],
@@ -87,8 +134,7 @@ def _dictionary(path: epath.Path, kind: str, arrays: dict[str, np.ndarray], sett
         return Dictionary(**leaves, threshold_F=arrays["threshold"], architecture="jumprelu")
     f = len(leaves["b_enc_F"])
     if kind == "AutoEncoderTopK":
-        k = number(path, "k", settings["k"]) if "k" in settings else 0.0
-        return Dictionary(**leaves, architecture="topk", k=active_features(path, int(k) if k.is_integer() else k, f))
+        return Dictionary(**leaves, architecture="topk", k=active_features(path, k, f))
     # Below 0 it was never set, and the library lets every positive activation through.
     threshold = max(number(path, "threshold", settings["threshold"]), 0.0) if "threshold" in settings else 0.0
-    return Dictionary(**leaves, threshold_F=np.full(f, threshold, np.float32), architecture="jumprelu")
+    return Dictionary(**leaves, threshold_F=as_float32(np.full(f, threshold)), architecture="jumprelu")

@@ -11,7 +11,9 @@ import safetensors.numpy
 from etils import epath
 
 from saes.dictionary import ARCHITECTURES, Dictionary
-from saes.formats.checks import active_features, as_float32, check_tensors, read_config, setting
+from saes.formats import provenance as told_by
+from saes.formats.checks import active_features, as_float32, check_tensors, finite, only_sae, read_config, setting
+from saes.formats.provenance import Provenance
 from storage import files
 from storage.tensors import loads
 
@@ -25,6 +27,16 @@ _TENSORS = {
     "jumprelu": _SHARED | {"b_enc": "b_enc_F", "threshold": "threshold_F"},
     "gated": _SHARED | {"b_gate": "b_enc_F", "b_mag": "b_mag_F", "r_mag": "r_mag_F"},
 }
+# Transcoders, which have the tensors of an SAE but for the widths of the decoder's.
+_TRANSCODERS = {
+    "transcoder": ("standard", ()), "skip_transcoder": ("standard", ("W_skip",)),
+    "jumprelu_transcoder": ("jumprelu", ()), "jumprelu_skip_transcoder": ("jumprelu", ("W_skip",)),
+}  # fmt: skip
+# Of every field that tells where an SAE is from, the names that versions gave it.
+_TOLD = {
+    "model": ("model_name",), "hook": ("hook_name", "hook_point"), "layer": ("hook_layer", "hook_point_layer"),
+    "head": ("hook_head_index", "hook_point_head_index"), "output": ("hook_name_out",), "seed": ("seed",),
+}  # fmt: skip
 
 
 def save(folder: epath.PathLike, dictionary: Dictionary, metadata: dict[str, Any]) -> None:
@@ -56,52 +68,98 @@ def save(folder: epath.PathLike, dictionary: Dictionary, metadata: dict[str, Any
     files.write_json(epath.Path(folder) / CONFIG, config)
 
 
-def load(folder: epath.PathLike) -> tuple[Dictionary, dict[str, Any]]:
+def provenance(folder: epath.PathLike) -> Provenance:
+    """Of `cfg.json`: its `metadata`, and where older versions kept the same. Raises ValueError naming a file that contradicts itself."""
+    path = epath.Path(folder) / CONFIG
+    config = told_by.configuration(path)
+    sections = [section for section in (config.get("metadata"), config) if isinstance(section, dict)]
+    get = lambda what, as_: told_by.agreed(path, _TOLD[what][0], *(as_(s.get(name)) for s in sections for name in _TOLD[what]))
+    loading = [s["model_from_pretrained_kwargs"] for s in sections if isinstance(s.get("model_from_pretrained_kwargs"), dict)]
+    checkpoints = [
+        f"{name} {k[name]}" for k in loading for name in ("checkpoint_value", "checkpoint_index") if told_by.number(k.get(name)) is not None
+    ]
+    model, revision = told_by.model_and_revision(get("model", told_by.text) or "")
+    hook, output, head = get("hook", told_by.text) or "", get("output", told_by.text) or "", get("head", told_by.number)
+    layer, site = told_by.place(hook)
+    architecture = told_by.text(config.get("architecture"))
+    kind = told_by.SAE
+    if architecture in _TRANSCODERS or (output and output != hook):
+        kind = told_by.SKIP_TRANSCODER if "skip" in architecture else told_by.TRANSCODER
+    if "crosscoder" in architecture or architecture == "clt":
+        kind = told_by.CROSSCODER
+    return Provenance(
+        model=model,
+        revision=next((r for k in loading if (r := told_by.text(k.get("revision")))), (checkpoints or [revision])[0]),
+        layer=told_by.agreed(path, "layer", get("layer", told_by.number), layer),
+        site=site,
+        head=str(head) if head is not None else told_by.ALL_HEADS if hook else "",
+        input=hook,
+        output=told_by.place(output)[1] if kind != told_by.SAE else "",
+        kind=kind,
+        seed=get("seed", told_by.number),
+    )
+
+
+def load(folder: epath.PathLike, decoder_alone: bool = False) -> tuple[Dictionary, dict[str, Any]]:
     """Reads one SAE: (dictionary with NumPy leaves, its metadata).
+
+    Args:
+      decoder_alone: True: transcoders are read too, for their decoder rows; a skip connection is left out.
 
     Raises:
       FileNotFoundError: a file is missing.
       ValueError: damaged or truncated weights, missing or extra tensors, a shape that does not fit, values that are not
-        finite, or settings that `Dictionary` does not have; names the file.
+        finite, a transcoder, or settings that `Dictionary` does not have; names the file.
     """
     folder = epath.Path(folder)
     config = read_config(folder / CONFIG, ("architecture", "d_in", "d_sae"), "an SAE of SAELens ≥ 6")
-    _check_config(folder / CONFIG, config)
+    only_sae(folder, provenance(folder), decoder_alone)
+    architecture, left_out = _check_config(folder / CONFIG, config)
     path = folder / WEIGHTS
     if not path.exists():
         raise FileNotFoundError(f"no {WEIGHTS} in {folder}: not an SAE in SAELens' format")
     checksum = files.sidecar_checksum(path) or files.sha256_file(path)  # others' SAEs have none
     tensors = loads(files.checked_bytes(path, checksum, "write or fetch it again"), str(path))
-    names = _TENSORS[config["architecture"]]
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    names = _TENSORS[architecture]
     d, f = (setting(folder / CONFIG, config, name, int) for name in ("d_in", "d_sae"))
-    shapes = dict.fromkeys(names, (f,)) | {"W_enc": (d, f), "W_dec": (f, d), "b_dec": (d,)}
+    d_out = setting(folder / CONFIG, config, "d_out", int, d) if config["architecture"] in _TRANSCODERS else d
+    shapes = dict.fromkeys(names, (f,)) | {"W_enc": (d, f), "W_dec": (f, d_out), "b_dec": (d_out,)}
     check_tensors(path, tensors, shapes)
     leaves = {field: as_float32(tensors[name]) for name, field in names.items()}
-    if config.get("rescale_acts_by_decoder_norm", False):
-        norm_F = np.linalg.norm(leaves["w_dec_FD"], axis=-1)
-        leaves["w_enc_DF"], leaves["b_enc_F"] = leaves["w_enc_DF"] * norm_F, leaves["b_enc_F"] * norm_F
-        leaves["w_dec_FD"] = leaves["w_dec_FD"] / norm_F[:, None]
+    if architecture == "topk" and config.get("rescale_acts_by_decoder_norm", False):  # the others drop a field that they do not have
+        leaves |= _with_unit_rows(**{name: leaves[name].astype(np.float64) for name in ("w_enc_DF", "b_enc_F", "w_dec_FD")})
     dictionary = Dictionary(
         **leaves,
-        architecture=config["architecture"],
-        k=config["k"] if config["architecture"] == "topk" else 0,
-        subtract_b_dec=config.get("apply_b_dec_to_input", True),
+        architecture=architecture,  # type: ignore[arg-type]  # one of `ARCHITECTURES`
+        k=config["k"] if architecture == "topk" else 0,
+        subtract_b_dec=config.get("apply_b_dec_to_input", True) and config["architecture"] not in _TRANSCODERS,
     )
-    return dictionary, setting(folder / CONFIG, config, "metadata", dict, {})
+    return finite(path, dictionary), setting(folder / CONFIG, config, "metadata", dict, {})
 
 
-def _check_config(path: epath.Path, config: dict[str, Any]) -> None:
+def _with_unit_rows(w_enc_DF: np.ndarray, b_enc_F: np.ndarray, w_dec_FD: np.ndarray) -> dict[str, np.ndarray]:
+    """The same function with decoder rows of length 1. A row of zeros adds nothing whatever its feature does, so that one stays 0."""
+    norm_F = np.linalg.norm(w_dec_FD, axis=-1)
+    unit_FD = w_dec_FD / np.where(norm_F > 0, norm_F, 1.0)[:, None]
+    return {"w_enc_DF": as_float32(w_enc_DF * norm_F), "b_enc_F": as_float32(b_enc_F * norm_F), "w_dec_FD": as_float32(unit_FD)}
+
+
+def _check_config(path: epath.Path, config: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """(architecture of the dictionary, tensors that are not read). Raises ValueError naming file and field."""
     metadata = setting(path, config, "metadata", dict, {})
     version = str(metadata.get("sae_lens_version", config.get("sae_lens_version", "none")))[:40]
     if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < 6:
         raise ValueError(f"{path}: sae_lens_version is {version}; load it with SAELens 6 or later and save it again")
-    if setting(path, config, "architecture", str) not in ARCHITECTURES:
-        raise ValueError(f"{path}: architecture={config['architecture']!r} is not supported, only {', '.join(ARCHITECTURES)}")
+    architecture, left_out = _TRANSCODERS.get(setting(path, config, "architecture", str), (config["architecture"], ()))
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"{path}: architecture={config['architecture'][:80]!r} is not supported, only {', '.join(ARCHITECTURES)}")
     # Anything else but these changes what goes in at run time, by numbers that are not in the folder or differ by token.
     for name, known in {"normalize_activations": ("none",), "reshape_activations": ("none", "hook_z")}.items():
         if config.get(name, "none") not in known:
-            raise ValueError(f"{path}: {name}={config[name]!r} is not supported, only {' or '.join(map(repr, known))}")
+            raise ValueError(f"{path}: {name}={str(config[name])[:80]!r} is not supported, only {' or '.join(map(repr, known))}")
     for name in ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm"):
         setting(path, config, name, bool, True)
-    if config["architecture"] == "topk":
+    if architecture == "topk":
         active_features(path, config.get("k"), setting(path, config, "d_sae", int))
+    return architecture, left_out

@@ -1,5 +1,7 @@
 """The stage that finds SAEs: what it writes, what it notices, what it refuses."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from etils import epath
 
 from activations.store import Rows, StoreWriter
 from configs import compare
-from launch import config, dictionary_list
+from launch import config, dictionary_list, sae_paths
 from launch.stages import collect
 from saes.formats import saelens, stacked
 from tests.saes.dictionaries import make
@@ -40,7 +42,7 @@ def store(folder, **hook):
 
 
 def test_the_list_names_every_sae_with_its_checksums(folder):
-    (path,) = collect.run(settings(folder / "sae"), epath.Path(folder))
+    path, *_ = collect.run(settings(folder / "sae"), epath.Path(folder))
     listing = dictionary_list.read(path)
     assert listing["hook"] == {"path": "m", "layer": 1, "site": "blocks.1.hook_resid_post"}
     assert [e["seed"] for e in listing["dictionaries"]] == [0, 1] and all(saelens.WEIGHTS in e["sha256"] for e in listing["dictionaries"])
@@ -62,20 +64,54 @@ def test_a_list_of_ours_keeps_its_course_of_training_and_what_it_names_is_watche
     )
     of = settings(folder)
     before = collect.inputs(of)
-    (path,) = collect.run(of, epath.Path(folder / "w"))
+    path, *_ = collect.run(of, epath.Path(folder / "w"))
     listing = dictionary_list.read(path)
     assert listing["training"] == {"k": 4} and [s["tokens"] for s in listing["snapshots"]] == [0]  # the other is not there any more
     stacked.save(folder / "start", jax.tree.map(lambda a: a[1:3], STACKED))
     assert collect.inputs(of) != before
 
 
-@pytest.mark.parametrize(("hook", "says"), [({"layer": 2}, "holds layer 2, the SAEs are of layer 1"), ({"path": "n"}, "holds model 'n'")])
+@pytest.mark.parametrize(
+    ("hook", "says"),
+    [
+        ({"layer": 2}, "holds layer 2, .*seed-0 is of layer 1"),
+        ({"path": "n"}, "holds model 'n'"),
+        ({"site": "mlp_out"}, "holds site 'mlp_out'"),
+    ],
+)
 def test_activations_of_another_place_are_refused(folder, hook, says):
     other = store(folder / "store", **hook)
     with pytest.raises(ValueError, match=f"config.source.activations: .*{says}"):
         collect.run(settings(folder / "sae", source__activations=other), epath.Path(folder))
     collect.run(settings(folder / "sae", source__activations=other, ignore_names=True), epath.Path(folder))
     collect.run(settings(folder / "sae", source__activations=store(folder / "right")), epath.Path(folder))
+
+
+def test_what_could_not_be_compared_is_said_and_kept(folder, capsys):
+    saelens.save(folder / "sae" / "seed-1", jax.tree.map(lambda a: a[1], STACKED), {"model_name": "m"})
+    of = settings(folder / "sae", source__activations=store(folder / "store"))
+    _, summary, *_ = collect.run(of, epath.Path(folder))
+    said = ["layer unknown for 1 of 2 SAEs", "site unknown for 1 of 2 SAEs", "site of the activations unknown"]
+    assert json.loads(summary.read_text()) == {"not_compared": said}
+    printed = capsys.readouterr().out
+    assert all(f"collect: {sentence}\n" in printed for sentence in said)
+
+
+def test_transcoders_are_compared_without_activations_alone(folder):
+    for path in (folder / "sae").rglob("cfg.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"architecture": "transcoder", "d_out": STACKED.w_dec_FD.shape[2]}))
+    path, *_ = collect.run(settings(folder / "sae"), epath.Path(folder))
+    assert [e["transcoder"] for e in dictionary_list.read(path)["dictionaries"]] == [True, True]
+    assert (dictionary_list.load(path).w_dec_SFD == STACKED.w_dec_FD[:2]).all()
+    with pytest.raises(ValueError, match="config.source.activations: .*seed-0 is a transcoder: reads blocks.1.hook_resid_post"):
+        collect.run(settings(folder / "sae", source__activations=store(folder / "store")), epath.Path(folder))
+
+
+def test_a_list_of_collect_keeps_what_each_sae_tells(folder):
+    saelens.save(folder / "sae" / "seed-1", jax.tree.map(lambda a: a[1], STACKED), {"model_name": "m"})
+    collect.run(settings(folder / "sae"), epath.Path(folder))
+    again = sae_paths.find(str(folder / "collect"))
+    assert [(sae.told.layer, sae.told.site) for sae in again] == [(1, "resid_post"), (None, "")]  # not the hook of the first
 
 
 def test_a_store_that_is_not_there_is_named(folder):

@@ -1,8 +1,11 @@
+import json
+
 import jax
 import numpy as np
 import pytest
 from etils import epath
 
+from configs import quickstart
 from launch import dictionary_list
 from saes.formats import saelens, sparsify, stacked
 from storage import files
@@ -54,7 +57,7 @@ def test_other_architectures_come_back_and_stand_side_by_side(tmp_path, architec
     for i, seed in enumerate((4, 7, 9)):
         saelens.save(tmp_path / f"seed-{seed}", jax.tree.map(lambda a, i=i: a[i], make(architecture)), {})
     assert [d.architecture for d in dictionary_list.load(path).dictionaries] == [architecture] * 3
-    saelens.save(tmp_path / "seed-9", jax.tree.map(lambda a: a[0], DICTIONARIES), {})
+    saelens.save(tmp_path / "seed-9", jax.tree.map(lambda a: a[2], DICTIONARIES), {})
     listed = dictionary_list.load(path)
     assert listed.dictionaries[2].architecture == "topk" and listed.snapshots == []  # a stack of what differs is no stack
 
@@ -67,6 +70,40 @@ def test_sparsify_is_read_beside_saelens(tmp_path):
     files.write_json(path, listing)
     assert (dictionary_list.load(path).dictionaries[2].w_enc_DF == DICTIONARIES.w_enc_DF[2]).all()
     assert any("sae.safetensors" in name for name in dictionary_list.digest(str(path)))
+
+
+def test_the_same_weights_twice_are_refused_but_where_nothing_is_compared(tmp_path):
+    path = write(tmp_path)
+    sparsify.save(tmp_path / "seed-9", jax.tree.map(lambda a: a[0], DICTIONARIES))
+    listing = files.read_json(path)
+    listing["dictionaries"][2]["format"] = "sparsify"
+    files.write_json(path, listing)
+    with pytest.raises(ValueError, match="dictionaries.json: seed 9 holds the same weights as .*seed 4: leave one out"):
+        dictionary_list.load(path)
+    assert dictionary_list.load(path, distinct=False).seeds == (4, 7, 9)
+
+
+def test_a_transcoder_of_a_list_is_read_for_its_decoder_and_refused_in_a_study(tmp_path):
+    path = write(tmp_path)
+    for seed in (4, 7, 9):
+        config = tmp_path / f"seed-{seed}" / "cfg.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"architecture": "transcoder", "d_out": 7}))
+    with pytest.raises(ValueError, match="seed-4 is a transcoder"):
+        dictionary_list.load(path)
+    listing = files.read_json(path)
+    for entry in listing["dictionaries"]:
+        entry["transcoder"] = True
+    files.write_json(path, listing)
+    assert (dictionary_list.load(path).w_dec_SFD == DICTIONARIES.w_dec_FD).all()
+    c = quickstart.get_config()
+    c.stability.dictionaries = str(path)
+    with pytest.raises(ValueError, match="config.stability.dictionaries: seed 4 of .* is a transcoder"):
+        dictionary_list.place(c, epath.Path(tmp_path))
+
+
+def test_the_hook_of_a_list_of_others_saes_keeps_its_name():
+    assert dictionary_list.hook_name({"path": "m", "layer": 3, "site": "blocks.3.hook_resid_post"}) == "blocks.3.hook_resid_post"
+    assert dictionary_list.hook_name({"path": "m", "layer": 3, "site": "mlp_act"}) == "blocks.3.mlp.hook_post"
 
 
 def test_one_usable_dictionary_is_too_few(tmp_path):

@@ -1,11 +1,16 @@
 """SAEs named by path: found, told apart, refused."""
 
+import dataclasses
+import json
+
 import jax
+import numpy as np
 import pytest
 from etils import epath
 
 from launch import dictionary_list, sae_paths
 from saes.formats import saelens, sparsify
+from saes.formats.provenance import Provenance
 from tests.saes.dictionaries import make
 
 STACKED = make("topk")
@@ -29,8 +34,8 @@ def test_formats_are_known_by_their_files(tmp_path):
     (tmp_path / "d" / "ae.pt").write_bytes(b"")
     found = [sae_paths.find(str(tmp_path / p))[0] for p in ("a", "layers.3", "gemma-scope-2b-pt-res/layer_20", "d")]
     assert [f.format for f in found] == ["saelens", "sparsify", "gemma_scope", "dictionary_learning"]
-    assert [(f.seed, f.model, f.hook, f.layer) for f in found] == [
-        (7, "m", "blocks.3.hook_resid_post", 3), (2, "", "layers.3", 3), (None, "", "layer 20 res", 20), (None, "", "", None)
+    assert [(f.told.seed, f.told.model, f.told.site, f.told.layer) for f in found] == [
+        (7, "m", "resid_post", 3), (2, "", "resid_post", 3), (None, "google/gemma-2-2b", "resid_post", 20), (None, "", "", None)
     ]  # fmt: skip
 
 
@@ -38,7 +43,7 @@ def test_a_folder_of_saes_is_all_of_them_in_the_order_of_their_numbers(tmp_path)
     for seed in (10, 9, 1):
         of_saelens(tmp_path / f"seed-{seed}", seed=seed)
     (tmp_path / "other").mkdir()
-    assert [f.seed for f in sae_paths.find(str(tmp_path))] == [1, 9, 10]
+    assert [f.told.seed for f in sae_paths.find(str(tmp_path))] == [1, 9, 10]
 
 
 def test_seeds_are_their_own_or_places(tmp_path):
@@ -53,7 +58,7 @@ def test_seeds_are_their_own_or_places(tmp_path):
     [
         ({"model_name": "other"}, "model 'm'.*of 'other'"),
         ({"hook_name": "blocks.4.hook_resid_post"}, "layer 3.*of 4"),
-        ({"hook_name": "blocks.3.hook_mlp_out"}, "hook 'blocks.3.hook_resid_post'"),
+        ({"hook_name": "blocks.3.hook_mlp_out"}, "site 'resid_post'.*of 'mlp_out'"),
     ],
 )
 def test_strangers_are_refused_with_the_reason(tmp_path, metadata, says):
@@ -64,15 +69,62 @@ def test_strangers_are_refused_with_the_reason(tmp_path, metadata, says):
     sae_paths.refuse_strangers(saes, ignore_names=True)
 
 
-def test_names_that_metadata_do_not_tell_or_tell_in_their_own_way_are_no_reason(tmp_path):
+def test_what_files_do_not_tell_is_said_and_layers_are_compared_between_formats(tmp_path):
     a = sae_paths.find(of_saelens(tmp_path / "a", model_name="m", hook_name="blocks.3.hook_resid_post"))
     sparsify.save(tmp_path / "layers.3", one(1))
     b = sae_paths.find(of_saelens(tmp_path / "c", 2))
     saes = a + sae_paths.find(str(tmp_path / "layers.3")) + b
-    assert [(s.model, s.hook, s.layer) for s in saes] == [("m", "blocks.3.hook_resid_post", 3), ("", "layers.3", 3), ("", "", None)]
+    assert [(s.told.model, s.told.site, s.told.layer) for s in saes] == [("m", "resid_post", 3), ("", "resid_post", 3), ("", "", None)]
     sae_paths.refuse_strangers(saes, ignore_names=False)  # raises nothing
-    with pytest.raises(ValueError, match="layer 3.*of 4"):  # but between formats layers are compared
-        sae_paths.refuse_strangers([*saes, saes[1]._replace(path=epath.Path("/other"), hook="layers.4")], ignore_names=False)
+    assert sae_paths.remarks(saes) == [
+        f"{what} for {n} of 3 SAEs" for what, n in (("model unknown", 2), ("layer unknown", 1), ("site unknown", 1))
+    ]
+    sparsify.save(tmp_path / "other" / "layers.4", one(1))
+    with pytest.raises(ValueError, match="layer 3.*of 4"):
+        sae_paths.refuse_strangers([*saes, *sae_paths.find(str(tmp_path / "other"))], ignore_names=False)
+
+
+@pytest.mark.parametrize("how", ["copy", "sparsify", "float16", "bfloat16"])
+def test_the_same_weights_under_two_names_are_one_sae(tmp_path, how):
+    first = sae_paths.find(of_saelens(tmp_path / "a"))
+    if how in ("copy", "sparsify"):
+        (saelens.save if how == "copy" else sparsify.save)(tmp_path / "b", one(), *([{}] if how == "copy" else []))
+    else:
+        rounded = jax.tree.map(lambda x: np.asarray(jax.numpy.asarray(x, how), np.float32), one())
+        saelens.save(tmp_path / "b", rounded, {})
+    second = sae_paths.find(str(tmp_path / "b"))
+    for ignore_names in (True, False):
+        with pytest.raises(ValueError, match="/b holds the same weights as .*/a: leave one out"):
+            sae_paths.refuse_strangers(first + second, ignore_names)
+    others = [sae_paths.find(of_saelens(tmp_path / f"o{i}", i))[0] for i in (1, 2)]
+    bank = [*first, *others, others[0]._replace(path=epath.Path(tmp_path / "o1" / ".." / "o1"))]
+    with pytest.raises(ValueError, match="config.newcomers: .*/b holds the same weights as .*/a of the bank"):
+        sae_paths.refuse_newcomers(bank, second, ignore_names=True)
+    with pytest.raises(ValueError, match="o1 holds the same weights as"):  # within the bank, too
+        sae_paths.refuse_newcomers(bank, [], ignore_names=True)
+
+
+def test_a_decoder_with_another_encoder_is_said(tmp_path):
+    saelens.save(tmp_path / "b", dataclasses.replace(one(), w_enc_DF=one(1).w_enc_DF), {})
+    saes = sae_paths.find(of_saelens(tmp_path / "a")) + sae_paths.find(str(tmp_path / "b"))
+    sae_paths.refuse_strangers(saes, ignore_names=False)
+    assert sae_paths.remarks(saes)[-1] == f"{tmp_path}/b has the decoder rows of {tmp_path}/a, with another encoder"
+
+
+def test_transcoders_are_refused_where_there_are_activations(tmp_path):
+    sparsify.save(tmp_path / "layers.3.mlp", one())
+    sparsify.save(tmp_path / "more" / "layers.3.mlp", one(1))
+    for config in tmp_path.rglob("cfg.json"):
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"transcode": True}))
+    saes = [sae_paths.find(str(tmp_path / folder / "layers.3.mlp"))[0] for folder in (".", "more")]
+    sae_paths.refuse_strangers(saes, ignore_names=False)  # decoders alone
+    with pytest.raises(
+        ValueError, match="config.source.activations: .*a transcoder: reads the input of layers.3.mlp, reconstructs mlp_out"
+    ):
+        sae_paths.refuse_transcoders(saes)
+    other = sae_paths.find(of_saelens(tmp_path / "sae", 2))
+    with pytest.raises(ValueError, match="kind 'transcoder'.*of 'SAE'"):
+        sae_paths.refuse_strangers(saes + other, ignore_names=False)
 
 
 def test_too_few_and_twice_the_same(tmp_path):
@@ -87,15 +139,22 @@ def test_folder_names_that_are_no_hookpoints_tell_nothing(tmp_path):
     for i, name in enumerate(("sae_0", "sae_1", "a")):
         sparsify.save(tmp_path / name, one(i))
     found = [sae_paths.find(str(tmp_path / name))[0] for name in ("sae_0", "sae_1", "a")]
-    assert [f.hook for f in found] == ["", "", ""]
+    assert [(f.told.input, f.told.layer, f.told.site) for f in found] == [("", None, "")] * 3
     sae_paths.refuse_strangers(found, ignore_names=False)
 
 
-def test_hooks_are_compared_within_each_format(tmp_path):
-    gemma = sae_paths.Found(epath.Path("/g"), "gemma_scope", "g", None, "", "layer 3 res")
-    a, b = (sae_paths.find(of_saelens(tmp_path / n, i, hook_name=f"blocks.3.hook_{n}"))[0] for i, n in enumerate(("resid_post", "mlp_out")))
-    with pytest.raises(ValueError, match="resid_post.*mlp_out"):
+def test_sites_without_a_common_name_are_compared_within_a_format_and_said_between_them(tmp_path):
+    gemma = sae_paths.find(of_saelens(tmp_path / "g", 2))[0]._replace(format="gemma_scope", told=Provenance("m", layer=3, site="own"))
+    a, b = (
+        sae_paths.find(of_saelens(tmp_path / n, i, model_name="m", hook_name=f"blocks.3.hook_{n}"))[0]
+        for i, n in enumerate(("q_in", "k_in"))
+    )
+    with pytest.raises(ValueError, match="site 'hook_q_in'.*'hook_k_in'"):
         sae_paths.refuse_strangers([gemma, a, b], ignore_names=False)
+    sae_paths.refuse_strangers([gemma, a], ignore_names=False)
+    assert sae_paths.remarks([gemma, a])[-1].startswith(
+        "site could not be compared between formats, no common name is known for 'hook_q_in', 'own'"
+    )
 
 
 def test_a_list_and_a_folder_of_it_belong_together_and_a_lost_sae_is_named(tmp_path):
@@ -104,7 +163,7 @@ def test_a_list_and_a_folder_of_it_belong_together_and_a_lost_sae_is_named(tmp_p
     entries = [{"seed": 0, "path": "sae/seed-0", "format": "saelens"}, {"seed": 1, "path": "gone", "format": "saelens"}]
     dictionary_list.write(epath.Path(tmp_path / "dictionaries.json"), {"path": "m", "layer": 1, "site": "resid_post"}, {}, entries, [])
     listed = sae_paths.find(str(tmp_path))
-    assert listed[0].hook == "blocks.1.hook_resid_post"
+    assert listed[0].told == Provenance("m", layer=1, site="resid_post", head="all", input="blocks.1.hook_resid_post", seed=0)
     sae_paths.refuse_strangers([listed[0], *sae_paths.find(str(tmp_path / "other"))], ignore_names=False)
     with pytest.raises(FileNotFoundError, match="seed 1 is not in .*gone"):
         listed[1].files()

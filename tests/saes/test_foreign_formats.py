@@ -58,7 +58,17 @@ def test_gemma_scope_2(tmp_path):
 @pytest.mark.parametrize(
     ("config", "tensors", "says"),
     [
-        ({"type": "transcoder"}, {}, "type='transcoder' is not supported"),
+        ({"type": "transcoder"}, {}, "is a transcoder: reads one site"),
+        ({"type": "crosscoder"}, {}, "is a crosscoder"),
+        ({"type": "other"}, {}, "type='other' is not supported"),
+        ({"affine_connection": True}, {}, "is a transcoder with a skip connection"),
+        ({"affine_connection": 1}, {}, "affine_connection='1' must be of type bool"),
+        (
+            {"hf_hook_point_in": "model.layers.3.output", "hf_hook_point_out": "model.layers.4.output"},
+            {},
+            "a transcoder: reads model.layers.3.output",
+        ),
+        ({"width": F + 1}, {}, f"width='{F + 1}', the weights say {F}"),
         ({"architecture": "topk"}, {}, "architecture='topk' is not supported"),
         ({}, {"affine_skip_connection": np.zeros((D, D), np.float32)}, "affine_skip_connection.* missing or unknown"),
         ({}, {"b_dec": np.zeros(F, np.float32)}, "b_dec has shape"),
@@ -208,9 +218,9 @@ def released_codes(kind, s, x):
     return f * (f > s["threshold"])
 
 
-def write_dl(folder, kind, monkeypatch, state=None, **how):
+def write_dl(folder, kind, monkeypatch, state=None, trainer=(), **how):
     write_pt(folder / "ae.pt", STATES[kind] if state is None else state, monkeypatch, **how)
-    (folder / "config.json").write_text(json.dumps({"trainer": {"dict_class": kind, "layer": 3}, "buffer": {}}))
+    (folder / "config.json").write_text(json.dumps({"trainer": {"dict_class": kind, "layer": 3} | dict(trainer), "buffer": {}}))
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -321,6 +331,45 @@ def test_dictionary_learning_that_does_not_fit(tmp_path, monkeypatch, change, sa
         dictionary_learning.load(tmp_path)
 
 
+def test_k_of_the_configuration_where_the_weights_have_none(tmp_path, monkeypatch):
+    """As it was kept before k was a buffer."""
+    old = {name: a for name, a in STATES["AutoEncoderTopK"].items() if name not in K_AND_THRESHOLD}
+    write_dl(tmp_path, "AutoEncoderTopK", monkeypatch, old, {"k": 6})
+    assert dictionary_learning.load(tmp_path)[0].k == 6
+    write_dl(tmp_path, "AutoEncoderTopK", monkeypatch, old)
+    with pytest.raises(ValueError, match="k=0 must be a whole number"):
+        dictionary_learning.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "says"),
+    [
+        ({"k": 6}, "config.json: trainer.k='6', the weights say 4"),
+        ({"k": "4"}, "config.json: k=4 must be a whole number"),
+        ({"dict_size": F + 1}, f"config.json: trainer.dict_size='{F + 1}', the weights say {F}"),
+        ({"activation_dim": D + 1}, f"config.json: trainer.activation_dim='{D + 1}', the weights say {D}"),
+        ({"submodule_name": "resid_post_layer_4"}, "config.json: trainer.layer is '3' in one field and '4' in another"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["AutoEncoderTopK", "BatchTopKSAE"])
+def test_a_configuration_that_contradicts_the_weights_or_itself(tmp_path, monkeypatch, kind, trainer, says):
+    write_dl(tmp_path, kind, monkeypatch, trainer=trainer)
+    with pytest.raises(ValueError, match=says):
+        dictionary_learning.load(tmp_path)
+    write_dl(tmp_path, kind, monkeypatch, trainer={"k": 4, "dict_size": F, "activation_dim": D, "submodule_name": "resid_post_layer_3"})
+    dictionary_learning.load(tmp_path)
+
+
+def test_matryoshkas_groups_are_all_its_features_and_a_threshold_has_its_place_in_float32(tmp_path, monkeypatch):
+    state = STATES["MatryoshkaBatchTopKSAE"]
+    write_dl(tmp_path, "MatryoshkaBatchTopKSAE", monkeypatch, state | {"group_sizes": np.array([5, 14])})
+    with pytest.raises(ValueError, match="ae.pt: group_sizes add up to 19, there are 20"):
+        dictionary_learning.load(tmp_path)
+    write_dl(tmp_path, "MatryoshkaBatchTopKSAE", monkeypatch, state | {"threshold": np.array(np.inf, np.float32)})
+    with pytest.raises(ValueError, match="ae.pt: threshold must be a single finite number"):
+        dictionary_learning.load(tmp_path)
+
+
 def test_unknown_classes_and_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json"):
         dictionary_learning.load(tmp_path)
@@ -328,7 +377,7 @@ def test_unknown_classes_and_missing_files(tmp_path):
     with pytest.raises(ValueError, match="dict_class="):
         dictionary_learning.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"trainer": {"dict_class": "CrossCoder"}}))
-    with pytest.raises(ValueError, match="dict_class='CrossCoder', one of AutoEncoder"):
+    with pytest.raises(ValueError, match="is a crosscoder"):
         dictionary_learning.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"trainer": {"dict_class": "AutoEncoder"}}))
     with pytest.raises(FileNotFoundError, match="ae.pt"):

@@ -90,12 +90,89 @@ def test_saelens_rescaling_by_decoder_norms_is_the_same_function_with_unit_rows(
     np.testing.assert_allclose(decode(loaded, jnp.asarray(z)), (z / norm) @ d.w_dec_FD + d.b_dec_D, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["standard", "jumprelu", "gated"])
+def test_saelens_rescaling_is_topks_alone(tmp_path, architecture):
+    saelens.save(tmp_path, one(architecture), {})
+    path = tmp_path / "cfg.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rescale_acts_by_decoder_norm": True}))
+    assert equal(saelens.load(tmp_path)[0], one(architecture))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
+def test_saelens_rescaling_of_a_row_of_zeros_or_of_an_extreme_length_is_finite(tmp_path, scale):
+    dictionary = one("topk")
+    row = np.zeros(F, bool)
+    row[5] = True
+    d = dataclasses.replace(dictionary, w_dec_FD=np.where(row[:, None], dictionary.w_dec_FD * np.float32(scale), dictionary.w_dec_FD))
+    saelens.save(tmp_path, d, {})
+    path = tmp_path / "cfg.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rescale_acts_by_decoder_norm": True}))
+    loaded, _ = saelens.load(tmp_path)
+    norm = np.linalg.norm(d.w_dec_FD.astype(np.float64), axis=1)
+    np.testing.assert_allclose(np.linalg.norm(loaded.w_dec_FD, axis=1), norm > 0, rtol=1e-6)
+    np.testing.assert_allclose(loaded.w_enc_DF, d.w_enc_DF * norm, rtol=1e-6)
+
+
+@pytest.mark.parametrize("field", ["w_dec_FD", "threshold_F"])
+def test_float64_weights_too_large_for_float32_are_refused_by_name(tmp_path, field):
+    saelens.save(tmp_path, one("jumprelu"), {})
+    name = {"w_dec_FD": "W_dec", "threshold_F": "threshold"}[field]
+    rewrite(tmp_path, lambda t: t.update({name: t[name].astype(np.float64) * 1e300}))
+    with pytest.raises(ValueError, match=f"sae_weights.safetensors: {name} holds NaN or infinity"):
+        saelens.load(tmp_path)
+
+
+def test_gates_without_an_exponential_are_refused(tmp_path):
+    saelens.save(tmp_path, dataclasses.replace(one("gated"), r_mag_F=np.full(F, 90.0, np.float32)), {})
+    with pytest.raises(ValueError, match="r_mag reaches 90"):
+        saelens.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "of", "says"),
+    [
+        ("transcoder", "standard", "is a transcoder: reads blocks.1.hook_mlp_in, reconstructs mlp_out"),
+        ("jumprelu_transcoder", "jumprelu", "is a transcoder: reads"),
+        ("jumprelu_skip_transcoder", "jumprelu", "is a transcoder with a skip connection: reads"),
+        ("crosscoder", "standard", "is a crosscoder"),
+    ],
+)
+def test_saelens_transcoders_are_refused_by_name_and_their_decoders_read(tmp_path, architecture, of, says):
+    dictionary = dataclasses.replace(one(of), subtract_b_dec=False)
+    saelens.save(tmp_path, dictionary, {"hook_name": "blocks.1.hook_mlp_in", "hook_name_out": "blocks.1.hook_mlp_out"})
+    wider = np.random.default_rng(0).normal(size=(F, D + 2)).astype(np.float32)
+    skip = {"W_skip": np.zeros((D + 2, D), np.float32)} if "skip" in architecture else {}
+    rewrite(tmp_path, lambda t: t.update(W_dec=wider, b_dec=np.zeros(D + 2, np.float32), **skip))
+    path = tmp_path / "cfg.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"architecture": architecture, "d_out": D + 2}))
+    with pytest.raises(ValueError, match=says):
+        saelens.load(tmp_path)
+    if architecture == "crosscoder":
+        with pytest.raises(ValueError, match=says):
+            saelens.load(tmp_path, decoder_alone=True)
+        return
+    loaded, _ = saelens.load(tmp_path, decoder_alone=True)
+    assert (loaded.w_dec_FD == wider).all() and loaded.w_enc_DF.shape == (D, F) and not loaded.subtract_b_dec
+
+
+def test_an_sae_whose_output_is_another_hook_is_a_transcoder(tmp_path):
+    saelens.save(tmp_path, one("topk"), {"hook_name": "blocks.1.hook_mlp_in", "hook_name_out": "blocks.1.hook_mlp_out"})
+    with pytest.raises(ValueError, match="is a transcoder"):
+        saelens.load(tmp_path)
+
+
 @pytest.mark.parametrize("subtract", [True, False])
 def test_sparsify_round_trip(tmp_path, subtract):
+    """The format subtracts b_dec wherever it is no transcoder's, so a bias that is not subtracted goes into the encoder's."""
     dictionary = dataclasses.replace(one("topk"), subtract_b_dec=subtract)
     sparsify.save(tmp_path, dictionary)
     loaded, config = sparsify.load(tmp_path)
-    assert equal(loaded, dictionary) and config["num_latents"] == F and config["transcode"] is not subtract
+    assert config["num_latents"] == F and config["transcode"] is False and loaded.subtract_b_dec
+    if subtract:
+        assert equal(loaded, dictionary)
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(30, D)), jnp.float32)
+    np.testing.assert_allclose(encode(loaded, x), encode(dictionary, x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(decode(loaded, encode(loaded, x)), decode(dictionary, encode(dictionary, x)), rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="topk SAEs only, this one is gated"):
         sparsify.save(tmp_path, one("gated"))
 
@@ -104,7 +181,10 @@ def test_sparsify_round_trip(tmp_path, subtract):
     ("change", "says"),
     [
         ({"activation": "groupmax"}, "activation='groupmax' is not supported"),
-        ({"skip_connection": True}, "skip_connection=True is not supported"),
+        ({"skip_connection": True}, "is a transcoder with a skip connection: reads one site"),
+        ({"transcode": True}, "is a transcoder: reads one site, reconstructs another one; only decoders"),
+        ({"embed_skip": True}, "embed_skip='True' is not supported"),
+        ({"gram_lookup": True}, "gram_lookup='True' is not supported"),
         ({"k": 0}, "k=0 must be a whole number between 1 and 20"),
         ({"num_latents": 0, "expansion_factor": 3}, r"has shape .*20.*its configuration says"),
     ],
