@@ -30,6 +30,8 @@ def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
     path = epath.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no archive at {path}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: a file is wanted there")
     data = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -41,7 +43,12 @@ def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
                 raise ValueError("it holds a member twice")
             return {name: _member(archive, info) for name, info in zip(names, members, strict=True)}
     except DAMAGE as error:
-        raise ValueError(f"{path} is damaged or not a plain NumPy archive ({error}): fetch it again") from error
+        raise ValueError(f"{path} is damaged or not a plain NumPy archive ({reason(error)}): fetch it again") from error
+
+
+def reason(error: Exception) -> str:
+    """What this code said, or one sentence for all that libraries say of a damaged archive."""
+    return str(error) if type(error) is ValueError else "it does not hold what its table of contents says"
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
@@ -49,8 +56,10 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         raise ValueError(f"member {info.filename!r} is compressed in a way that NumPy does not write")
     with archive.open(info) as member:
         shape, order, dtype = read_header(member, info)
-        data = np.frombuffer(member.read(), dtype)  # read to the end: the archive's checksum is verified there
-        return data.reshape(shape, order=order)
+        data = member.read()  # to the end: the archive's checksum is verified there
+        if len(data) != dtype.itemsize * math.prod(shape):
+            raise ValueError(f"member {info.filename!r} is cut")
+        return np.frombuffer(data, dtype).reshape(shape, order=order) if data else np.empty(shape, dtype)
 
 
 def read_header(file: IO[bytes], info: zipfile.ZipInfo) -> tuple[tuple[int, ...], Literal["F", "C"], np.dtype]:
@@ -60,10 +69,15 @@ def read_header(file: IO[bytes], info: zipfile.ZipInfo) -> tuple[tuple[int, ...]
       ValueError: of an unknown version, pickled, no numbers, or of another length than it declares; names the member.
     """
     start = file.tell()
-    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(npy.read_magic(file))
-    if read is None:
+    try:
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(npy.read_magic(file))
+        shape, fortran, dtype = read(file) if read else ((), False, None)
+    except DAMAGE as error:
+        raise ValueError(f"member {info.filename!r} is no array that NumPy wrote, or damaged") from error
+    if dtype is None:
         raise ValueError(f"member {info.filename!r} is of an unknown version")
-    shape, fortran, dtype = read(file)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"member {info.filename!r} declares the shape {shape}")
     if dtype.hasobject:
         raise ValueError(f"member {info.filename!r} holds pickled objects, which are never loaded")
     if dtype.kind not in "fiub":

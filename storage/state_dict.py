@@ -12,6 +12,7 @@ import pickletools
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -62,6 +63,8 @@ def read_state_dict(path: epath.PathLike) -> dict[str, np.ndarray]:
     path = epath.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no file {path}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: a file is wanted there")
     data = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -83,10 +86,19 @@ def read_state_dict(path: epath.PathLike) -> dict[str, np.ndarray]:
             raw = {key: archive.read(f"{root}data/{key}") for key in keys}
             return {name: _materialise(raw[t.storage.key], t) for name, t in found.items()}
     except _DAMAGE as error:
-        raise ValueError(f"{path} is damaged or not a plain state dict ({error}): fetch it again, or save its weights alone") from error
+        raise ValueError(
+            f"{path} is damaged or not a plain state dict ({_reason(error)}): fetch it again, or save its weights alone"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What this code said, or one sentence for all that libraries say of a damaged file."""
+    return str(error) if type(error) is ValueError else "its description does not hold together"
 
 
 def _materialise(raw: bytes, t: _Tensor) -> np.ndarray:
+    if len(raw) % np.dtype(t.storage.dtype).itemsize:
+        raise ValueError("a storage of it is cut")
     storage = np.frombuffer(raw, t.storage.dtype)
     last = t.offset + sum((n - 1) * step for n, step in zip(t.shape, t.stride, strict=True))
     size = math.prod([*t.shape])
@@ -113,7 +125,7 @@ def _interpret(data: bytes) -> Any:
         target.update(zip(names, values, strict=True))
 
     argument: Any
-    for opcode, argument, _ in pickletools.genops(data):
+    for opcode, argument in _opcodes(data):
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass
@@ -161,6 +173,15 @@ def _interpret(data: bytes) -> Any:
             case other:
                 raise ValueError(f"its pickle does {other}, which no state dict needs")
     raise ValueError("its pickle does not end")
+
+
+def _opcodes(data: bytes) -> Iterator[tuple[Any, Any]]:
+    """Opcodes with their arguments. Raises ValueError where they end too soon or are none."""
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            yield opcode, argument
+    except ValueError as error:
+        raise ValueError("its pickle is cut, or holds what is no opcode") from error
 
 
 def _storage(identity: Any) -> _Storage:

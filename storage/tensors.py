@@ -18,7 +18,9 @@ def loads(data: bytes, source: str) -> dict[str, np.ndarray]:
     try:
         entries = safetensors.deserialize(data)
     except (safetensors.SafetensorError, ValueError) as error:
-        raise ValueError(f"{source} is damaged or not a safetensors file ({error}): fetch or make it again") from error
+        raise ValueError(
+            f"{source} is damaged or not a safetensors file, its header and its length do not fit: fetch or make it again"
+        ) from error
     if unknown := sorted({e["dtype"] for _, e in entries} - DTYPES.keys()):
         raise ValueError(f"{source} holds tensors of type {unknown[0]}, known are {sorted(DTYPES)}")
     return {name: np.frombuffer(e["data"], DTYPES[e["dtype"]]).reshape(e["shape"]) for name, e in entries}

@@ -8,8 +8,8 @@ import numpy as np
 from etils import epath
 
 from saes.dictionary import Dictionary
+from saes.formats.configuration import read_json
 from saes.formats.provenance import CROSSCODER, SAE, Provenance, refusal
-from storage import files
 
 MAX_EXPONENT = 88.0  # e^x is infinite in float32 from 88.73
 
@@ -23,7 +23,7 @@ def read_config(path: epath.PathLike, needed: tuple[str, ...], what: str) -> dic
     path = epath.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no {path.name} in {path.parent}: not {what}")
-    config = files.read_json(path)
+    config = read_json(path)
     if not isinstance(config, dict) or (missing := set(needed) - config.keys()):
         raise ValueError(f"{path} lacks {sorted(missing) if isinstance(config, dict) else 'an object'}: not {what}")
     return config
@@ -38,6 +38,8 @@ def check_tensors(
     for name, tensor in tensors.items():
         if tensor.shape != shapes[name]:
             raise ValueError(f"{path}: {name} has shape {tensor.shape}, its configuration says {shapes[name]}")
+        if 0 in tensor.shape:
+            raise ValueError(f"{path}: {name} is empty, of shape {tensor.shape}: an SAE has at least one feature")
         if not np.issubdtype(tensor.dtype, np.floating) and tensor.dtype != ml_dtypes.bfloat16:
             raise ValueError(f"{path}: {name} is of type {tensor.dtype}, weights are floats")
         if not np.isfinite(as_float32(tensor)).all():

@@ -10,10 +10,9 @@ from etils import epath
 from saes.dictionary import Dictionary
 from saes.formats import provenance as told_by
 from saes.formats.checks import agree, as_float32, check_tensors, finite, only_sae, read_config, setting
+from saes.formats.configuration import read_weights
 from saes.formats.provenance import Provenance
-from storage import files
 from storage.npz import read_npz
-from storage.tensors import loads
 
 CONFIG = "config.json"
 NPZ = "params.npz"
@@ -94,7 +93,7 @@ def load(folder: epath.PathLike, decoder_alone: bool = False) -> tuple[Dictionar
         setting(folder / CONFIG, config, "affine_connection", bool, False)
         if config.get("type", "sae") not in ("sae", "transcoder", "crosscoder", "clt"):
             raise ValueError(f"{folder / CONFIG}: type={str(config['type'])[:80]!r} is not supported, only 'sae'")
-        tensors = loads(files.checked_bytes(path, files.sha256_file(path), "fetch it again"), str(path))
+        tensors, _ = read_weights(path, "fetch it again")
     else:
         raise FileNotFoundError(f"neither {NPZ} nor {SAFETENSORS} in {folder}: not an SAE of Gemma Scope")
     told = provenance(folder)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from storage import files
+from saes.formats.configuration import read_json
 
 SAE, TRANSCODER, SKIP_TRANSCODER, CROSSCODER = "SAE", "transcoder", "skip transcoder", "crosscoder"
 ALL_HEADS = "all"  # a hook that is of no single head
@@ -142,7 +142,7 @@ def refusal(told: Provenance) -> str:
 def configuration(path: epath.PathLike) -> dict[str, Any]:
     """The JSON object in a file; empty where there is none. Raises ValueError naming a file that is no JSON."""
     path = epath.Path(path)
-    found = files.read_json(path) if path.exists() else {}
+    found = read_json(path) if path.exists() else {}
     return found if isinstance(found, dict) else {}
 
 

@@ -13,9 +13,9 @@ from etils import epath
 from saes.dictionary import ARCHITECTURES, Dictionary
 from saes.formats import provenance as told_by
 from saes.formats.checks import active_features, as_float32, check_tensors, finite, only_sae, read_config, setting
+from saes.formats.configuration import read_weights
 from saes.formats.provenance import Provenance
 from storage import files
-from storage.tensors import loads
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
@@ -118,8 +118,7 @@ def load(folder: epath.PathLike, decoder_alone: bool = False) -> tuple[Dictionar
     path = folder / WEIGHTS
     if not path.exists():
         raise FileNotFoundError(f"no {WEIGHTS} in {folder}: not an SAE in SAELens' format")
-    checksum = files.sidecar_checksum(path) or files.sha256_file(path)  # others' SAEs have none
-    tensors = loads(files.checked_bytes(path, checksum, "write or fetch it again"), str(path))
+    tensors, _ = read_weights(path, "write or fetch it again")
     tensors = {name: tensor for name, tensor in tensors.items() if name not in left_out}
     names = _TENSORS[architecture]
     d, f = (setting(folder / CONFIG, config, name, int) for name in ("d_in", "d_sae"))

@@ -13,9 +13,9 @@ from etils import epath
 from saes.dictionary import Dictionary
 from saes.formats import provenance as told_by
 from saes.formats.checks import active_features, as_float32, check_tensors, finite, only_sae, read_config, setting
+from saes.formats.configuration import read_weights
 from saes.formats.provenance import Provenance
 from storage import files
-from storage.tensors import loads
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae.safetensors"
@@ -103,8 +103,7 @@ def load(folder: epath.PathLike, decoder_alone: bool = False) -> tuple[Dictionar
     path = folder / WEIGHTS
     if not path.exists():
         raise FileNotFoundError(f"no {WEIGHTS} in {folder}: not an SAE in sparsify's format")
-    checksum = files.sidecar_checksum(path) or files.sha256_file(path)
-    tensors = loads(files.checked_bytes(path, checksum, "write or fetch it again"), str(path))
+    tensors, _ = read_weights(path, "write or fetch it again")
     d, latents, expansion = (
         setting(folder / CONFIG, config, name, int, default)
         for name, default in (("d_in", None), ("num_latents", 0), ("expansion_factor", 32))

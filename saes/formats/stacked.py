@@ -8,9 +8,12 @@ import safetensors.numpy
 from etils import epath
 
 from saes.dictionary import ARCHITECTURES, Dictionary
-from storage import files, tensors
+from saes.formats.checks import active_features, as_float32, check_tensors, finite, setting
+from saes.formats.configuration import read_weights
+from storage import files
 
 _LEAVES = ("w_enc_DF", "b_enc_F", "w_dec_FD", "b_dec_D", "threshold_F", "r_mag_F", "b_mag_F")
+_MORE = {"jumprelu": ("threshold_F",), "gated": ("r_mag_F", "b_mag_F")}
 _STATIC = ("architecture", "k", "subtract_b_dec")
 
 
@@ -31,9 +34,23 @@ def load(path: epath.PathLike) -> Dictionary:
       FileNotFoundError: no such file.
       ValueError: the file does not match its checksum or has none, or is none of ours; names it.
     """
-    data = files.checked_bytes(path, files.sidecar_checksum(path) or "", "train again with --overwrite")
-    leaves: dict[str, Any] = tensors.loads(data, str(path))
-    static = json.loads(tensors.metadata(data).get("dictionary", "{}"))
-    if set(leaves) - set(_LEAVES) or set(static) != set(_STATIC) or static["architecture"] not in ARCHITECTURES:
+    path = epath.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: train again with --overwrite")
+    tensors, header = read_weights(path, "train again with --overwrite", checksum_needed=True)
+    try:
+        static = json.loads(header.get("dictionary", "{}"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a file of stacked dictionaries") from error
+    w_dec = tensors.get("w_dec_FD")
+    if not isinstance(static, dict) or set(static) != set(_STATIC) or w_dec is None or w_dec.ndim != 3:
         raise ValueError(f"{path}: not a file of stacked dictionaries")
-    return Dictionary(**leaves, **static)
+    architecture, subtract_b_dec = setting(path, static, "architecture", str), setting(path, static, "subtract_b_dec", bool)
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"{path}: architecture={architecture[:80]!r}, one of {', '.join(ARCHITECTURES)}")
+    s, f, d = w_dec.shape
+    shapes = {"w_enc_DF": (s, d, f), "b_enc_F": (s, f), "w_dec_FD": (s, f, d), "b_dec_D": (s, d)}
+    check_tensors(path, tensors, shapes | dict.fromkeys(_MORE.get(architecture, ()), (s, f)))
+    k = active_features(path, static["k"], f) if architecture == "topk" else setting(path, static, "k", int)
+    leaves: dict[str, Any] = {name: as_float32(tensor) for name, tensor in tensors.items()}
+    return finite(path, Dictionary(**leaves, architecture=architecture, k=k, subtract_b_dec=subtract_b_dec))

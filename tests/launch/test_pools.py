@@ -345,7 +345,7 @@ def test_a_pool_that_was_not_finite_in_training_takes_nothing_else_along(tmp_pat
     which = [Which(MEANS, "one"), Which(MEANS, "other"), Which(MEANS, "one", point="features-2")]
     files.write_json(folder / "summary.json", {"held": [[*w, size] for w, size in zip(which, (F, F, 2), strict=True)]})
     frozen = listed([BANK.units[0], BANK.units[2]], k=K)._replace(seeds=(0, 2), frozen=(1,))
-    monkeypatch.setattr(dictionary_list, "load", lambda path, least: frozen)
+    monkeypatch.setattr(dictionary_list, "load", lambda path, **_: frozen)
     left = finetune.read(epath.Path(tmp_path), "held")
     assert list(left) == [which[0], which[2]] and left[which[2]].w_dec_FD.shape[0] == 2 and left[which[2]].k == 2 and left[which[0]].k == K
     np.testing.assert_array_equal(left[which[2]].w_dec_FD, BANK.units[2][:2])
@@ -354,7 +354,7 @@ def test_a_pool_that_was_not_finite_in_training_takes_nothing_else_along(tmp_pat
 def test_a_longer_sae_that_was_not_finite_is_left_out(study, tmp_path, monkeypatch, capsys):
     config, _, _, judges, _ = study
     usable = {"longer": listed(BANK.units[:1], k=K), "wider": listed(BANK.units[:2], k=K)}
-    monkeypatch.setattr(dictionary_list, "load", lambda path, least: usable[path.parent.parent.name])
+    monkeypatch.setattr(dictionary_list, "load", lambda path, **_: usable[path.parent.parent.name])
     assert [m.name for m in pooled._others(config, epath.Path(tmp_path), judges)] == ["wider"]
     assert "trained longer: an SAE was not finite in training" in capsys.readouterr().out
 

@@ -144,17 +144,15 @@ def test_folder_names_that_are_no_hookpoints_tell_nothing(tmp_path):
 
 
 def test_sites_without_a_common_name_are_compared_within_a_format_and_said_between_them(tmp_path):
-    gemma = sae_paths.find(of_saelens(tmp_path / "g", 2))[0]._replace(format="gemma_scope", told=Provenance("m", layer=3, site="own"))
-    a, b = (
-        sae_paths.find(of_saelens(tmp_path / n, i, model_name="m", hook_name=f"blocks.3.hook_{n}"))[0]
-        for i, n in enumerate(("q_in", "k_in"))
-    )
+    sparsify.save(tmp_path / "layers.3.own", one(2))
+    (own,) = sae_paths.find(str(tmp_path / "layers.3.own"))
+    told = {name: {"model_name": "m", "hook_name": f"blocks.3.hook_{name}"} for name in ("q_in", "k_in")}
+    a, b = (sae_paths.find(of_saelens(tmp_path / name, i, **metadata))[0] for i, (name, metadata) in enumerate(told.items()))
     with pytest.raises(ValueError, match="site 'hook_q_in'.*'hook_k_in'"):
-        sae_paths.refuse_strangers([gemma, a, b], ignore_names=False)
-    sae_paths.refuse_strangers([gemma, a], ignore_names=False)
-    assert sae_paths.remarks([gemma, a])[-1].startswith(
-        "site could not be compared between formats, no common name is known for 'hook_q_in', 'own'"
-    )
+        sae_paths.refuse_strangers([own, a, b], ignore_names=False)
+    sae_paths.refuse_strangers([own, a], ignore_names=False)
+    said = "site could not be compared between formats, no common name is known for 'hook_q_in', 'own'"
+    assert sae_paths.remarks([own, a])[-1] == said
 
 
 def test_a_list_and_a_folder_of_it_belong_together_and_a_lost_sae_is_named(tmp_path):
