@@ -87,7 +87,7 @@ def setting(path: epath.PathLike, config: dict[str, Any], name: str, kind: type,
 def active_features(path: epath.PathLike, k: Any, n_features: int) -> int:
     """K of a topk SAE. Raises ValueError naming the file if it is no whole number from 1 to F."""
     if type(k) is not int or not 1 <= k <= n_features:
-        raise ValueError(f"{path}: k={str(k)[:40]} must be a whole number between 1 and {n_features} features")
+        raise ValueError(f"{path}: k={' '.join(str(k).split())[:40]} must be a whole number between 1 and {n_features} features")
     return k
 
 

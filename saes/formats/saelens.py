@@ -4,6 +4,7 @@ safetensors files load flipped bits in silence; where the checksum is there it i
 rescaled by decoder norms is read as the same function with unit decoder rows.
 """
 
+import re
 from typing import Any
 
 import numpy as np
@@ -147,8 +148,8 @@ def _with_unit_rows(w_enc_DF: np.ndarray, b_enc_F: np.ndarray, w_dec_FD: np.ndar
 def _check_config(path: epath.Path, config: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """(architecture of the dictionary, tensors that are not read). Raises ValueError naming file and field."""
     metadata = setting(path, config, "metadata", dict, {})
-    version = str(metadata.get("sae_lens_version", config.get("sae_lens_version", "none")))[:40]
-    if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < 6:
+    version = " ".join(str(metadata.get("sae_lens_version", config.get("sae_lens_version", "none"))).split())[:40]
+    if not (major := re.match(r"[0-9]+", version)) or int(major[0]) < 6:
         raise ValueError(f"{path}: sae_lens_version is {version}; load it with SAELens 6 or later and save it again")
     architecture, left_out = _TRANSCODERS.get(setting(path, config, "architecture", str), (config["architecture"], ()))
     if architecture not in ARCHITECTURES:

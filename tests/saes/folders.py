@@ -150,8 +150,8 @@ def said(form, config, tensors, x):
     trainer = config["trainer"]
     pre = (x - t["b_dec"]) @ t["encoder.weight"].T + t["encoder.bias"]
     if trainer["dict_class"] == "AutoEncoderTopK":
-        return _top(pre, int(t["k"]) if "k" in t else trainer["k"], t["decoder.weight"].T, t["b_dec"])
-    return _jumped(pre, max(float(t.get("threshold", 0.0)), 0.0), t["decoder.weight"].T, t["b_dec"])
+        return _top(pre, int(t["k"].item()) if "k" in t else trainer["k"], t["decoder.weight"].T, t["b_dec"])
+    return _jumped(pre, max(t["threshold"].item() if "threshold" in t else 0.0, 0.0), t["decoder.weight"].T, t["b_dec"])
 
 
 def _top(pre, k, w_dec, b_dec):

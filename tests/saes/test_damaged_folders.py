@@ -127,7 +127,8 @@ def make(home, name, done):
             elif what == "more":
                 tensors["W_skip"] = np.zeros((2, 2), np.float32)
             elif tensor in tensors:
-                tensors[tensor] = changed_tensor(tensors[tensor], what)
+                with np.errstate(all="ignore"):
+                    tensors[tensor] = changed_tensor(tensors[tensor], what)
     folder = home / "sae"
     folder.mkdir()
     (folder / weights).write_bytes(folders.written(weights, tensors))
