@@ -16,6 +16,7 @@ from saes.dictionary import Dictionary
 from saes.formats import saelens
 from stability.diagnosis import AMBIGUOUS, NEVER, REASONS, SPLIT, UNDER_TRAINED, UNEXPLAINED, confusion
 from stability.subspaces import span_overlap
+from storage import files
 from storage.tables import read_table
 from tests.stability import planted
 
@@ -136,7 +137,9 @@ def test_a_newcomer_is_predicted(world, tmp_path):
     of = lambda cause: table["predicted"][cause == CAUSES]
     assert len(table["predicted"]) == len(CAUSES) and of("stable").mean() > 0.9 and of(UNEXPLAINED).mean() < 0.1
     assert (table["share_of_bank"][CAUSES == "stable"] == 1).all()
-    with pytest.raises(ValueError, match=r"config\.newcomers: .* is .* of the bank: leave one of them out"):
+    said = files.read_json(epath.Path(tmp_path) / "predict" / "summary.json")["not_compared"]
+    assert [clause.split(" for ")[0] for clause in said] == ["layer unknown", "site unknown"]
+    with pytest.raises(ValueError, match=r"config\.newcomers: .*copy holds the same weights as .*seed-1 of the bank: leave one out"):
         copy = folder / "copy"
         sae = saelens.load(epath.Path(folder) / "seed-1")[0]
         saelens.save(epath.Path(copy), sae, {"model_name": "planted"})
@@ -147,8 +150,10 @@ def test_too_few_seeds_are_said(world, tmp_path, capsys):
     c = config_of(compare, world[0], first=3)
     c.stages = ("collect", "stability", "atlas", "diagnosis", "report")
     run(c, tmp_path)
-    assert "atlas: not measured, 3 seeds: two halves of at least 2 are compared" in capsys.readouterr().out
-    assert "The stage &#39;atlas&#39; did not measure" in (tmp_path / "report" / "index.html").read_text()
+    printed, page = capsys.readouterr().out, (tmp_path / "report" / "index.html").read_text()
+    assert "atlas: not measured, 3 seeds: two halves of at least 2 are compared" in printed
+    assert "The stage &#39;atlas&#39; did not measure" in page
+    assert "collect: layer unknown for 3 of 3 SAEs" in printed and "layer unknown for 3 of 3 SAEs; site unknown for 3 of 3 SAEs" in page
 
 
 def test_the_order_of_seeds_changes_nothing():
