@@ -11,6 +11,7 @@ from saes.dictionary import Dictionary
 from saes.formats import dictionary_learning, gemma_scope, saelens, sparsify, stacked
 from saes.formats import provenance as told_by
 from saes.formats.checks import setting
+from saes.formats.configuration import read_json
 from saes.formats.identity import identity, refuse_same_weights
 from saes.formats.provenance import Provenance
 from storage import files
@@ -204,7 +205,7 @@ def read(path: epath.Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no list of dictionaries at {path}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name the list of dictionaries itself, a JSON file")
-    listing = files.read_json(path)
+    listing = read_json(path)
     if not isinstance(listing, dict) or listing.get("format") != FORMAT:
         raise ValueError(f"{path} is no list of dictionaries: its format must be {FORMAT!r}")
     for key, kind in (("hook", dict), ("dictionaries", list)):

@@ -21,7 +21,7 @@ from tests.saes import folders
 BASES = folders.bases()
 ODD = [
     None, True, False, "8", "", "none", "topk", "ünï\ncode", -1, 0, 1, 2, 7, 19, 20, 21, 1e300, 0.5, 10**30, float("nan"), [], [1], {}, {"a": 1},
-    "standard", "jumprelu", "transcoder", "layer", "blocks.4.hook_mlp_out", "CrossCoder", "6.1", "x" * 5000, [[[[]]]], -0.0,
+    "standard", "jumprelu", "transcoder", "layer", "blocks.4.hook_mlp_out", "CrossCoder", "6.1", "2²", "x" * 5000, [[[[]]]], -0.0,
 ]  # fmt: skip
 MORE_FIELDS = (
     "rescale_acts_by_decoder_norm", "transcode", "signed", "type", "hook_name_out", "d_out", "k", "model_name", "hook_layer", "embed_skip",
@@ -172,6 +172,33 @@ def check(case):
 def test_whole_folders_are_read_as_what_they_say(name):
     assert check((name, []))
     assert check((name, [("tensor", "b_dec", "float64")]))
+
+
+@pytest.mark.parametrize(
+    ("name", "done"),
+    [
+        ("dictionary_learning BatchTopKSAE", ("tensor", "threshold", "1e300")),
+        ("saelens topk", ("tensor", "W_dec", "1e300")),
+        ("saelens topk", ("field", "metadata", "rescale_acts_by_decoder_norm", ODD.index("8"))),
+        ("saelens standard", ("tensor", "b_enc", "none")),
+        ("saelens standard", ("field", "metadata", "sae_lens_version", ODD.index("2²"))),
+        ("saelens standard", ("nested", "metadata", "sae_lens_version", ODD.index("2²"))),
+        ("saelens standard", ("config", "bytes", 0, 1)),
+        ("saelens standard", ("config", "digits", 0, 1)),
+        ("saelens standard", ("config", "deep", 0, 1)),
+        ("saelens standard", ("weights", "sum", 3, 255)),
+        ("saelens standard", ("weights", "folder", 0, 1)),
+        ("gemma_scope 1", ("weights", "cut", 900, 1)),
+        ("gemma_scope 1", ("weights", "folder", 0, 1)),
+        ("dictionary_learning AutoEncoderTopK", ("weights", "loop", 0, 1)),
+        ("dictionary_learning AutoEncoderTopK", ("nested", "trainer", "k", ODD.index("ünï\ncode"))),
+    ],
+)
+def test_what_is_refused(name, done):
+    if done == ("field", "metadata", "sae_lens_version", ODD.index("2²")):
+        assert check((name, [done]))  # the metadata's own counts
+    else:
+        assert not check((name, [done]))
 
 
 HEALTH = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
