@@ -30,9 +30,13 @@ def read_config(path: epath.PathLike, needed: tuple[str, ...], what: str) -> dic
 
 
 def check_tensors(
-    path: epath.PathLike, tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], optional: tuple[str, ...] = ()
+    path: epath.PathLike,
+    tensors: dict[str, np.ndarray],
+    shapes: dict[str, tuple[int, ...]],
+    optional: tuple[str, ...] = (),
+    not_finite: bool = False,
 ) -> None:
-    """Raises ValueError naming the file for tensors missing or unknown, of another shape, not of floats, or not finite."""
+    """Raises ValueError naming the file for tensors missing or unknown, of another shape, empty, not of floats, or (unless `not_finite`) not finite."""
     if odd := sorted((tensors.keys() ^ shapes.keys()) - (set(optional) - tensors.keys())):
         raise ValueError(f"{path}: tensors {odd} are missing or unknown (expected {sorted(shapes)})")
     for name, tensor in tensors.items():
@@ -42,7 +46,7 @@ def check_tensors(
             raise ValueError(f"{path}: {name} is empty, of shape {tensor.shape}: an SAE has at least one feature")
         if not np.issubdtype(tensor.dtype, np.floating) and tensor.dtype != ml_dtypes.bfloat16:
             raise ValueError(f"{path}: {name} is of type {tensor.dtype}, weights are floats")
-        if not np.isfinite(as_float32(tensor)).all():
+        if not not_finite and not np.isfinite(as_float32(tensor)).all():
             raise ValueError(f"{path}: {name} holds NaN or infinity")
 
 

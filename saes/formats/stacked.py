@@ -8,7 +8,7 @@ import safetensors.numpy
 from etils import epath
 
 from saes.dictionary import ARCHITECTURES, Dictionary
-from saes.formats.checks import active_features, as_float32, check_tensors, finite, setting
+from saes.formats.checks import active_features, as_float32, check_tensors, setting
 from saes.formats.configuration import read_weights
 from storage import files
 
@@ -50,7 +50,9 @@ def load(path: epath.PathLike) -> Dictionary:
         raise ValueError(f"{path}: architecture={architecture[:80]!r}, one of {', '.join(ARCHITECTURES)}")
     s, f, d = w_dec.shape
     shapes = {"w_enc_DF": (s, d, f), "b_enc_F": (s, f), "w_dec_FD": (s, f, d), "b_dec_D": (s, d)}
-    check_tensors(path, tensors, shapes | dict.fromkeys(_MORE.get(architecture, ()), (s, f)))
+    check_tensors(
+        path, tensors, shapes | dict.fromkeys(_MORE.get(architecture, ()), (s, f)), not_finite=True
+    )  # a seed that stood still may be
     k = active_features(path, static["k"], f) if architecture == "topk" else setting(path, static, "k", int)
     leaves: dict[str, Any] = {name: as_float32(tensor) for name, tensor in tensors.items()}
-    return finite(path, Dictionary(**leaves, architecture=architecture, k=k, subtract_b_dec=subtract_b_dec))
+    return Dictionary(**leaves, architecture=architecture, k=k, subtract_b_dec=subtract_b_dec)
