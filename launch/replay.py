@@ -75,7 +75,9 @@ def cannot(config: Any) -> str | None:
     if not hasattr(config, "lm") or config.source.activations:
         return "activations without their language model"
     model = checkpoint.load_config(checkpoint.locate(config.lm.path, config.lm.revision))
-    return None if model.causal and model.head != "none" else f"this {model.family} model predicts no next token"
+    if not model.causal:
+        return f"this {model.family} model predicts no next token"
+    return f"{config.lm.path} holds no head, which predictions need: take the checkpoint with its head" if model.head == "none" else None
 
 
 def measure(

@@ -5,7 +5,9 @@ Weights are safetensors, one file or a sharded index; nothing is unpickled and n
 
 import dataclasses
 import hashlib
+import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +31,7 @@ from storage.tensors import loads
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _FETCHED = (CONFIG, "model*.safetensors", INDEX, *_TOKENIZER)
+_LONGEST_HEADER = 10**8  # bytes, safetensors' own limit
 _LAYOUT = "lm.path must name a folder in Hugging Face layout, or a hub id"
 
 
@@ -55,6 +58,8 @@ def locate(path: str, revision: str = "", only_config: bool = False) -> epath.Pa
 def load_config(folder: epath.PathLike) -> DecoderConfig:
     """Reads `config.json` through transformers' AutoConfig, which knows what fields that are not there mean.
 
+    Where weights are in `folder` that hold no head, as AutoModel's save_pretrained writes them, `head` is "none".
+
     Raises:
       FileNotFoundError: no `config.json` in `folder`.
       ValueError: one that is damaged, or of a family, rotary kind or activation that is not supported.
@@ -65,17 +70,40 @@ def load_config(folder: epath.PathLike) -> DecoderConfig:
     folder = epath.Path(folder)
     if not (folder / CONFIG).exists():
         raise FileNotFoundError(f"no {CONFIG} in {folder}: {_LAYOUT}")
-    raw = files.read_json(folder / CONFIG)
+    raw = said = files.read_json(folder / CONFIG)
     known = isinstance(raw, dict) and raw.get("model_type") in {*families.FAMILIES, "gemma3"}
     try:
         if known:
             raw = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False).to_dict()
     except Exception as error:  # it raises many kinds for a config that is not as its family's are
-        raise ValueError(f"{folder / CONFIG} cannot be read ({type(error).__name__}: {error}): fetch it again") from error
+        raise ValueError(f"{folder / CONFIG} cannot be read{_blamed(said, str(error))}: fetch it again") from error
     try:
-        return families.config_from_dict(raw if isinstance(raw, dict) else {})
+        config = families.config_from_dict(raw if isinstance(raw, dict) else {})
     except ValueError as error:
         raise ValueError(f"config.lm.path: {folder}: {error}") from error
+    names = _tensor_names(folder)
+    wanted = layout.head_names(config)
+    if names and wanted and not wanted & {layout.LAYOUTS[config.family].known_as(name) for name in names}:
+        return dataclasses.replace(config, head="none")
+    return config
+
+
+def _blamed(raw: dict[str, Any], message: str) -> str:
+    """The field that transformers' message names, and what the file says there; "" where it names none."""
+    named = re.search(r"[Ff]ield '(\w+)'", message)
+    return f": {named[1]} is {json.dumps(raw[named[1]])[:80]}" if named and named[1] in raw else " by transformers"
+
+
+def _tensor_names(folder: epath.Path) -> set[str]:
+    """Names of all tensors, from headers alone; none where there are no weights, or damaged ones, which `load_params` refuses."""
+    try:
+        if not (folder / WEIGHTS).exists():
+            return set(_placed(folder)) if (folder / INDEX).exists() else set()
+        with (folder / WEIGHTS).open("rb") as f:
+            length = int.from_bytes(f.read(8), "little")
+            return set(json.loads(f.read(length))) if length < _LONGEST_HEADER else set()
+    except (ValueError, RecursionError, TypeError):
+        return set()
 
 
 def load_params(folder: epath.PathLike, config: DecoderConfig, dtype: Any = jnp.float32, placement: Placement | None = None) -> Params:

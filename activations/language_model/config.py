@@ -84,7 +84,7 @@ class DecoderConfig:
     head_width: int
     mlp_width: int
     max_positions: int
-    activation: Literal["gelu", "gelu_tanh", "relu", "silu"]
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "silu"]
     norm_eps: float
     tied_embeddings: bool
     norm: Literal["layer", "rms"] = "layer"

@@ -25,7 +25,7 @@ class Layout:
       head: our module → theirs, without prefix.
       aliases: (names of other versions as a pattern, the name here).
       fused: how q, k, v lie in one projection's outputs: head by head (q, k, v of a head together), side by side, or not at all.
-      transposed: linear maps are stored (out, in).
+      conv1d: our modules whose matrix lies (in, out), as transformers' Conv1D stores it; all others are Linear, (out, in).
     """
 
     prefixes: tuple[str, ...]
@@ -35,7 +35,11 @@ class Layout:
     head: dict[str, str]
     aliases: tuple[tuple[str, str], ...] = ()
     fused: Literal["by head", "side by side", ""] = ""
-    transposed: bool = True
+    conv1d: tuple[str, ...] = ()
+
+    def turned(self, module: str, leaf: str) -> bool:
+        """Whether a tensor is the transpose of ours, which is (in, out): the matrices of Linear modules."""
+        return leaf == "w" and module in _MATRICES and module not in self.conv1d
 
     def known_as(self, name: str) -> str:
         """A tensor's name here."""
@@ -76,7 +80,7 @@ LAYOUTS = {
         {"embed": "wte", "positions": "wpe", "final_norm": "ln_f"},
         {"unembed": "lm_head"},
         fused="side by side",
-        transposed=False,
+        conv1d=("qkv", "o", "up", "down"),
     ),
     "gpt_neox": Layout(
         ("gpt_neox.", ""),
@@ -150,7 +154,11 @@ class Checkpoint:
 
     def __init__(self, tensors: Mapping[str, np.ndarray], config: DecoderConfig, source: str):
         self._config, self._layout, self._source = config, LAYOUTS[config.family], source
-        self._tensors = {self._layout.known_as(name): tensor for name, tensor in tensors.items()}
+        self._tensors: dict[str, np.ndarray] = {}
+        for name, tensor in tensors.items():
+            if (ours := self._layout.known_as(name)) in self._tensors:
+                raise ValueError(f"{source} holds {name} and {ours}, two names of one tensor: take out one of them")
+            self._tensors[ours] = tensor
         embed = self._layout.of_model["embed"]
         self._prefix = next((p for p in self._layout.prefixes if f"{p}{embed}.weight" in self._tensors), self._layout.prefixes[0])
         self._check()
@@ -180,7 +188,7 @@ class Checkpoint:
     def _view(self, module: str, leaf: str, layer: int | None) -> np.ndarray:
         part = "qkv".index(module) if module in "qkv" and self._layout.fused else None
         tensor = self._tensors[self._name("qkv" if part is not None else module, leaf, layer)]
-        if leaf == "w" and module in _MATRICES and self._layout.transposed:
+        if self._layout.turned("qkv" if part is not None else module, leaf):
             tensor = tensor.T
         return tensor if part is None else split(tensor, self._layout, self._config, part)
 
@@ -202,8 +210,27 @@ class Checkpoint:
                 "take the plain language model, without heads for other ends"
             )
         for name, shape in expected.items():
+            if self._tensors[name].dtype.kind not in "fV":  # V: bfloat16
+                raise ValueError(f"{self._source}: {name} holds {self._tensors[name].dtype}, not floats: take the plain checkpoint")
             if self._tensors[name].shape != shape:
                 raise ValueError(f"{self._source}: {name} has shape {self._tensors[name].shape}, the config says {shape}: fetch both again")
+        self._check_ties()
+
+    def _check_ties(self) -> None:
+        """A head of its own in a checkpoint whose config ties it: versions of transformers differ in which of the two they take."""
+        if not self._config.tied_embeddings or self._config.head == "none":
+            return
+        embed = self._tensors[self._name("embed", "w", None)]
+        twins = {
+            name: embed for name in self._tensors if name.endswith(("lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"))
+        }
+        if "cls.predictions.decoder.bias" in self._tensors:
+            twins["cls.predictions.decoder.bias"] = self._tensors["cls.predictions.bias"]
+        for name, twin in twins.items():
+            if not np.array_equal(self._tensors[name], twin):
+                raise ValueError(
+                    f"{self._source}: {name} is not the embedding, to which the config ties it: set tie_word_embeddings in config.json as meant"
+                )
 
 
 def name_of(layout: Layout, prefix: str, module: str, leaf: str, layer: int | None) -> str:
@@ -214,6 +241,12 @@ def name_of(layout: Layout, prefix: str, module: str, leaf: str, layer: int | No
     if module in layout.head:
         return f"{layout.head[module]}.{suffix}"
     return f"{prefix}{layout.of_model[module]}.{suffix}"
+
+
+def head_names(config: DecoderConfig) -> set[str]:
+    """A checkpoint's names of the tensors that are the model's head alone; none where it is the embedding."""
+    layout, model = LAYOUTS[config.family], shapes(config)
+    return {name_of(layout, "", module, leaf, None) for module in layout.head if module in model for leaf in model[module]}
 
 
 def tensor_shapes(config: DecoderConfig, prefix: str) -> dict[str, tuple[int, ...]]:
@@ -228,8 +261,7 @@ def tensor_shapes(config: DecoderConfig, prefix: str) -> dict[str, tuple[int, ..
         for module, leaves in (model if i is None else layer).items():
             for leaf, shape in leaves.items():
                 shape = shape if i is None else shape[1:]
-                turned = leaf == "w" and module in _MATRICES and layout.transposed
-                out[name_of(layout, prefix, module, leaf, i)] = shape[::-1] if turned else shape
+                out[name_of(layout, prefix, module, leaf, i)] = shape[::-1] if layout.turned(module, leaf) else shape
     return out
 
 
@@ -265,6 +297,5 @@ def to_tensors(params: Any, config: DecoderConfig) -> dict[str, np.ndarray]:
                 one["qkv"] = {leaf: join(q[leaf], k[leaf], v[leaf], layout, config) for leaf in q}
         for module, leaves in one.items():
             for leaf, a in leaves.items():
-                turned = leaf == "w" and module in _MATRICES and layout.transposed
-                out[name_of(layout, prefix, module, leaf, i)] = np.ascontiguousarray(a.T if turned else a)
+                out[name_of(layout, prefix, module, leaf, i)] = np.ascontiguousarray(a.T if layout.turned(module, leaf) else a)
     return out

@@ -152,7 +152,10 @@ def _wait_for_all(of: Harvest, what: str) -> None:
 
 def _look_at_loss(of: Harvest, chosen: Contexts) -> None:
     """Says so where the model predicts the text worse than chance: the tokenizer of another model, or damaged weights."""
-    if not of.config.causal or of.config.head == "none":
+    if not of.config.causal:
+        return
+    if of.config.head == "none":
+        print("activations: the checkpoint in lm.path holds no head: activations are read, cross-entropy and the stage splice are left out")
         return
     harvest.check_tokens(chosen, of.config)
     count = -(-CHECKED_CONTEXTS // of.placement.data) * of.placement.data

@@ -91,7 +91,7 @@ NEOX = {
         ("gpt_neox", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rotary kind 'yarn'"),
         ("gpt_neox", {"hidden_size": 30}, "width 30 is no multiple of its 4 heads"),
         ("llama", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "rotary kind 'longrope'"),
-        ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "cannot be read .KeyError: 'low_freq_factor'"),
+        ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "the config lacks 'low_freq_factor': fetch it again"),
         ("llama", {"quantization_config": {"quant_method": "fp8"}}, "quantised weights .fp8."),
         ("qwen3", {"layer_types": ["linear_attention"] * 3}, "attention kind 'linear_attention'"),
         ("qwen3", {"layer_types": ["full_attention"] * 2}, "names 2 kinds of attention for 3 layers"),
