@@ -8,9 +8,10 @@ array of the rows' shape beside it (`tokens`, `documents`, `positions` in the sa
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from etils import epath
 
@@ -20,6 +21,9 @@ from storage.arrays import SUFFIXES, open_arrays
 
 PIECE_BYTES = 2**26  # of float32 rows, checked and recorded at a time
 VOCABULARY = "vocabulary.json"
+LARGEST = 1e18  # of a value: sums of squares of larger ones are beyond float32
+_SMALLEST_SPREAD = 1e-18  # of a standard deviation: squares of smaller ones vanish in float32
+_SAMPLE = 2**22  # numbers of evenly spaced rows, on which it is first looked whether rows differ
 _NAMES = ("acts", "activations")
 _COLUMNS = ("documents", "positions", "tokens")
 _SIDECARS = tuple(f".{c}.npy" for c in _COLUMNS)
@@ -36,6 +40,7 @@ class UserArray:
       given: columns that are given: documents (numbered from 0), positions, tokens, each (N,).
       documents: names of its documents.
       first_document: number of its first one, through all arrays.
+      field: of the config that names it.
     """
 
     path: pathlib.Path
@@ -46,6 +51,7 @@ class UserArray:
     given: dict[str, np.ndarray]
     documents: list[str]
     first_document: int
+    field: str
 
     def document(self, first: int, last: int) -> np.ndarray:
         """Number of the document of rows `first` to `last`, (n,) int32."""
@@ -159,7 +165,7 @@ def take_in(
       documents: names, of all arrays.
 
     Raises:
-      ValueError: a row that is not finite; names file and row.
+      ValueError: a row that is not finite or beyond what float32 can square; names the field, file and row.
     """
     header = {"width": parts[0].array.width, "dtype": "as they are", "hook": hook, "documents": list(documents)}
     header["source"] = [[str(p.array.path), p.array.name, p.first, p.last] for p in parts]
@@ -170,16 +176,65 @@ def take_in(
         before_shard()
         if not writer.kept(index):
             acts_ND = as_rows(open_arrays(array.path)[array.name])[first:last]
-            with np.errstate(over="ignore"):
-                bad = ~np.isfinite(acts_ND.astype(np.float32)).all(axis=1)
-            if bad.any():
-                row = first + int(np.flatnonzero(bad)[0])
-                more = f", and so do {bad.sum() - 1:,} rows near it" if bad.sum() > 1 else ""
-                raise ValueError(f"{array.path}: row {row:,} holds NaN or infinity (or is beyond float32){more}: take it out")
+            _check_values(array, first, acts_ND)
             rows = Rows(acts_ND, array.document(first, last), array.position(first, last), array.token(first, last))
             writer.write(index, rows, Elsewhere(str(array.path), array.name, first))
         progress(last - first)
     return writer.finish(len(pieces))
+
+
+def check_spread(parts: Sequence[Part]) -> None:
+    """Raises ValueError naming field and file where there is one row, or no column varies by more than its values are rounded."""
+    array, total = parts[0].array, rows_of(parts)
+    where = f"config.{array.field}: {array.path}" + (f" and {len(parts) - 1} more" if len(parts) > 1 else "")
+    if total < 2:
+        raise ValueError(f"{where}: a single row is taken of it, in which nothing varies: give more rows")
+    count = min(total, max(2, _SAMPLE // array.width))
+    places = np.unique(np.linspace(0, total - 1, count).astype(np.int64))
+    before = np.cumsum([0, *(p.last - p.first for p in parts)])
+    some = ((p, places[(places >= a) & (places < b)] - a + p.first) for p, a, b in zip(parts, before, before[1:], strict=False))
+    if _varies((_rows(p.array, chosen_N) for p, chosen_N in some if len(chosen_N)), array):
+        return
+    step = max(1, PIECE_BYTES // (8 * array.width))
+    every = (_rows(p.array, slice(i, min(i + step, p.last))) for p in parts for i in range(p.first, p.last, step))
+    if not _varies(every, array):
+        raise ValueError(
+            f"{where}: the {total:,} rows are all alike, or differ by less than their type or float32 can hold: "
+            "give rows that vary, centred and scaled to about 1"
+        )
+
+
+def _rows(array: UserArray, chosen: Any) -> np.ndarray:
+    """Rows as they will be read, float32, in float64."""
+    return as_rows(open_arrays(array.path)[array.name])[chosen].astype(np.float32).astype(np.float64)
+
+
+def _varies(pieces: Iterable[np.ndarray], array: UserArray) -> bool:
+    """Whether a column's standard deviation is above one rounding of its mean."""
+    dtype = open_arrays(array.path)[array.name].dtype
+    rounding = max(float(ml_dtypes.finfo(t).eps) for t in (dtype, np.float32))
+    count, origin_D, sum_D, square_D = 0, None, np.zeros(array.width), np.zeros(array.width)
+    for acts_ND in pieces:
+        origin_D = acts_ND[0] if origin_D is None else origin_D
+        off_ND = acts_ND - origin_D
+        count, sum_D, square_D = count + len(off_ND), sum_D + off_ND.sum(0), square_D + np.square(off_ND).sum(0)
+    deviation_D = np.sqrt(np.maximum(square_D / count - np.square(sum_D / count), 0))
+    mean_D = origin_D + sum_D / count
+    return bool(((deviation_D > rounding * np.abs(mean_D)) & (deviation_D > _SMALLEST_SPREAD)).any())
+
+
+def _check_values(array: UserArray, first: int, acts_ND: np.ndarray) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        size_N = np.abs(acts_ND.astype(np.float32)).max(axis=1, initial=0)
+    for bad_N, what in (
+        (~np.isfinite(size_N), "NaN or infinity (or is beyond float32)"),
+        (size_N > LARGEST, f"values beyond {LARGEST:.0e}, whose squares are beyond float32"),
+    ):
+        if bad_N.any():
+            row = first + int(np.flatnonzero(bad_N)[0])
+            more = f", and so do {bad_N.sum() - 1:,} rows near it" if bad_N.sum() > 1 else ""
+            advice = "take it out" if "NaN" in what else "scale the rows to about 1"
+            raise ValueError(f"config.{array.field}: {array.path}: row {row:,} holds {what}{more}: {advice}")
 
 
 def vocabulary(arrays: Sequence[UserArray]) -> list[str] | None:
@@ -189,10 +244,10 @@ def vocabulary(arrays: Sequence[UserArray]) -> list[str] | None:
         return None
     texts = files.read_json(path)
     if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
-        raise ValueError(f"{path}: a list of texts, one for every token id, is wanted")
+        raise ValueError(f"config.{arrays[0].field}: {path}: a list of texts, one for every token id, is wanted")
     highest = max(int(a.given["tokens"].max(initial=-1)) for a in arrays)
     if highest >= len(texts):
-        raise ValueError(f"{path} has {len(texts)} texts, but there is a token {highest}")
+        raise ValueError(f"config.{arrays[0].field}: {path} has {len(texts)} texts, but there is a token {highest}: give its text too")
     return texts
 
 
@@ -202,16 +257,36 @@ def _files(paths: str, field: str) -> list[pathlib.Path]:
         path = pathlib.Path(text).absolute()
         if not path.exists():
             raise FileNotFoundError(f"config.{field}: nothing at {text}")
-        inside = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+        inside = [path] if path.is_file() else sorted(p for p in path.iterdir() if _is_array(p))
         inside = [p for p in inside if not p.name.endswith(_SIDECARS)]
-        if not inside or inside[0].suffix not in SUFFIXES:
+        if not inside or inside[0].suffix.lower() not in SUFFIXES:
             raise ValueError(f"config.{field}: {text} is no {', '.join(SUFFIXES)} file, no folder of them, and no store of activations")
         out += inside
     return out
 
 
+def left_out(paths: str) -> list[str]:
+    """Names of what lies in the folders among these paths and is no array, side-car or `vocabulary.json`."""
+    folders = [path for text in paths.split(",") if text.strip() and (path := pathlib.Path(text.strip())).is_dir()]
+    ours = (VOCABULARY, "manifest.json")
+    return [p.name for folder in folders for p in sorted(folder.iterdir()) if not _is_array(p) and p.name not in ours]
+
+
+def _is_array(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _opened(path: pathlib.Path, field: str) -> dict[str, np.ndarray]:
+    try:
+        return open_arrays(path)
+    except OSError as error:
+        raise ValueError(f"config.{field}: {path} cannot be read ({error.strerror or 'no such file'})") from error
+    except ValueError as error:
+        raise ValueError(f"config.{field}: {error}") from error
+
+
 def _open(path: pathlib.Path, field: str, first_document: int) -> UserArray:
-    arrays = open_arrays(path)
+    arrays = _opened(path, field)
     floats = [n for n, a in arrays.items() if a.dtype.kind == "f" or a.dtype.name == "bfloat16"]
     wide = [n for n in floats if arrays[n].ndim >= 2]
     chosen = [n for n in _NAMES if n in wide] or wide
@@ -236,14 +311,14 @@ def _open(path: pathlib.Path, field: str, first_document: int) -> UserArray:
         if np.count_nonzero(np.diff(given["documents"])) >= len(numbers):
             raise ValueError(f"config.{field}: documents of {path} are mixed: rows of a document must stand together")
     names = [path.name if len(numbers) == 1 else f"{path.name}#{n}" for n in numbers]
-    return UserArray(path, chosen[0], rows, acts.shape[-1], per_document, given, names, first_document)
+    return UserArray(path, chosen[0], rows, acts.shape[-1], per_document, given, names, first_document, field)
 
 
 def _column(path: pathlib.Path, name: str, arrays: dict[str, np.ndarray], leading: tuple[int, ...], field: str) -> np.ndarray | None:
     beside = path.with_name(f"{path.stem}.{name}.npy")
     found = next((arrays[n] for n in (name, name[:-1]) if n in arrays), None)
     if found is None and beside.exists():
-        found = open_arrays(beside)[""]
+        found = _opened(beside, field)[""]
     if found is None:
         return None
     if found.dtype.kind not in "iu" or found.shape not in (leading, (int(np.prod(leading)),)):

@@ -33,6 +33,7 @@ def take_in(source: Source, folder: epath.Path) -> list[epath.Path]:
     train, evaluated = (
         adopt.split(arrays, source.eval_tokens) if not held_out else (adopt.whole(arrays), adopt.first_rows(held_out, source.eval_tokens))
     )
+    _say_left_out(source.activations, source.eval_activations)
     outputs = []
     for name, parts, of in (("train", train, arrays), ("eval", evaluated, held_out or arrays)):
         outputs += _one(parts, of, folder / name, source.activations_of)
@@ -44,6 +45,7 @@ def take_in_for_evaluation(paths: str, rows: int, folder: epath.Path, width: int
     arrays = adopt.find(paths, "source.activations")
     if arrays[0].width != width:
         raise ValueError(f"config.source.activations: {arrays[0].path} has width {arrays[0].width}, the SAEs have {width}")
+    _say_left_out(paths)
     return _one(adopt.first_rows(arrays, rows), arrays, folder / "eval", "") + _vocabulary(arrays, folder)
 
 
@@ -60,10 +62,20 @@ def _one(parts: Sequence[Part], arrays: Sequence[UserArray], folder: epath.Path,
         look = lambda: signals.raise_if_stop_requested("activations: what was checked stays checked")
         try:
             manifest = epath.Path(adopt.take_in(parts, names, folder, hook, bar.update, look))
-        except ValueError:  # a row that is not finite: once mended it is another file, and nothing checked so far stands
+            adopt.check_spread(parts)
+        except ValueError:  # a row that cannot be used: once mended it is another file, and nothing checked so far stands
             ownership.discard(folder)
             raise
     return [manifest, *(folder / s["file"] for s in files.read_json(manifest)["shards"])]
+
+
+def _say_left_out(*paths: str) -> None:
+    """Prints what lies beside the arrays and is not read."""
+    names = [name for text in paths for name in adopt.left_out(text)]
+    if names:
+        print(
+            f"activations: {len(names):,} files or folders beside the arrays are not read, first {names[0]}: arrays are .npy, .npz, .safetensors"
+        )
 
 
 def _vocabulary(arrays: Sequence[UserArray], folder: epath.Path) -> list[epath.Path]:

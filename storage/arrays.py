@@ -1,6 +1,7 @@
 """Arrays in a user's file, memory-mapped: `.npy`, `.npz`, safetensors. Nothing is unpickled, and what is not asked for is not read."""
 
 import functools
+import math
 import os
 import struct
 import zipfile
@@ -8,7 +9,7 @@ import zipfile
 import numpy as np
 
 from storage.memory_map import memory_map
-from storage.npz import DAMAGE, read_header, read_npz
+from storage.npz import DAMAGE, plain_header, read_header, read_npz, reason
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 _LOCAL_HEADER = 30  # bytes of a zip member's header before its name
@@ -32,12 +33,12 @@ def open_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 @functools.lru_cache(maxsize=8)
 def _open(path: str, size: int, changed: int) -> dict[str, np.ndarray]:
     del size, changed  # of another file under an old name
-    suffix = os.path.splitext(path)[1]
+    suffix = os.path.splitext(path)[1].lower()
     if suffix == ".safetensors":
         return memory_map(path)
     try:
         if suffix == ".npy":
-            return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+            return {"": _mapped_array(path)}
         if suffix != ".npz":
             raise ValueError(f"{path}: one of {', '.join(SUFFIXES)} is wanted")
         with zipfile.ZipFile(path) as archive:
@@ -48,7 +49,17 @@ def _open(path: str, size: int, changed: int) -> dict[str, np.ndarray]:
             raise ValueError("it holds a member twice")
         return {m.filename.removesuffix(".npy"): _mapped_member(path, m) for m in members}
     except (*DAMAGE, struct.error) as error:
-        raise ValueError(f"{path} is damaged or not a plain NumPy file ({error}): make it again") from error
+        raise ValueError(f"{path} is damaged or not a plain NumPy file ({reason(error)}): make it again") from error
+
+
+def _mapped_array(path: str) -> np.ndarray:
+    with open(path, "rb") as f:
+        shape, fortran, dtype = plain_header(f, "the array")
+        first = f.tell()
+    declared, there = dtype.itemsize * math.prod(shape), os.path.getsize(path) - first
+    if declared > there:
+        raise ValueError(f"its header declares {declared:,} bytes of numbers and {there:,} are there")
+    return np.memmap(path, dtype, "r", first, shape, "F" if fortran else "C") if declared else np.empty(shape, dtype)
 
 
 def _mapped_member(path: str, member: zipfile.ZipInfo) -> np.ndarray:
@@ -59,4 +70,6 @@ def _mapped_member(path: str, member: zipfile.ZipInfo) -> np.ndarray:
             raise ValueError(f"member {member.filename!r} is not where the archive says")
         f.seek(sum(struct.unpack("<HH", header[26:30])), os.SEEK_CUR)  # behind its name and what else it says
         shape, order, dtype = read_header(f, member)
+        if f.tell() + dtype.itemsize * math.prod(shape) > os.path.getsize(path):
+            raise ValueError(f"member {member.filename!r} reaches beyond the file's end")
         return np.memmap(path, dtype, "r", f.tell(), shape, order) if 0 not in shape else np.empty(shape, dtype)

@@ -46,20 +46,13 @@ def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} is damaged or not a plain NumPy archive ({reason(error)}): fetch it again") from error
 
 
-def reason(error: Exception) -> str:
-    """What this code said, or one sentence for all that libraries say of a damaged archive."""
-    return str(error) if type(error) is ValueError else "it does not hold what its table of contents says"
-
-
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"member {info.filename!r} is compressed in a way that NumPy does not write")
     with archive.open(info) as member:
         shape, order, dtype = read_header(member, info)
-        data = member.read()  # to the end: the archive's checksum is verified there
-        if len(data) != dtype.itemsize * math.prod(shape):
-            raise ValueError(f"member {info.filename!r} is cut")
-        return np.frombuffer(data, dtype).reshape(shape, order=order) if data else np.empty(shape, dtype)
+        data = np.frombuffer(member.read(), dtype)  # read to the end: the archive's checksum is verified there
+        return data.reshape(shape, order=order)
 
 
 def read_header(file: IO[bytes], info: zipfile.ZipInfo) -> tuple[tuple[int, ...], Literal["F", "C"], np.dtype]:
@@ -69,20 +62,33 @@ def read_header(file: IO[bytes], info: zipfile.ZipInfo) -> tuple[tuple[int, ...]
       ValueError: of an unknown version, pickled, no numbers, or of another length than it declares; names the member.
     """
     start = file.tell()
-    try:
-        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(npy.read_magic(file))
-        shape, fortran, dtype = read(file) if read else ((), False, None)
-    except DAMAGE as error:
-        raise ValueError(f"member {info.filename!r} is no array that NumPy wrote, or damaged") from error
-    if dtype is None:
-        raise ValueError(f"member {info.filename!r} is of an unknown version")
-    if min(shape, default=0) < 0:
-        raise ValueError(f"member {info.filename!r} declares the shape {shape}")
-    if dtype.hasobject:
-        raise ValueError(f"member {info.filename!r} holds pickled objects, which are never loaded")
+    shape, fortran, dtype = plain_header(file, f"member {info.filename!r}")
     if dtype.kind not in "fiub":
         raise ValueError(f"member {info.filename!r} holds {dtype}, not numbers")
     declared, there = dtype.itemsize * math.prod(shape), info.file_size - (file.tell() - start)
     if declared != there:
         raise ValueError(f"member {info.filename!r} declares {declared} bytes and has {there}")
     return shape, "F" if fortran else "C", dtype
+
+
+def plain_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in column order, and dtype of an array whose `.npy` header comes next. Raises ValueError that begins with `name`."""
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    try:
+        read = readers.get(npy.read_magic(file))
+        found = read(file) if read else None
+    except DAMAGE as error:
+        raise ValueError(f"{name} has no header that can be read") from error
+    if found is None:
+        raise ValueError(f"{name} is of an unknown version")
+    shape, fortran, dtype = found
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds pickled objects, which are never loaded")
+    if any(n < 0 for n in shape):
+        raise ValueError(f"{name} has the shape {shape}")
+    return shape, fortran, dtype
+
+
+def reason(error: BaseException) -> str:
+    """What is wrong with a file in our words: those of a library are left out."""
+    return str(error) if type(error) is ValueError else "its bytes are not what they should be"

@@ -60,6 +60,7 @@ class Corpus:
       dropped: names left out as duplicates of a document before them.
       digest: sha256 over what was read.
       listing: a record a document, or a file of documents: name, bytes, sha256; for the run's own record.
+      notes: what was left out or split of what was found, a line each, for people.
     """
 
     train: Documents
@@ -67,6 +68,7 @@ class Corpus:
     dropped: tuple[str, ...]
     digest: str
     listing: list[dict[str, Any]]
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable

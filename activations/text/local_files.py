@@ -1,13 +1,16 @@
 """A user's own text: a `.txt` or `.jsonl` file, or a folder of them. Documents are read when they are asked for.
 
-A line of a `.jsonl` file is a document. A `.txt` file is one, or several with `<|endoftext|>` between them; a corpus of a
-single document is cut at line ends into pieces, so that some can be held out.
+A line of a `.jsonl` file is a document, and so is a `.txt` file; a separator in the text (`<|endoftext|>`, and those of the
+model's tokenizer) splits either into several. A corpus of a single document is cut at line ends into pieces, so that some can
+be held out.
 """
 
+import collections
 import functools
 import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,17 +21,20 @@ from activations.text.corpus import HELD_OUT_FRACTION, Corpus, Document, is_held
 from activations.text.tokenizer import END_OF_TEXT
 from storage import files
 
-SUFFIXES = (".txt", ".jsonl")
+SUFFIXES = (".txt", ".jsonl")  # in small or capital letters
 PIECES = 20  # of a corpus that is a single document
-_SEPARATOR = END_OF_TEXT.encode()
+_NAMED_FIELDS = 6  # of a line that lacks the text
+_BOM = "\ufeff"
 
 
 class Place(NamedTuple):
-    """Bytes `first` to `last` of a file."""
+    """Bytes `first` to `last` of a file; of a line of JSON the `part`-th of so many `parts` of its text."""
 
     file: int
     first: int
     last: int
+    part: int = 0
+    parts: int = 1
 
 
 class LocalDocuments(Sequence[Document]):
@@ -36,7 +42,7 @@ class LocalDocuments(Sequence[Document]):
 
     def __init__(self, source: "LocalFiles", places: Sequence[Place] | np.ndarray, names: Sequence[str]):
         self._source, self.names = source, list(names)
-        self._places = np.asarray(places, np.int64).reshape(-1, 3)  # file, first, last
+        self._places = np.asarray(places, np.int64).reshape(-1, len(Place._fields))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -48,7 +54,7 @@ class LocalDocuments(Sequence[Document]):
 
     def sample(self, size: int, seed: int) -> "LocalDocuments":
         order = np.random.default_rng(seed).permutation(len(self))
-        total = np.cumsum((self._places[:, 2] - self._places[:, 1])[order])
+        total = np.cumsum(((self._places[:, 2] - self._places[:, 1]) / self._places[:, 4])[order])
         chosen = np.sort(order[: int(np.searchsorted(total, size)) + 1])
         return LocalDocuments(self._source, self._places[chosen], [self.names[i] for i in chosen])
 
@@ -57,22 +63,32 @@ class LocalFiles:
     """Text below one path.
 
     Args:
-      path: a `.txt` or `.jsonl` file, or a folder with such files at any depth.
+      path: a `.txt` or `.jsonl` file, or a folder with such files at any depth; hidden files and folders are left out.
       field: of a `.jsonl` line that holds the text.
+      separators: texts that stand between documents.
 
     Raises:
-      FileNotFoundError: nothing there, or a folder without such files.
+      FileNotFoundError: nothing there, or a folder without such files; names what is there.
+      ValueError: a file whose name is not UTF-8.
     """
 
-    def __init__(self, path: str, field: str = "text"):
+    def __init__(self, path: str, field: str = "text", separators: Sequence[str] = (END_OF_TEXT,)):
         root = pathlib.Path(path)
         if not root.exists():
             raise FileNotFoundError(f"config.source.text: nothing at {path}: name a .txt or .jsonl file, or a folder of them")
-        self._files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix in SUFFIXES and p.is_file())
-        if not self._files or self._files[0].suffix not in SUFFIXES:
-            raise FileNotFoundError(f"config.source.text: {path} is no .txt or .jsonl file, nor a folder that holds any")
+        self._files, others = ([root], []) if root.is_file() else _chosen(root)
+        self._left_out = _counted(others)
+        if not self._files or _kind(self._files[0]) not in SUFFIXES:
+            there = f" (it holds {self._left_out})" if self._left_out else ""
+            raise FileNotFoundError(f"config.source.text: {path} is no .txt or .jsonl file, nor a folder that holds any{there}")
         self._root, self._field = (root.parent if root.is_file() else root), field
+        for file in self._files:
+            if not _is_unicode(str(file)):
+                raise ValueError(f"config.source.text: the name of the file {ascii(str(file))} is not UTF-8: rename it")
         self.description = root.name
+        self._separators = tuple(separators)
+        self._between = re.compile("|".join(map(re.escape, sorted(separators, key=len, reverse=True))))
+        self._line: tuple[Place, list[str]] | None = None  # the last one, whose parts are asked for in turn
 
     def digest(self) -> str:
         return self._digest(self._listing())
@@ -96,13 +112,16 @@ class LocalFiles:
         names: list[str] = []
         dropped: list[str] = []
         seen: set[bytes] = set()
+        empty, split, self._line = 0, 0, None
         size = sum(p.stat().st_size for p in self._files)
         bar = tqdm.tqdm(total=size, desc="reading text", unit="B", unit_scale=True, mininterval=1.0, delay=3.0)
         for name, place in self._places():
             text = self.text(place)
-            bar.update(place.last - place.first)
+            bar.update((place.last - place.first) // place.parts)
             fingerprint = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            split += name.endswith("#1")
             if not text.strip():
+                empty += 1
                 continue
             if fingerprint in seen:
                 dropped.append(name)
@@ -117,59 +136,84 @@ class LocalFiles:
         if len(places) == 1:
             places, names = self._cut(places[0], names[0])
         held_N = _held_out(names)
-        split = [LocalDocuments(self, [p for p, h in zip(places, held_N, strict=True) if h == part],
+        halves = [LocalDocuments(self, [p for p, h in zip(places, held_N, strict=True) if h == part],
                                 [n for n, h in zip(names, held_N, strict=True) if h == part]) for part in (False, True)]  # fmt: skip
         listing = self._listing()
-        return Corpus(split[0], split[1], tuple(dropped), self._digest(listing), listing)
+        return Corpus(halves[0], halves[1], tuple(dropped), self._digest(listing), listing, self._notes(empty, len(dropped), split))
+
+    def _notes(self, empty: int, dropped: int, split: int) -> tuple[str, ...]:
+        left = f"{self.description}: left out {self._left_out}: only .txt and .jsonl are read" if self._left_out else ""
+        out = [f"{n:,} {what}" for n, what in ((empty, "empty documents"), (dropped, "documents that were there before")) if n]
+        apart = f"{self.description}: {split:,} texts hold {' or '.join(self._separators)} and are split there" if split else ""
+        return tuple(line for line in (left, f"{self.description}: left out {' and '.join(out)}" if out else "", apart) if line)
 
     def text(self, place: Place) -> str:
         """Of one document."""
-        path = self._files[place.file]
-        data = self._mapped(place.file)[place.first : place.last].tobytes()
-        if path.suffix == ".txt":
-            return self._decoded(data, place)
-        where = lambda: (
-            f"config.source.text: {path}, line {1 + int(np.count_nonzero(self._mapped(place.file)[: place.first] == ord(chr(10)))):,}"
-        )
-        line = self._decoded(data, place)
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where()} is no line of JSON ({error}): mend it or take it out") from error
-        if not isinstance(record, dict) or not isinstance(record.get(self._field), str):
-            found = ", ".join(f"{k}: {type(v).__name__}" for k, v in record.items()) if isinstance(record, dict) else type(record).__name__
-            raise ValueError(f"{where()} has no text in a field {self._field!r} (it is {found}): set config.source.text_field")
-        found = record[self._field]
-        if not found.isascii() and any("\ud800" <= c <= "\udfff" for c in found):
-            raise ValueError(f"{where()} holds half a character (a surrogate alone): mend it or take it out")
-        return found
+        if _kind(self._files[place.file]) == ".txt":
+            return self._decoded(place)
+        return self._line_texts(place)[place.part]
 
-    def _decoded(self, data: bytes, place: Place) -> str:
+    def _line_texts(self, place: Place) -> list[str]:
+        """The documents of a line of JSON."""
+        line = place._replace(part=0, parts=1)
+        if self._line is None or self._line[0] != line:
+            self._line = line, self._between.split(self._record(line))
+        return self._line[1]
+
+    def _record(self, place: Place) -> str:
+        try:
+            record = json.loads(self._decoded(place).removeprefix(_BOM))
+        except (ValueError, RecursionError) as error:
+            if str(error).startswith("config."):
+                raise
+            at = f" from character {error.pos + 1:,}" if isinstance(error, json.JSONDecodeError) else ""
+            raise ValueError(f"{self._where(place)} is no line of JSON{at}: mend it or take it out") from error
+        if not isinstance(record, dict) or not isinstance(record.get(self._field), str):
+            raise ValueError(
+                f"{self._where(place)} has no text in a field {self._field!r} (it is {_described(record)}): set config.source.text_field"
+            )
+        text = record[self._field]
+        if not _is_unicode(text):
+            raise ValueError(f"{self._where(place)} holds half a character (a surrogate alone): mend it or take it out")
+        return text
+
+    def _where(self, place: Place, byte: int = 0) -> str:
+        """File and line of a byte of a place."""
+        before = self._mapped(place.file)[: place.first + byte]
+        return f"config.source.text: {self._files[place.file]}, line {1 + int(np.count_nonzero(before == ord(chr(10)))):,}"
+
+    def _decoded(self, place: Place) -> str:
+        data = self._mapped(place.file)[place.first : place.last].tobytes()
+        if (zero := data.find(b"\0")) >= 0:
+            raise ValueError(f"{self._where(place, zero)} holds a zero byte: it is UTF-16 or no text: convert it to UTF-8")
         try:
             return data.decode("utf-8-sig" if place.first == 0 else "utf-8")
         except UnicodeDecodeError as error:
-            at = place.first + error.start
-            raise ValueError(f"config.source.text: {self._files[place.file]} is not UTF-8 at byte {at:,}: convert it") from error
+            where = self._where(place, error.start)
+            raise ValueError(f"{where} is not UTF-8 at byte {place.first + error.start:,}: convert it") from error
 
     def _places(self) -> Iterator[tuple[str, Place]]:
         for i, path in enumerate(self._files):
             name = path.relative_to(self._root).as_posix()
             data = self._mapped(i)
-            if path.suffix == ".jsonl":
+            if _kind(path) == ".jsonl":
                 ends = np.append(np.flatnonzero(data == ord("\n")), len(data))
                 first = 0
                 for line, end in enumerate(ends, start=1):
                     if data[first:end].tobytes().strip():
-                        yield f"{name}:{line}", Place(i, first, int(end))
+                        whole = Place(i, first, int(end))
+                        parts = len(self._line_texts(whole))
+                        for part in range(parts):
+                            yield f"{name}:{line}" + (f"#{part}" if parts > 1 else ""), whole._replace(part=part, parts=parts)
                     first = int(end) + 1
                 continue
-            parts = list(_parts(data.tobytes()))
-            for number, (first, end) in enumerate(parts):
-                yield (name if len(parts) == 1 else f"{name}#{number}"), Place(i, first, end)
+            places = list(_parts(data.tobytes(), self._separators))
+            for number, (first, end) in enumerate(places):
+                yield (name if len(places) == 1 else f"{name}#{number}"), Place(i, first, end)
 
     def _cut(self, place: Place, name: str) -> tuple[list[Place], list[str]]:
         """A single document in pieces of about equal length that begin at lines."""
-        if self._files[place.file].suffix == ".jsonl":
+        if _kind(self._files[place.file]) == ".jsonl":
             raise ValueError(
                 f"config.source.text: {self._files[place.file]} holds a single document: at least two are needed, one to hold out"
             )
@@ -196,13 +240,53 @@ def _mapped(path: pathlib.Path, size: int, changed: int) -> np.ndarray:
     return np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
 
 
-def _parts(data: bytes) -> Iterator[tuple[int, int]]:
+def _parts(data: bytes, separators: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Where the documents of a `.txt` file begin and end."""
     first = 0
-    while (found := data.find(_SEPARATOR, first)) >= 0:
-        yield first, found
-        first = found + len(_SEPARATOR)
+    for found in re.finditer(b"|".join(re.escape(t.encode()) for t in sorted(separators, key=len, reverse=True)), data):
+        yield first, found.start()
+        first = found.end()
     yield first, len(data)
+
+
+def _kind(path: pathlib.Path) -> str:
+    return path.suffix.lower()
+
+
+def _chosen(root: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
+    """Files of text below a folder, and the kind and name of every other one."""
+    chosen: list[pathlib.Path] = []
+    others: list[str] = []
+    for path in sorted(root.rglob("*")):
+        inside = path.relative_to(root)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if path.is_dir():
+            others += ["linked folder"] if path.is_symlink() and not hidden else []
+        elif not hidden and _kind(path) in SUFFIXES and path.is_file():
+            chosen.append(path)
+        else:
+            others.append("hidden" if hidden else "broken link" if not path.is_file() else _kind(path) or "without suffix")
+    return chosen, others
+
+
+def _counted(kinds: Sequence[str]) -> str:
+    """ "2 .json, 1 hidden": how many files of each kind, the most frequent first."""
+    return ", ".join(
+        f"{n:,} {ascii(kind)[1:-1]}" for kind, n in sorted(collections.Counter(kinds).items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
+def _described(record: Any) -> str:
+    """What JSON holds, in its own words."""
+    names = {str: "text", bool: "true or false", int: "number", float: "number", list: "list", dict: "object", type(None): "null"}
+    if not isinstance(record, dict):
+        return names[type(record)]
+    fields = [f"{json.dumps(k[:40])[1:-1]}: {names[type(v)]}" for k, v in list(record.items())[:_NAMED_FIELDS]]
+    return ", ".join(fields + ["…"] * (len(record) > _NAMED_FIELDS)) or "empty"
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _held_out(names: Sequence[str]) -> list[bool]:

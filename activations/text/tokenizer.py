@@ -1,6 +1,13 @@
-"""Tokenizers: a byte-level BPE trained here for the embedded model, or the one in a model's folder."""
+"""Tokenizers: a byte-level BPE trained here for the embedded model, or the one in a model's folder.
+
+Special tokens never come out of text. Where text spells one, its letters are encoded like any others; where the tokenizer's own
+model makes the special token of them all the same (a vocabulary that holds it as a word), that token is left out.
+"""
 
 import dataclasses
+import functools
+import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -23,11 +30,18 @@ class Tokenizer:
       backend: the library's.
       start: id of the token that begins every context (position 0, never a row); it also pads.
       end: id of the token that ends every context of an encoder; None: none.
+      special: ids of other tokens that are never of text; the one for unknown words is none of them.
+      separators: special tokens that begin or end a document, as text spells them.
     """
 
     backend: tokenizers.Tokenizer
     start: int
     end: int | None = None
+    special: frozenset[int] = frozenset()
+    separators: tuple[str, ...] = (END_OF_TEXT,)
+
+    def __post_init__(self) -> None:
+        self.backend.encode_special_tokens = True  # as text
 
     def encode(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
         """Token ids of each text, int32, without start and end."""
@@ -41,14 +55,34 @@ class Tokenizer:
 
     def texts(self) -> list[str]:
         """The text of every token id inside running text, in order of ids; bytes that are no whole character show as U+FFFD."""
-        ids = range(1 + max(self.backend.get_vocab(with_added_tokens=True).values()))
-        before = next(i for i in ids if self._decode([[i]])[0].strip().isalnum())  # some decoders eat the blank that begins a text
-        known = len(self._decode([[before]])[0])
+        ids = range(1 + max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1))
+        whole = lambda text: bool(text.strip()) and "\ufffd" not in text
+        alone = self._decode([[i] for i in ids])
+        # Some decoders eat the blank that begins a text: a token stands before, of letters or digits alone if there is one.
+        before = next((i for i in ids if alone[i].strip().isalnum()), next((i for i in ids if whole(alone[i])), None))
+        if before is None:
+            return alone
+        known = len(alone[before])
         return [text[known:] for text in self._decode([[before, i] for i in ids])]
+
+    def spelt(self, text: str) -> str:
+        """The first special token that a text spells; "" where it spells none."""
+        found = self._spelling.search(text)
+        return found[0] if found else ""
+
+    @functools.cached_property
+    def _never(self) -> np.ndarray:
+        return np.array(sorted({self.start, *self.special} | ({self.end} if self.end is not None else set())), np.int32)
+
+    @functools.cached_property
+    def _spelling(self) -> re.Pattern[str]:
+        texts = [t for i in self._never.tolist() if (t := self.backend.id_to_token(i))]
+        return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
     def _encode(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
         for encoding in self.backend.encode_batch(list(texts), add_special_tokens=False):
-            yield np.asarray(encoding.ids, np.int32)
+            ids = np.asarray(encoding.ids, np.int32)
+            yield ids[~np.isin(ids, self._never)]
 
     def _decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         return self.backend.decode_batch([list(i) for i in ids], skip_special_tokens=False)
@@ -91,12 +125,25 @@ def load_tokenizer(folder: epath.PathLike, start: str = "", encoder: bool = Fals
     if not ids:
         wanted = f"no token {start!r}" if start else "no token to begin a context with"
         raise ValueError(f"the tokenizer in {folder} has {wanted}: set config.source.start_token to one of its tokens")
+    never = _never_of_text(backend, special)
+    named = [special.get("bos_token"), special.get("eos_token"), backend.id_to_token(ids[0]), END_OF_TEXT]
+    separators = tuple(dict.fromkeys(t for t in named if t and (t == END_OF_TEXT or backend.token_to_id(t) in never)))
     if not encoder:
-        return Tokenizer(backend, ids[0])
+        return Tokenizer(backend, ids[0], None, never, separators)
     end = backend.token_to_id(special.get("sep_token") or "[SEP]")
     if end is None:
         raise ValueError(f"the tokenizer in {folder} names no separator (sep_token), with which an encoder's contexts end")
-    return Tokenizer(backend, ids[0], end)
+    return Tokenizer(backend, ids[0], end, never, separators)
+
+
+def _never_of_text(backend: tokenizers.Tokenizer, special: dict[str, str]) -> frozenset[int]:
+    """Ids of the tokens that the tokenizer or its folder calls special, that for unknown words left out."""
+    named = {backend.token_to_id(token) for role, token in special.items() if role != "unk_token"}
+    added = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
+    unigram = isinstance(backend.model, models.Unigram)  # tells what it makes of unknown text in its file alone
+    unknown = {json.loads(backend.to_str())["model"].get("unk_id") if unigram else None}
+    unknown |= {backend.token_to_id(t) for t in (special.get("unk_token"), getattr(backend.model, "unk_token", None)) if isinstance(t, str)}
+    return frozenset(i for i in named | (added - unknown) if i is not None)
 
 
 def _backend(folder: epath.Path) -> tokenizers.Tokenizer:
@@ -110,9 +157,11 @@ def _backend(folder: epath.Path) -> tokenizers.Tokenizer:
         )
         raise FileNotFoundError(f"no tokenizer at {path}: {advice}")
     try:
-        return tokenizers.Tokenizer.from_str(path.read_text())
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise
     except Exception as error:  # the library raises bare Exception
-        raise ValueError(f"{path} is not a readable tokenizer ({error})") from error
+        raise ValueError(f"{path} is not a tokenizer that can be read: fetch it again") from error
 
 
 def _special_tokens(folder: epath.Path) -> dict[str, str]:

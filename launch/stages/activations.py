@@ -24,7 +24,7 @@ from activations.text import contexts
 from activations.text.contexts import Contexts
 from activations.text.corpus import Documents
 from activations.text.tokenizer import Tokenizer, load_tokenizer
-from launch import device, own_arrays, signals
+from launch import device, own_arrays, signals, texts
 from launch.mesh import make_language_mesh
 from launch.metrics import WallTimes
 from launch.texts import text_source
@@ -58,8 +58,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     placement = Placement(make_language_mesh(config.lm.model_parallel))
     contexts_at_once = batch_size(config, model, placement.data)  # what cannot be is refused before anything large is read
     tokenizer = load_tokenizer(home, c.start_token, encoder=not model.causal)
-    source = text_source(c)
-    text = source.read()
+    source = text_source(c, tokenizer.separators)
+    text = texts.read(source)
     of = Harvest(
         checkpoint.load_params(home, model, config.lm.dtype, placement),
         model,
@@ -84,12 +84,15 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     for split, documents, rows in (("train", text.train, c.tokens), ("eval", text.held_out, c.eval_tokens)):
         some, chosen = _choose(documents, tokenizer, c.context_length, rows)
         if split == "train":
+            _look_at_spelling(some, tokenizer)
             _look_at_loss(of, chosen)
         writer = StoreWriter(folder / split, {**header, "documents": list(some.names)})
         manifest = _harvest(of, chosen, writer, f"activations/{split}", workdir)
         outputs += [manifest, *(folder / split / s["file"] for s in files.read_json(manifest)["shards"])]
     files.write_json(folder / "vocabulary.json", tokenizer.texts())
-    files.write_json(folder / "corpus.json", {"digest": text.digest, "documents": text.listing, "duplicates": text.dropped})
+    files.write_json(
+        folder / "corpus.json", {"digest": text.digest, "documents": text.listing, "duplicates": text.dropped, "notes": text.notes}
+    )
     _wait_for_all(of, "activations complete")
     return [*outputs, folder / "vocabulary.json", folder / "corpus.json"]
 
@@ -148,6 +151,16 @@ def _wait_for_all(of: Harvest, what: str) -> None:
     """The first host lists what all have written, and the others read its list."""
     if of.processes > 1:
         multihost_utils.sync_global_devices(what)
+
+
+def _look_at_spelling(documents: Documents, tokenizer: Tokenizer) -> None:
+    """Says so where text spells special tokens, as text in a chat's format does: they are not what a chat model would read."""
+    spelt = [(d.name, token) for d in documents if (token := tokenizer.spelt(d.text))]
+    if spelt:
+        print(
+            f"activations: {len(spelt):,} of {len(documents):,} documents spell special tokens, first {spelt[0][1]!r} in {spelt[0][0]}: "
+            "they are read as plain letters, and never as rows of the special token"
+        )
 
 
 def _look_at_loss(of: Harvest, chosen: Contexts) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from etils import epath
 
 from activations.text.tokenizer import train_tokenizer
+from launch import texts
 from launch.texts import text_source
 from storage import files
 
@@ -14,7 +15,7 @@ def inputs(config: Any) -> dict[str, str]:
 
 
 def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
-    text = text_source(config.source).read()
+    text = texts.read(text_source(config.source))
     tokenizer = train_tokenizer((d.text for d in text.train), config.pretrain.vocab_size)
     folder = workdir / "tokenizer"
     files.write_bytes(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
