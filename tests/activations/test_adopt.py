@@ -167,7 +167,7 @@ def test_rows_that_are_not_finite(tmp_path, bad):
     x = X.astype(np.float64)
     x[31, 2] = bad
     np.save(tmp_path / "x.npy", x)
-    with pytest.raises(ValueError, match="x.npy: row 31 holds NaN or infinity"):
+    with pytest.raises(ValueError, match="config.source.activations: .*x.npy: row 31 holds NaN or infinity .*: take it out"):
         taken_in(tmp_path / "store", tmp_path / "x.npy")
 
 
@@ -228,3 +228,109 @@ def test_texts_of_tokens(tmp_path):
     (tmp_path / "vocabulary.json").write_text("{}")
     with pytest.raises(ValueError, match="a list of texts"):
         adopt.vocabulary(adopt.find(str(tmp_path), "f"))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rows_whose_squares_are_beyond_float32(tmp_path, sign):
+    x = X.copy()
+    x[[7, 9], 3] = sign * 2e18
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(ValueError, match="config.source.activations: .*x.npy: row 7 holds values beyond 1e.18, .* 1 rows near it: scale"):
+        taken_in(tmp_path / "store", tmp_path / "x.npy")
+    np.save(tmp_path / "x.npy", x / 2)
+    assert taken_in(tmp_path / "other", tmp_path / "x.npy").rows == 50
+
+
+def spread(folder, *arrays, rows=None):
+    for i, x in enumerate(arrays):
+        np.save(folder / f"{i}.npy", x)
+    found = adopt.find(str(folder), "source.eval_activations")
+    adopt.check_spread(adopt.whole(found) if rows is None else adopt.first_rows(found, rows))
+
+
+ONE = np.ones((40, 6), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ([X[:1]], "0.npy: a single row is taken of it"),
+        ([X[:1].repeat(40, 0)], "0.npy: the 40 rows are all alike"),
+        ([0 * X], "the 50 rows are all alike"),
+        ([ONE, ONE[:3]], "0.npy and 1 more: the 43 rows are all alike"),
+        ([X.astype(np.float64) + 1e12], "differ by less than their type or float32 can hold"),  # float64 that is read as float32
+        ([X * 1e-30], "the 50 rows are all alike, or differ by less"),
+        ([(X + 5000).astype(np.float16)], "the 50 rows are all alike, or differ by less"),
+    ],
+)
+def test_rows_without_spread(tmp_path, arrays, says):
+    with pytest.raises(ValueError, match=f"config.source.eval_activations: .*{says}") as caught:
+        spread(tmp_path, *arrays)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("x", [X, X + 1000, X * 1e-12, X * 1e15, (X + 5).astype(np.float16), np.concatenate([ONE, 2 * ONE[:1]])])
+def test_rows_with_spread(tmp_path, x):
+    spread(tmp_path, x)
+
+
+def test_one_row_that_differs_between_those_looked_at_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(adopt, "_SAMPLE", 6 * 4)
+    monkeypatch.setattr(adopt, "PIECE_BYTES", 6 * 8 * 7)
+    x = ONE.copy()
+    x[17, 2] = 3
+    spread(tmp_path, x)
+    with pytest.raises(ValueError, match="the 17 rows are all alike"):
+        spread(tmp_path, x, rows=17)
+
+
+def cut(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+def damaged_npz(path, old, new):
+    np.savez(path, acts=X)
+    path.write_bytes(path.read_bytes().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        (
+            "x.npy",
+            lambda p: np.save(p, np.array([[1.0, "a"]], object)),
+            "the array holds pickled objects, which are never loaded",
+        ),
+        ("x.npy", lambda p: (np.save(p, X), cut(p, 700)), r".its header declares 1,200 bytes of numbers and 572 are there.: make it again"),
+        ("x.npy", lambda p: (np.save(p, X), cut(p, 60)), "the array has no header that can be read"),
+        ("x.npy", lambda p: p.write_bytes(b""), "the array has no header that can be read"),
+        ("x.npy", lambda p: p.write_bytes(b"\x93NUMPY\x07\0" + b" " * 99), "the array is of an unknown version"),
+        ("x.npz", lambda p: np.savez(p, acts=np.array([[None]])), "member 'acts.npy' holds pickled objects, which are never loaded"),
+        ("x.npz", lambda p: (np.savez(p, acts=X), cut(p, 700)), "its bytes are not what they should be"),
+        ("x.npz", lambda p: damaged_npz(p, b"'<f4'", b"'<f8'"), "declares 2400 bytes and has 1200"),
+        ("x.npz", lambda p: damaged_npz(p, b"(50, 6)", b"(-5,-6)"), "has the shape"),
+        ("x.safetensors", lambda p: p.write_bytes(b""), "it is empty"),
+        ("x.safetensors", lambda p: p.write_bytes(b"\2\0\0\0\0\0\0\0[]"), "its header is no list of tensors"),
+        ("x.npy", lambda p: np.save(p, np.float32(1)), "it holds the array float32 ()"),
+        ("x.npy", lambda p: np.save(p, X[0]), r"must hold one array of floats .rows, D."),
+        ("x.npy", lambda p: np.save(p, X * 1j), "it holds the array complex64"),
+        ("x.npy", lambda p: np.save(p, X.astype(str)), "it holds the array <U"),
+    ],
+)
+def test_damaged_arrays_are_named_in_one_line(tmp_path, name, make, says):
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match=f"config.source.activations: .*{name}.*{says}".replace("()", r"\(\)")) as caught:
+        adopt.find(str(tmp_path / name), "source.activations")
+    assert not any(word in str(caught.value) for word in ("allow_pickle", "Traceback", "Errno", "\n", "mmap"))
+
+
+def test_names_in_capital_letters_and_what_else_lies_there(tmp_path):
+    for name in ("A.NPY", "b.npy", "._b.npy"):
+        with open(tmp_path / name, "wb") as f:
+            np.save(f, X)
+    for name in ("c.pt", "vocabulary.json", "notes"):
+        (tmp_path / name).write_text("[]")
+    (tmp_path / "d").mkdir()
+    assert [a.path.name for a in adopt.find(str(tmp_path), "f")] == ["A.NPY", "b.npy"]
+    assert adopt.left_out(f"{tmp_path}, {tmp_path / 'b.npy'}") == ["._b.npy", "c.pt", "d", "notes"]
+    assert adopt.left_out("") == []
