@@ -71,7 +71,7 @@ def load_config(folder: epath.PathLike) -> DecoderConfig:
     if not (folder / CONFIG).exists():
         raise FileNotFoundError(f"no {CONFIG} in {folder}: {_LAYOUT}")
     raw = said = files.read_json(folder / CONFIG)
-    known = isinstance(raw, dict) and raw.get("model_type") in {*families.FAMILIES, "gemma3"}
+    known = isinstance(raw, dict) and str(raw.get("model_type")) in {*families.FAMILIES, "gemma3"}
     try:
         if known:
             raw = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False).to_dict()

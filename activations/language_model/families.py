@@ -105,6 +105,8 @@ def _gpt_neox(raw: Raw) -> DecoderConfig:
 
 def _bert(raw: Raw) -> DecoderConfig:
     architectures = raw.get("architectures") or ()
+    if not isinstance(architectures, list | tuple):
+        raise ValueError(f"the config has architectures={architectures!r}, a list of names is wanted: fetch it again")
     masked = any(str(name).endswith(("ForMaskedLM", "ForPreTraining")) for name in architectures)
     return DecoderConfig(
         **_sizes(raw),

@@ -101,6 +101,7 @@ def test_a_share_of_a_head_is_rotated_in_neox_alone():
         ("qwen3", "layer_types", "full_attention", "layer_types='full_attention', a list"),
         ("qwen3", "layer_types", [["full_attention"]] * 3, "attention kind ..full_attention.. is not supported"),
         ("gemma3", "rope_parameters", {"full_attention": {"rope_theta": 1e4}}, "lacks 'sliding_attention'"),
+        ("bert", "architectures", 3, "architectures=3, a list of names"),
         ("llama", "rope_parameters", [1], "rope parameters .1., an object"),
         ("llama", "tie_word_embeddings", "no", "tie_word_embeddings='no', true or false"),
     ],
@@ -153,6 +154,8 @@ def test_other_activations_of_transformers_are_refused(name):
     [
         ({"hidden_size": "wide"}, 'config.json cannot be read: hidden_size is "wide": fetch it again'),
         ({"hidden_act": None}, "config.json cannot be read: hidden_act is null: fetch it again"),
+        ({"model_type": ["llama"]}, "model family ['llama'] is not supported"),
+        ({"model_type": "bert", "type_vocab_size": 2, "architectures": 3}, "config.json"),
         ({"vocab_size": -5}, "vocab_size=-5, a whole number from 1"),
     ],
 )
