@@ -213,9 +213,9 @@ def _varies(pieces: Iterable[np.ndarray], array: UserArray) -> bool:
     """Whether a column's standard deviation is above one rounding of its mean."""
     dtype = open_arrays(array.path)[array.name].dtype
     rounding = max(float(ml_dtypes.finfo(t).eps) for t in (dtype, np.float32))
-    count, origin_D, sum_D, square_D = 0, None, np.zeros(array.width), np.zeros(array.width)
+    count, origin_D, sum_D, square_D = 0, *np.zeros((3, array.width))
     for acts_ND in pieces:
-        origin_D = acts_ND[0] if origin_D is None else origin_D
+        origin_D = origin_D if count else acts_ND[0]
         off_ND = acts_ND - origin_D
         count, sum_D, square_D = count + len(off_ND), sum_D + off_ND.sum(0), square_D + np.square(off_ND).sum(0)
     deviation_D = np.sqrt(np.maximum(square_D / count - np.square(sum_D / count), 0))

@@ -155,7 +155,7 @@ def test_other_activations_of_transformers_are_refused(name):
         ({"hidden_size": "wide"}, 'config.json cannot be read: hidden_size is "wide": fetch it again'),
         ({"hidden_act": None}, "config.json cannot be read: hidden_act is null: fetch it again"),
         ({"model_type": ["llama"]}, "model family ['llama'] is not supported"),
-        ({"model_type": "bert", "type_vocab_size": 2, "architectures": 3}, "config.json"),
+        ({"model_type": "bert", "type_vocab_size": 2, "architectures": 3}, "architectures=3, a list of names"),
         ({"vocab_size": -5}, "vocab_size=-5, a whole number from 1"),
     ],
 )
