@@ -50,12 +50,15 @@ fine_jsonl = st.lists(texts.map(lambda t: json.dumps({"text": t}).encode()), max
 plain = st.one_of(
     texts.map(str.encode), st.builds(lambda t, b: t.encode() + b, texts, st.binary(max_size=3)), texts.map(lambda t: t.encode("utf-16"))
 )
-files = st.dictionaries(
-    st.sampled_from(["a.jsonl", "b.JSONL", "c.txt", "D.Txt", "e.json", ".f.txt", "deep/g.jsonl", ".git/h.txt", "i.jsonl.gz"]),
-    st.one_of(fine_jsonl, fine_jsonl, plain, jsonl),
-    min_size=1,
-    max_size=4,
+NAMES = ["a.jsonl", "b.JSONL", "c.txt", "D.Txt", "e.json", ".f.txt", "deep/g.jsonl", ".git/h.txt", "i.jsonl.gz"]
+whole_texts = st.lists(words.filter(lambda w: w != "\x00"), min_size=1, max_size=8).map("".join)
+fine_lines = st.lists(whole_texts.map(lambda t: json.dumps({"text": t}).encode()), min_size=2, max_size=6).map(b"\n".join)
+good_files = st.fixed_dictionaries(
+    {"a.jsonl": fine_lines},
+    optional={name: whole_texts.map(str.encode) for name in NAMES if "jsonl" not in name},
 )
+odd_files = st.dictionaries(st.sampled_from(NAMES), st.one_of(fine_jsonl, fine_lines, plain, jsonl), min_size=1, max_size=4)
+files = st.one_of(good_files, good_files, odd_files)
 
 
 def slow_reading(contents):
