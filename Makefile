@@ -54,9 +54,9 @@ $(VENV)/.installed-test: requirements-test.txt | $(VENV)/bin/python
 # Renews the locks from the ranges in pyproject.toml.
 lock: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	$(VENV)/bin/uv pip compile -q --upgrade --universal --python-version 3.11 \
+	$(VENV)/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --extra png \
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
-	$(VENV)/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --extra test \
+	$(VENV)/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --extra png --extra test \
 	  -c requirements.txt --custom-compile-command "make lock" pyproject.toml -o requirements-test.txt
 
 clean:

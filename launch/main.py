@@ -4,9 +4,9 @@ Exit status: 0 done, 1 an error (one line on stderr says what and what to do), 7
 saved: run the same command again.
 """
 
+import io
 import os
 import sys
-import traceback
 
 # Before NumPy and JAX load it: the threads of the BLAS behind LAPACK wait for each other in a spin, and beside another busy program
 # a batch of small decompositions then takes minutes. With one thread it is no slower on idle cores.
@@ -37,6 +37,7 @@ flags.mark_flags_as_required(["config"])
 
 def main(argv: list[str]) -> int:
     del argv
+    _any_terminal()
     logging.set_verbosity(logging.WARNING)
     signals.install()
     workdir = epath.Path(_WORKDIR.value or ".")
@@ -76,13 +77,18 @@ def main(argv: list[str]) -> int:
         print("stopped at once by a second signal; what was saved stands", file=sys.stderr)
         return 130
     except Exception as error:
-        foreseen = isinstance(error, ValueError | OSError)
-        kind = "" if foreseen else f"unexpected {type(error).__name__}, please report it with error.log: "
-        print(f"error: {kind}{' '.join(str(error).split())}", file=sys.stderr)
-        if _WORKDIR.value and workdir.is_dir():
-            (workdir / "error.log").write_text(traceback.format_exc())
+        from launch import failures
+
+        print(f"error: {failures.line(error, _WORKDIR.value or '.')}", file=sys.stderr)
         return 1
     return 0
+
+
+def _any_terminal() -> None:
+    """A terminal or log that has no p̂ gets a question mark in its place."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _main_and_exit(argv: list[str]) -> None:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import altair as alt
 import jinja2
-import vl_convert
 from etils import epath
 
 from interpret.contexts import Context
@@ -15,6 +14,17 @@ from reports.claims import Claim
 from reports.results import Results
 from reports.text import number, with_interval
 from storage import files
+
+try:  # optional: without it the page works, but not offline, and there are no PNG copies
+    import vl_convert
+except ImportError:
+    vl_convert = None  # type: ignore[assignment]
+
+_FROM_THE_NET = "https://cdn.jsdelivr.net/npm/"
+_NO_CONVERTER = (
+    "report: vl-convert-python is not installed, so there are no PNG copies of figures, and the page fetches Vega from the net when it is opened "
+    "(pip install 'vl-convert-python>=1.9')"
+)
 
 
 class Example(NamedTuple):
@@ -172,21 +182,34 @@ def _across_arms(results: Results) -> list[dict[str, str]]:
 
 
 def _write(folder: epath.Path, template_name: str, shown: list[Figure], settings: Any, **values: Any) -> list[epath.Path]:
-    outputs = []
-    for figure in shown:
-        path = folder / f"{figure.name}.png"
-        files.write_bytes(
-            path, vl_convert.vegalite_to_png(figure.chart.to_dict(), vl_version=_vega_lite(), scale=settings.report.png_scale)
-        )
-        outputs.append(path)
+    if vl_convert is None:
+        print(_NO_CONVERTER)
+    outputs = [] if vl_convert is None else [_png(folder, figure, settings.report.png_scale) for figure in shown]
     html = template(template_name).render(
-        vega=vl_convert.javascript_bundle(vl_version=_vega_lite()),  # type: ignore[call-arg]  # the stub lacks the default
+        vega=_scripts(),
         figures=[{"name": f.name, "title": f.title, "sentence": f.sentence, "spec": _script_json(f.chart.to_dict())} for f in shown],
         settings=settings,
         **values,
     )
     files.write_bytes(folder / "index.html", html.encode())
     return [folder / "index.html", *outputs]
+
+
+def _png(folder: epath.Path, figure: Figure, scale: float) -> epath.Path:
+    """Returns where it lies."""
+    path = folder / f"{figure.name}.png"
+    files.write_bytes(path, vl_convert.vegalite_to_png(figure.chart.to_dict(), vl_version=_vega_lite(), scale=scale))
+    return path
+
+
+def _scripts() -> str:
+    """Script elements that bring Vega: whole, or fetched when the page is opened."""
+    if vl_convert is not None:
+        bundle = vl_convert.javascript_bundle(vl_version=_vega_lite())  # type: ignore[call-arg]  # the stub lacks the default
+        return f"<script>{bundle}</script>"
+    major = _vega_lite().split(".")[0]
+    packages = (f"vega@{major}", f"vega-lite@{alt.SCHEMA_VERSION.lstrip('v')}", f"vega-embed@{int(major) + 1}")
+    return "\n".join(f'<script src="{_FROM_THE_NET}{package}"></script>' for package in packages)
 
 
 def template(name: str = "page.html.jinja") -> jinja2.Template:

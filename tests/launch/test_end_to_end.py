@@ -26,8 +26,8 @@ def command(workdir, *flags, config="configs/quickstart.py:tiny"):
     return [sys.executable, "-m", "launch.main", f"--config={config}", f"--workdir={workdir}", *flags]
 
 
-def launch(workdir, *flags, config="configs/quickstart.py:tiny"):
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+def launch(workdir, *flags, config="configs/quickstart.py:tiny", **variables):
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"} | variables
     return subprocess.run(command(workdir, *flags, config=config), cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
@@ -86,6 +86,20 @@ def test_run_again_finds_everything_done(finished):
     assert again.returncode == 0 and again.stdout.count("done already, skipped") == len(STAGES)
     assert time.perf_counter() - started < 20  # 10 on a quiet machine
     assert sums(workdir, STAGES) == before
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_our_letters_gets_question_marks(finished, encoding):
+    workdir, _ = finished
+    done = launch(workdir, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0 and "mean p?" in done.stdout, done.stderr
+
+
+def test_the_checkout_is_no_workdir():
+    before = {p: p.stat().st_mtime_ns for p in ROOT.iterdir() if not p.name.startswith(".")}
+    refused = launch(".")
+    assert refused.returncode == 1 and refused.stderr.startswith("error: --workdir=. holds ") and refused.stderr.count("\n") == 1
+    assert {p: p.stat().st_mtime_ns for p in ROOT.iterdir() if not p.name.startswith(".")} == before
 
 
 def test_two_processes_give_the_same_bits(finished, tmp_path, monkeypatch):

@@ -79,3 +79,25 @@ def test_a_pool_that_has_no_more_features_is_one_point():
     found = pool_figures._over_features(rows, "pool")
     assert sorted((r["features"], r["p_value"], r["explained_value"]) for r in found) == [(128, 0.9, 0.5), (256, 0.8, 0.6)]
     assert not pool_figures._over_features(rows, "stable features")
+
+
+def test_without_the_converter_the_page_is_written_and_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    """As where vl-convert is not installed."""
+    import types
+
+    import altair as alt
+    from etils import epath
+
+    from reports.chart import Figure
+
+    figure = Figure("one", "One", "It shows one point.", alt.Chart(alt.Data(values=[{"x": 1}])).mark_point().encode(x="x:Q"))
+    template = types.SimpleNamespace(render=lambda **values: values["vega"])
+    monkeypatch.setattr(page, "template", lambda name: template)
+    settings = types.SimpleNamespace(report=types.SimpleNamespace(png_scale=1.0))
+    whole = page._write(epath.Path(tmp_path / "with"), "x", [figure], settings)
+    assert [p.name for p in whole] == ["index.html", "one.png"] and whole[1].read_bytes().startswith(b"\x89PNG")
+    assert len(whole[0].read_text()) > 100_000 and "src=" not in whole[0].read_text()[:200]
+    monkeypatch.setattr(page, "vl_convert", None)
+    alone = page._write(epath.Path(tmp_path / "without"), "x", [figure], settings)
+    assert [p.name for p in alone] == ["index.html"] and alone[0].read_text().count("<script src=") == 3
+    assert "vl-convert-python is not installed, so there are no PNG copies" in capsys.readouterr().out
