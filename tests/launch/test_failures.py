@@ -44,7 +44,7 @@ def test_words_of_python_and_numpy_are_called_unexpected(call, tmp_path):
 
 
 def test_a_file_that_is_not_there_is_named_by_the_system(tmp_path):
-    said = failures.line(raised(lambda: open(tmp_path / "x.npy")), "w")
+    said = failures.line(raised((tmp_path / "x.npy").read_bytes), "w")
     assert "x.npy" in said and not said.startswith("unexpected")
 
 
