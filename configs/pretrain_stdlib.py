@@ -1,7 +1,7 @@
 """The embedded language model: GPT-NeoX, 4 layers of width 128, on the text of the Python standard library.
 
 Command:   python -m launch.main --config=configs/pretrain_stdlib.py --workdir=runs/pretrain
-           (--config.model_card.export_to=models/stdlib-neox-4x128 puts the result where the quickstart reads it)
+           (--config.model_card.export_to=folder copies the result there; a folder that holds another model is refused)
 Argument:  `:tiny` is a model of a few thousand parameters and a few steps, for tests.
 
 Measured on two cores of an AMD EPYC (Zen 2), shared with other work, Python 3.11.7, jax 0.10.2 (November 2026): 63 minutes, 4,360 tokens/s;
