@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from launch import progress
-from saes import assembly
-from saes.dictionary import Dictionary, reconstruct
+from saes import assembly, spread
+from saes.dictionary import Dictionary, left_over
 from saes.evaluation import evaluate_each
 from stability import reappearance, similarity
 
@@ -122,10 +122,10 @@ def explained_by_means(dictionaries: Sequence[Dictionary], rows_ND: np.ndarray) 
     for first in range(0, len(rows_ND), progress.BATCH):
         progress.look_for_signals()
         x = rows_ND[first : first + progress.BATCH]
-        made_SBD = np.stack([np.asarray(reconstruct(d, jnp.asarray(x)), np.float64) for d in on_device])
-        sum_BD = made_SBD.sum(0)
-        errors[n] += np.square(x - sum_BD / n).sum()
+        left_SBD = np.stack([np.asarray(left_over(d, jnp.asarray(x)), np.float64) for d in on_device])
+        sum_BD = left_SBD.sum(0)  # what a mean of reconstructions leaves is the mean of what they leave
+        errors[n] += np.square(sum_BD / n).sum()
         for s in range(n if n > 1 else 0):
-            errors[s] += np.square(x - (sum_BD - made_SBD[s]) / (n - 1)).sum()
-    variance = np.square(rows_ND - rows_ND.mean(0, dtype=np.float64)).sum()
-    return float(1 - errors[n] / variance), (1 - errors[:n] / variance).tolist()
+            errors[s] += np.square((sum_BD - left_SBD[s]) / (n - 1)).sum()
+    explained = 1 - spread.share(errors, spread.of_rows(rows_ND).variance)
+    return float(explained[n]), explained[:n].tolist()

@@ -11,7 +11,7 @@ import numpy as np
 from launch import progress
 from launch.dictionary_list import DictionaryList
 from saes import assembly, calibration
-from saes.dictionary import Dictionary, first_features, reconstruct
+from saes.dictionary import Dictionary, first_features, left_over
 from saes.evaluation import evaluate_each
 from stability import atlas, pooling, reappearance, similarity
 from stability.atlas import Rules
@@ -226,7 +226,7 @@ def _with_span(dictionary: Dictionary, basis_DR: np.ndarray, rows_ND: np.ndarray
     basis_DR = basis_DR * sign_R
     x_ND = rows_ND.astype(np.float64) - np.asarray(dictionary.b_dec_D, np.float64) * dictionary.subtract_b_dec
     on_device = jax.device_put(assembly.padded(dictionary, size))
-    left_NR = np.concatenate([(x - np.asarray(reconstruct(on_device, jnp.asarray(x)))) @ basis_DR for x in progress.plain_batches(rows_ND)])
+    left_NR = np.concatenate([np.asarray(left_over(on_device, jnp.asarray(x))) @ basis_DR for x in progress.plain_batches(rows_ND)])
     mean_D, mean_R = x_ND.mean(0), left_NR.mean(0)
     centred_ND = x_ND - mean_D
     second_DD = centred_ND.T @ centred_ND

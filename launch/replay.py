@@ -22,8 +22,9 @@ from activations.text.tokenizer import load_tokenizer
 from launch import progress, sources
 from launch.mesh import make_language_mesh
 from launch.seed_values import Key
-from saes import masking
+from saes import masking, spread
 from saes.dictionary import Dictionary, encode
+from saes.spread import Spread
 
 MEMORY = 2**28  # bytes of streams held at a time
 
@@ -111,9 +112,9 @@ class Model:
 
     @functools.cached_property
     def constants(self) -> Any:
-        """(parameters, prefix, tokens, weights, values (Q, D)) → Σ nll, Σ kl (Q,): one vector at every spliced position."""
+        """(parameters, prefix, tokens, weights, values (Q, D)) → as `_sums`: one vector at every spliced position."""
 
-        def of(params: Any, of: Prefix, tokens_BT: Array, weight_BU: Array, spliced_BT: Array, value_QD: Array) -> tuple[Array, Array]:
+        def of(params: Any, of: Prefix, tokens_BT: Array, weight_BU: Array, spliced_BT: Array, value_QD: Array) -> tuple[Array, ...]:
             value_QBTD = jnp.broadcast_to(value_QD[:, None, None], (len(value_QD), *of.x_BTX.shape))
             return self._sums(params, of, tokens_BT, weight_BU, spliced_BT, value_QBTD)
 
@@ -121,7 +122,7 @@ class Model:
 
     @functools.cached_property
     def reconstructed(self) -> Any:
-        """The same of an SAE's reconstructions, with Σ ‖x − x̂‖² (Q,) and firings (F,): the fields of `Sums`."""
+        """The same of an SAE's reconstructions, with Σ ‖x − x̂‖² (Q,) and firings (F,)."""
 
         def of(
             params: Any,
@@ -139,8 +140,8 @@ class Model:
             spliced_N = spliced_BT.reshape(-1)
             error_Q = jnp.where(spliced_N, jnp.square(x_ND - made_QND).sum(-1), 0.0).sum(-1)
             firings_F = ((encode(dictionary, x_ND) > 0) & spliced_N[:, None]).sum(0)
-            nll_Q, kl_Q = self._sums(params, of, tokens_BT, weight_BU, spliced_BT, made_QND.reshape(-1, *x_BTX.shape))
-            return nll_Q, kl_Q, error_Q, firings_F
+            of_model = self._sums(params, of, tokens_BT, weight_BU, spliced_BT, made_QND.reshape(-1, *x_BTX.shape))
+            return *of_model, error_Q, firings_F
 
         return jax.jit(of)
 
@@ -149,7 +150,8 @@ class Model:
 
     def _sums(
         self, params: Any, of: Prefix, tokens_BT: Array, weight_BU: Array, spliced_BT: Array, value_QBTX: Array
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, Array, Array]:
+        """(Σ nll of the first, by how much it is more of each (Q,), Σ kl (Q,))."""
         final = jax.lax.map(
             lambda value_BTX: splicing.stream_with(
                 params, self.config, of, self.layer, self.site, self._spliced(of, spliced_BT, value_BTX)
@@ -157,7 +159,9 @@ class Model:
             value_QBTX,
         )
         found = splicing.losses(params, self.config, final, of.final_BTD, tokens_BT)
-        return (found.nll_MBU * weight_BU).sum((1, 2)), (found.kl_MBU * weight_BU).sum((1, 2))
+        # How much more than the first is lost is added up by itself: what a few features cost is a small part of a large sum.
+        more_Q = ((found.nll_MBU - found.nll_MBU[0]) * weight_BU).sum((1, 2))
+        return (found.nll_MBU[0] * weight_BU).sum(), more_Q, (found.kl_MBU * weight_BU).sum((1, 2))
 
 
 def over(
@@ -178,7 +182,7 @@ def over(
     at_once = -(-n // -(-n // at_once))  # batches of one length, with as little as can be left over
     everywhere = model.placement.everywhere()
     on_device = [jax.device_put(d, everywhere) for d in dictionaries]
-    base, moments = np.zeros(5), [np.zeros(()), np.zeros(()), np.zeros(len(mean_D))]
+    base, x, centre_D = np.zeros(5), None, mean_D.astype(np.float32)
     nothing_Q = np.zeros(sum(most))
     sums = [Sums(nothing_Q, nothing_Q, nothing_Q, np.zeros(d.w_dec_FD.shape[0])) for d in dictionaries]
     constant_QD = np.stack([np.zeros_like(mean_D), mean_D]).astype(np.float32)
@@ -193,24 +197,30 @@ def over(
             tokens, spliced, weight = jax.device_put((tokens, spliced_BT, weight_BU), everywhere)
             of = model.prefix(model.params, tokens)
             own = _own(model.params, model.config, of.final_BTD, tokens, weight)
-            moments = [whole + np.asarray(x) for whole, x in zip(moments, _moments(of.x_BTX, spliced), strict=True)]
+            positions, sum_D, square = jax.device_get(_moments(of.x_BTX, spliced, centre_D))
+            x = spread.added(x, Spread(int(positions), centre_D, sum_D.astype(np.float64), float(square)))
             zero_and_mean = model.constants(model.params, of, tokens, weight, spliced, constant_QD)
-            base += np.concatenate([np.asarray(own)[None], *(np.asarray(x) for x in zero_and_mean)])
+            base += np.concatenate([np.asarray(own, np.float64)[None], *_whole(zero_and_mean)])
             for place, (dictionary, (after, before)) in enumerate(zip(on_device, stacked, strict=True)):
                 progress.look_for_signals()
                 part = model.reconstructed(model.params, dictionary, of, tokens, weight, spliced, after, before)
-                sums[place] = Sums(*(whole + np.asarray(x) for whole, x in zip(sums[place], part, strict=True)))
+                sums[place] = Sums(*(whole + more for whole, more in zip(sums[place], _whole(part), strict=True)))
                 bar.update(at_once - missing)
     names = ("clean", "zero", "mean", "kl zero", "kl mean")
-    positions, x_square, x_sum_D = moments
-    return Clean(dict(zip(names, base.tolist(), strict=True)), float(x_square - np.square(x_sum_D).sum() / positions)), sums
+    return Clean(dict(zip(names, base.tolist(), strict=True)), 0.0 if x is None else x.variance), sums
+
+
+def _whole(parts: Any) -> list[np.ndarray]:
+    """Of what `Model` makes of a batch: Σ nll (Q,) and the rest, float64."""
+    first, more_Q, *rest = jax.device_get(parts)
+    return [float(first) + more_Q.astype(np.float64), *(x.astype(np.float64) for x in rest)]
 
 
 @jax.jit
-def _moments(x_BTX: Array, spliced_BT: Array) -> tuple[Array, Array, Array]:
-    """(positions, Σ ‖x‖², Σ x) of what is spliced out."""
-    x_BTX = jnp.where(spliced_BT[..., None], x_BTX.astype(jnp.float32), 0.0)
-    return spliced_BT.sum(), jnp.square(x_BTX).sum(), x_BTX.sum((0, 1))
+def _moments(x_BTX: Array, spliced_BT: Array, centre_D: Array) -> tuple[Array, Array, Array]:
+    """(positions, Σ (x − centre), Σ ‖x − centre‖²) of what is spliced out."""
+    x_BTX = jnp.where(spliced_BT[..., None], x_BTX.astype(jnp.float32) - centre_D, 0.0)
+    return spliced_BT.sum(), x_BTX.sum((0, 1)), jnp.square(x_BTX).sum()
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -41,7 +41,7 @@ class LossParts(NamedTuple):
     Attributes:
       squared_error: Σ_d (x−x̂)², mean over the batch.
       penalty: auxiliary or sparsity loss, before its weight.
-      variance: Σ_d (x−x̄)², mean over the batch, x̄ the batch mean.
+      variance: Σ_d (x−x̄)², mean over the batch, x̄ the batch mean; 0 where its rows are all alike.
       l0: active features a token, mean over the batch.
       fired_F: which features fired in this batch.
       smallest: the smallest activation, from which a threshold for inference is learned; 0 if none fired.
@@ -82,7 +82,7 @@ def parts(x_BD: Array, error_BD: Array, z: Array, fired_F: Array, penalty: Array
     return LossParts(
         squared_error=mean_square(error_BD),
         penalty=penalty,
-        variance=mean_square(x_BD - jnp.mean(x_BD, axis=0)),
+        variance=variance(x_BD),
         l0=jnp.mean(jnp.sum(fires, axis=-1, dtype=jnp.float32)),
         fired_F=fired_F,
         smallest=jnp.where(jnp.isfinite(smallest), smallest, 0.0),
@@ -94,8 +94,16 @@ def mean_square(error_BD: Float[Array, "B D"]) -> Float[Array, ""]:
     return jnp.mean(jnp.sum(jnp.square(error_BD), axis=-1))
 
 
+def variance(x_BD: Float[Array, "B D"]) -> Float[Array, ""]:
+    """Squared distance of the rows from their mean, mean over the batch; by how much the mean itself is rounded is taken off again."""
+    left_BD = x_BD - jnp.mean(x_BD, axis=0)
+    return jnp.maximum(mean_square(left_BD) - jnp.sum(jnp.square(jnp.mean(left_BD, axis=0))), 0.0)
+
+
 def unit_rows(w_FD: Float[Array, "F D"]) -> Float[Array, "F D"]:
-    return w_FD / jnp.linalg.norm(w_FD, axis=-1, keepdims=True)
+    """Rows divided by their norm. A row of zeros, or one so long that its norm is infinite, comes out as NaN, so that the step is refused."""
+    norm_F1 = jnp.linalg.norm(w_FD, axis=-1, keepdims=True)
+    return jnp.where(jnp.isfinite(norm_F1), w_FD / norm_F1, jnp.nan)
 
 
 def remove_parallel_gradient(gradient_FD: Float[Array, "F D"], w_dec_FD: Float[Array, "F D"]) -> Float[Array, "F D"]:

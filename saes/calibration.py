@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from saes.dictionary import Dictionary, decode, encode
+from saes.dictionary import Dictionary, encode, residual
 
 STEPS = 30  # of a bisection
 FARTHEST = 1e6  # that a threshold is moved
@@ -25,6 +25,9 @@ def calibrated(dictionary: Dictionary, batches: Batches, l0: float) -> Dictionar
 
     Args:
       batches: makes float32 (B, D) batches anew.
+
+    Raises:
+      ValueError: no tokens.
     """
     if dictionary.architecture != "topk" and 2 * l0 <= dictionary.w_dec_FD.shape[0]:
         dictionary = _to_l0(dictionary, batches, l0)
@@ -70,10 +73,14 @@ def _without_mean_error(dictionary: Dictionary, batches: Batches) -> Dictionary:
     for x in batches():
         sum_D += np.asarray(_errors(on_device, x))
         rows += len(x)
-    moved_D = (sum_D / rows).astype(np.float32)
-    changed: dict[str, Any] = {"b_dec_D": dictionary.b_dec_D + moved_D}
+    if not rows:
+        raise ValueError("no activations to calibrate on")
+    before_D = np.asarray(dictionary.b_dec_D, np.float64)
+    b_dec_D = (before_D + sum_D / rows).astype(np.float32)
+    changed: dict[str, Any] = {"b_dec_D": b_dec_D}
     if dictionary.subtract_b_dec:
-        along_F = moved_D @ np.asarray(dictionary.w_enc_DF)
+        # By as much as the bias moved, which is rounded where it is large.
+        along_F = ((b_dec_D - before_D) @ np.asarray(dictionary.w_enc_DF, np.float64)).astype(np.float32)
         changed["b_enc_F"] = dictionary.b_enc_F + along_F
         if dictionary.architecture == "gated":
             changed["b_mag_F"] = dictionary.b_mag_F + np.exp(dictionary.r_mag_F) * along_F
@@ -87,4 +94,4 @@ def _firings(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Array:
 
 @jax.jit
 def _errors(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Float[Array, " D"]:
-    return (x_BD - decode(dictionary, encode(dictionary, x_BD))).sum(0)
+    return residual(dictionary, x_BD, encode(dictionary, x_BD)).sum(0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from saes import spread
 from saes.dictionary import Dictionary, encode
 from saes.selection import largest
 
@@ -19,7 +20,7 @@ class Contributions(NamedTuple):
     """Of C sets of features in each of S SAEs, NumPy; c(t) = Σ f_i(t) d_i over a set, a vector a token.
 
     Attributes:
-      energy_CS: Σ_t ‖c‖² over Σ_t ‖x − x̄‖².
+      energy_CS: Σ_t ‖c‖² over Σ_t ‖x − x̄‖²; NaN where the tokens are all alike.
       firing_CS: share of tokens on which any of the set is active.
       cosine_CSS: Σ_t ⟨c, c'⟩ of the sets of two SAEs over the product of their norms; NaN on the diagonal and where a set is silent.
       other_CSS: the same of the first SAE's set and the second SAE's set of `others`.
@@ -61,7 +62,7 @@ def measure(
     index_SCM, there_SCM = _padded([*sets, *others], most)
     on_device = jax.device_put(list(dictionaries))
     sums: dict[str, Any] = {}
-    x_sum_D, x_square, rows = np.zeros(d), 0.0, 0
+    spread_of_x, rows = None, 0
     top_values, top_rows = np.full((c, top_n), -np.inf), np.full((c, top_n), -1)
     for x in batches(rows_at_once):
         x_BD = jnp.asarray(np.pad(x, ((0, rows_at_once - len(x)), (0, 0))))
@@ -75,12 +76,10 @@ def measure(
         values, places = np.concatenate([top_values, values_CN], axis=1), np.concatenate([top_rows, rows + places_CN], axis=1)
         order = np.argsort(-values, axis=1, kind="stable")[:, :top_n]
         top_values, top_rows = np.take_along_axis(values, order, 1), np.take_along_axis(places, order, 1)
-        x_sum_D += x.sum(axis=0, dtype=np.float64)
-        x_square += np.square(x, dtype=np.float64).sum()
+        spread_of_x = spread.with_rows(spread_of_x, x)
         rows += len(x)
-    if not rows:
+    if spread_of_x is None:
         raise ValueError("no activations to measure contributions on")
-    variance = x_square - np.square(x_sum_D).sum() / rows
     norm_CS = np.sqrt(np.einsum("css->cs", sums["own"]))
     of_others_CS = np.sqrt(sums["other_square"])
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -88,7 +87,7 @@ def measure(
         other_CSS = sums["other"] / (norm_CS[:, :, None] * of_others_CS[:, None])
     for table in (cosine_CSS, other_CSS):
         table[:, np.arange(s), np.arange(s)] = np.nan
-    return Contributions(norm_CS**2 / variance, sums["firing"] / rows, cosine_CSS, other_CSS, top_rows, top_values)
+    return Contributions(spread.share(norm_CS**2, spread_of_x.variance), sums["firing"] / rows, cosine_CSS, other_CSS, top_rows, top_values)
 
 
 def _padded(sets: Sequence[Sequence[np.ndarray]], most: int) -> tuple[np.ndarray, np.ndarray]:

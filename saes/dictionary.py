@@ -80,6 +80,17 @@ def decode(dictionary: Dictionary, z_BF: Float[Array, "B F"]) -> Float[Array, "B
     return z_BF @ dictionary.w_dec_FD + dictionary.b_dec_D
 
 
+def residual(dictionary: Dictionary, x_BD: Float[Array, "B D"], z_BF: Float[Array, "B F"]) -> Float[Array, "B D"]:
+    """x − x̂. The bias is taken off the tokens first: where their mean is large beside their spread, x̂ would be rounded to the size of the mean."""
+    return (x_BD - dictionary.b_dec_D) - z_BF @ dictionary.w_dec_FD
+
+
+@jax.jit
+def left_over(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    """What one SAE leaves of its activations."""
+    return residual(dictionary, x_BD, encode(dictionary, x_BD))
+
+
 @jax.jit
 def reconstruct(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Float[Array, "B D"]:
     """Of one SAE, from its activations."""

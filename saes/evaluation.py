@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from saes.dictionary import Dictionary, decode, encode, kind
+from saes import spread
+from saes.dictionary import Dictionary, encode, kind, residual
 from saes.selection import largest
 
 GROUP = 8  # SAEs evaluated side by side; more would hold as many arrays over rows and features
@@ -19,12 +20,12 @@ class Evaluation(NamedTuple):
     """Per seed (S) and feature (F); NumPy, sums in float64.
 
     Attributes:
-      explained_variance_S: 1 − Σ‖x−x̂‖² / Σ‖x−x̄‖² over all rows, x̄ the per-dimension mean of all rows.
+      explained_variance_S: 1 − Σ‖x−x̂‖² / Σ‖x−x̄‖² over all rows, x̄ the per-dimension mean of all rows; NaN where the rows are all alike.
       l0_S: active features a row.
       firings_SF: rows on which the feature fires, int64.
       mean_activation_SF: over the rows on which it fires; 0 where it never does.
       max_activation_SF: over all rows.
-      energy_SF: Σ f² ‖d‖² over all rows, as a share of Σ‖x−x̄‖².
+      energy_SF: Σ f² ‖d‖² over all rows, as a share of Σ‖x−x̄‖²; NaN likewise.
       top_rows_SFN, top_values_SFN: the rows with the largest activations, descending; value 0 where fewer fire.
       rows: rows evaluated.
     """
@@ -58,32 +59,31 @@ def evaluate(dictionaries: Dictionary, batches: Iterable[np.ndarray], top_n: int
     s, f, d = dictionaries.w_dec_FD.shape
     top = (jnp.zeros((s, f, top_n)), jnp.full((s, f, top_n), -1, jnp.int32))
     sums: dict[str, np.ndarray] = {}
-    x_sum_D, x_square, rows, batch_size = np.zeros(d), 0.0, 0, 0
-    for x in batches:
-        if x.shape[1] != d:
-            raise ValueError(f"activations of width {x.shape[1]} do not fit dictionaries of width {d}")
-        batch_size = max(batch_size, len(x))
-        padded = np.pad(x, ((0, batch_size - len(x)), (0, 0)))
-        partial, top = _partial_sums(dictionaries, top, *jax.device_put((padded, np.int32(len(x)), np.int32(rows))))
+    x: spread.Spread | None = None
+    rows, batch_size = 0, 0
+    for x_BD in batches:
+        if x_BD.shape[1] != d:
+            raise ValueError(f"activations of width {x_BD.shape[1]} do not fit dictionaries of width {d}")
+        batch_size = max(batch_size, len(x_BD))
+        padded = np.pad(x_BD, ((0, batch_size - len(x_BD)), (0, 0)))
+        partial, top = _partial_sums(dictionaries, top, *jax.device_put((padded, np.int32(len(x_BD)), np.int32(rows))))
         for name, value in jax.device_get(partial).items():
             reduce = np.maximum if name == "max" else np.add
             sums[name] = reduce(sums.get(name, 0.0), value.astype(np.float64))
-        x_sum_D += x.sum(axis=0, dtype=np.float64)
-        x_square += np.square(x, dtype=np.float64).sum()
-        rows += len(x)
-    if rows == 0:
+        x = spread.with_rows(x, x_BD)
+        rows += len(x_BD)
+    if x is None:
         raise ValueError("no activations to evaluate on")
-    variance = x_square - np.square(x_sum_D).sum() / rows
     firings = sums["firings"].astype(np.int64)
     row_norm_SF = np.linalg.norm(np.asarray(dictionaries.w_dec_FD, np.float64), axis=-1)
     top_values, top_rows = (np.asarray(a) for a in top)
     return Evaluation(
-        explained_variance_S=1.0 - sums["error"] / variance,
+        explained_variance_S=1.0 - spread.share(sums["error"], x.variance),
         l0_S=firings.sum(axis=-1) / rows,
         firings_SF=firings,
         mean_activation_SF=sums["activation"] / np.maximum(firings, 1),
         max_activation_SF=sums["max"],
-        energy_SF=sums["square"] * row_norm_SF**2 / variance,
+        energy_SF=spread.share(sums["square"] * row_norm_SF**2, x.variance),
         top_rows_SFN=top_rows,
         top_values_SFN=top_values,
         rows=rows,
@@ -121,17 +121,18 @@ def evaluate_each(dictionaries: Sequence[Dictionary], batches: Callable[[], Iter
 
 
 def explained_inside(dictionaries: Sequence[Dictionary], x_ND: np.ndarray, basis_DR: np.ndarray, batch: int = 1024) -> np.ndarray:
-    """(S,) explained variance inside a subspace: 1 − Σ‖P(x−x̂)‖² / Σ‖P(x−x̄)‖², P the projection on orthonormal columns."""
+    """(S,) explained variance inside a subspace: 1 − Σ‖P(x−x̂)‖² / Σ‖P(x−x̄)‖², P the projection on orthonormal columns; NaN where rows do not vary
+    there."""
     basis = jnp.asarray(basis_DR, jnp.float32)
     inside_NR = (x_ND - x_ND.mean(axis=0, dtype=np.float64)) @ basis_DR
     batches = [jnp.asarray(x_ND[n : n + batch]) for n in range(0, len(x_ND), batch)]
     sums_S = [sum(float(_error_inside(d, x_BD, basis)) for x_BD in batches) for d in jax.device_put(list(dictionaries))]
-    return 1.0 - np.array(sums_S) / np.square(inside_NR).sum()
+    return 1.0 - spread.share(np.array(sums_S), float(np.square(inside_NR).sum()))
 
 
 @jax.jit
 def _error_inside(dictionary: Dictionary, x_BD: Float[Array, "B D"], basis_DR: Float[Array, "D R"]) -> Float[Array, ""]:
-    return jnp.sum(jnp.square((x_BD - decode(dictionary, encode(dictionary, x_BD))) @ basis_DR))
+    return jnp.sum(jnp.square(residual(dictionary, x_BD, encode(dictionary, x_BD)) @ basis_DR))
 
 
 @functools.partial(jax.jit, donate_argnums=1)
@@ -144,7 +145,7 @@ def _partial_sums(
 
     def one(dictionary: Dictionary, top_values_FN: Array, top_rows_FN: Array) -> tuple[dict[str, Array], tuple[Array, Array]]:
         z_BF = jnp.where(real_B[:, None], encode(dictionary, x_BD), 0.0)
-        error_B = jnp.sum(jnp.square(x_BD - decode(dictionary, z_BF)), axis=-1)
+        error_B = jnp.sum(jnp.square(residual(dictionary, x_BD, z_BF)), axis=-1)
         sums = {
             "error": jnp.sum(jnp.where(real_B, error_B, 0.0)),
             "firings": jnp.sum(z_BF > 0, axis=0),

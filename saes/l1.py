@@ -32,7 +32,9 @@ def loss(params: Params, config: SAEConfig, knobs: Knobs, x_BD: Float[Array, "B 
 def to_dictionary(params: Params, scale: float, k: int, threshold: Leaf) -> Dictionary:
     """For raw activations (training saw `scale`·x), decoder rows made unit: activations are in units of the activations."""
     del k, threshold
-    norm_F = jnp.linalg.norm(params.w_dec_FD, axis=-1)
+    largest_F1 = jnp.max(jnp.abs(params.w_dec_FD), axis=-1, keepdims=True)
+    largest_F1 = jnp.where(largest_F1 > 0, largest_F1, 1.0)  # first, so that squares neither overflow nor vanish
+    norm_F = largest_F1[..., 0] * jnp.linalg.norm(params.w_dec_FD / largest_F1, axis=-1)
     norm_F = jnp.where(norm_F > 0, norm_F, 1.0)
     return Dictionary(
         w_enc_DF=params.w_enc_DF * norm_F[..., None, :],

@@ -75,7 +75,7 @@ def train_step(sae: SAEConfig, train: TrainConfig, state: TrainState, x_BD: Floa
     """One update: backward, project, clip, Adam, renormalise; a step that is not finite leaves the SAE as it was.
 
     Returns:
-      The next state and scalar metrics of this batch: loss, explained_variance, l0, dead_fraction, gradient_norm, sparsity, frozen_at.
+      The next state and scalar metrics of this batch: loss, explained_variance (NaN where its rows are all alike), l0, dead_fraction, gradient_norm, sparsity, frozen_at.
     """
     v = variant(sae.variant)
     progress = jnp.minimum(1.0, state.step / max(1, round(sae.sparsity_warmup_fraction * train.steps)))
@@ -104,7 +104,7 @@ def train_step(sae: SAEConfig, train: TrainConfig, state: TrainState, x_BD: Floa
     next_state = next_state.replace(step=state.step + 1, frozen_at=jnp.where(newly_frozen, state.step, next_state.frozen_at))
     metrics = {
         "loss": loss,
-        "explained_variance": 1.0 - parts.squared_error / parts.variance,
+        "explained_variance": 1.0 - parts.squared_error / jnp.where(parts.variance > 0, parts.variance, jnp.nan),
         "l0": parts.l0,
         "dead_fraction": jnp.mean(dead_F, dtype=jnp.float32),
         "gradient_norm": gradient_norm,

@@ -1,7 +1,8 @@
 """Correlation of activations between features of different SAEs, over tokens that pass a few times.
 
 All pairs would be F × G numbers; each feature is held against its few most similar ones by decoder.  Pairs of SAEs are taken some at a
-time, so that memory does not grow with their number; sums of one batch are taken in float32 on the device and added up in float64.
+time, so that memory does not grow with their number; sums of one batch are taken in float32 on the device and added up in float64. Sums are of
+activations less a fixed number, for features that are nearly constant their mean in the first batch: what is subtracted in the end is small.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -60,17 +61,22 @@ def _of_some(batches: Any, encode: Any, candidates: Sequence[Candidates]) -> lis
     """(2, F, M) of every pair: correlations, and with tokens shifted."""
     places = sorted({place for c in candidates for place in (c.anchor, c.other)})
     index = [jnp.asarray(c.index_FM) for c in candidates]
+    shift: dict[int, Array] = {}
     moments: dict[int, Any] = dict.fromkeys(places, 0.0)
+    least, most = dict.fromkeys(places, np.inf), dict.fromkeys(places, -np.inf)
     products: list[Any] = [0.0] * len(candidates)
     rows = 0
     for x in batches():
         x_BD = jnp.asarray(x)
         z = {place: encode(place, x_BD).T for place in places}
+        shift = shift or {place: _nearly_constant(of) for place, of in z.items()}
+        z = {place: of - shift[place][:, None] for place, of in z.items()}
         partial = jax.device_get(
             ([_moments(z[p]) for p in places], [_products(z[c.anchor], z[c.other], i) for c, i in zip(candidates, index, strict=True)])
         )
         for place, value in zip(places, partial[0], strict=True):
-            moments[place] = moments[place] + value.astype(np.float64)
+            moments[place] = moments[place] + value[:2].astype(np.float64)
+            least[place], most[place] = np.minimum(least[place], value[2]), np.maximum(most[place], value[3])
         products = [total + value.astype(np.float64) for total, value in zip(products, partial[1], strict=True)]
         rows += len(x)
     if not rows:
@@ -80,15 +86,25 @@ def _of_some(batches: Any, encode: Any, candidates: Sequence[Candidates]) -> lis
         (sum_F, square_F), (sum_G, square_G) = moments[c.anchor], moments[c.other]
         at = np.asarray(c.index_FM)
         covariance = both - (sum_F[:, None] * sum_G[at]) / rows
-        variance = (square_F - sum_F**2 / rows)[:, None] * (square_G - sum_G**2 / rows)[at]
+        of_F, of_G = (np.maximum(square - total**2 / rows, 0.0) for total, square in ((sum_F, square_F), (sum_G, square_G)))
+        varies_F, varies_G = ((most[place] > least[place]) for place in (c.anchor, c.other))
+        variance = (of_F * varies_F)[:, None] * (of_G * varies_G)[at]
         with np.errstate(invalid="ignore", divide="ignore"):
             found.append(np.where(variance > 0, np.clip(covariance / np.sqrt(variance), -1.0, 1.0), np.nan))
     return found
 
 
 @jax.jit
-def _moments(z_FB: Float[Array, "F B"]) -> Float[Array, "2 F"]:
-    return jnp.stack([z_FB.sum(1), jnp.square(z_FB).sum(1)])
+def _nearly_constant(z_FB: Float[Array, "F B"]) -> Float[Array, " F"]:
+    """The mean activation of features that vary less than that; 0 of the others, most of which are 0 on most tokens."""
+    mean_F = z_FB.mean(1)
+    return jnp.where(jnp.square(z_FB - mean_F[:, None]).mean(1) < jnp.square(mean_F), mean_F, 0.0)
+
+
+@jax.jit
+def _moments(z_FB: Float[Array, "F B"]) -> Float[Array, "4 F"]:
+    """Sum, sum of squares, smallest and largest over the tokens."""
+    return jnp.stack([z_FB.sum(1), jnp.square(z_FB).sum(1), z_FB.min(1), z_FB.max(1)])
 
 
 @jax.jit

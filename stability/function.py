@@ -44,8 +44,9 @@ def effects(zz_FF: np.ndarray, zr_FD: np.ndarray, w_dec_FD: np.ndarray, error: f
       zz_FF, zr_FD: Σ z zᵀ and Σ z rᵀ.
       w_dec_FD: decoder rows d.
       error, error_of_bias: Σ ‖r‖² and Σ ‖x − b_dec‖².
-      variance: Σ ‖x − x̄‖².
+      variance: Σ ‖x − x̄‖²; where it is 0 nothing is a share of it, and all effects are NaN.
     """
+    variance = variance if variance > 0 else float("nan")
     w_FD = np.asarray(w_dec_FD, np.float64)
     pair_FF = zz_FF * (w_FD @ w_FD.T) / variance
     own_F = np.diagonal(pair_FF).copy()

@@ -15,7 +15,7 @@ from launch import dictionary_list, feature_sets, progress, sources
 from launch.feature_sets import FREQUENCY, KINDS, LABELS, MATCHED, RANDOM, STABLE, UNSTABLE, Features, Labelled, Masks
 from launch.outcomes import not_measured
 from launch.seed_values import Key, Values
-from saes import masking, moments
+from saes import masking, moments, spread
 from saes.dictionary import Dictionary
 from saes.moments import Moments
 from stability.estimates import Estimate
@@ -86,7 +86,7 @@ def _moments(dictionary: Dictionary, acts_ND: np.ndarray, bar: Any) -> tuple[Mom
 
 
 def _effects(m: Moments, dictionary: Dictionary) -> Effects:
-    bias = m.error_of_constant(np.asarray(dictionary.b_dec_D, np.float64))
+    bias = m.x.from_point(dictionary.b_dec_D)
     return effects(m.zz_FF, m.zr_FD, dictionary.w_dec_FD, m.error, bias, m.variance)
 
 
@@ -216,9 +216,8 @@ def _refilled(
     among_MF = np.ones((len(places) + 1, f), bool)
     for row, (name, m) in enumerate(places, start=1):
         among_MF[row, orders[name][:m]] = False
-    errors_M = (
-        masking.errors_of_choices(dictionary, progress.batches(some_ND, bar), among_MF)
-        / np.square(some_ND - some_ND.mean(0, dtype=np.float64)).sum()
+    errors_M = spread.share(
+        masking.errors_of_choices(dictionary, progress.batches(some_ND, bar), among_MF), spread.of_rows(some_ND).variance
     )
     lost = dict(zip(places, errors_M[1:] - errors_M[0], strict=True))
     out: dict[Key, float] = {("refilled", name, m): value for (name, m), value in lost.items() if m in grid(m)}

@@ -27,19 +27,24 @@ def test_agree_with_numpy(architecture):
     z = numpy_codes(make(architecture), 0, X_ND.astype(np.float64))
     r = X_ND - z @ d.w_dec_FD - d.b_dec_D
     expected = {
-        "rows": N, "x_square": np.square(X_ND, dtype=np.float64).sum(), "x_sum_D": X_ND.sum(0), "error": np.square(r).sum(),
+        "rows": N, "error": np.square(r).sum(), "r_sum_D": r.sum(0),
         "firings_F": (z > 0).sum(0), "z_sum_F": z.sum(0), "zz_FF": z.T @ z, "zr_FD": z.T @ r,
     }  # fmt: skip
     for name, value in expected.items():
         np.testing.assert_allclose(getattr(m, name), value, rtol=1e-4, atol=1e-4, err_msg=name)
     assert m.variance == pytest.approx(np.square(X_ND - X_ND.mean(0)).sum(), rel=1e-5)
-    assert m.error_of_constant(d.b_dec_D.astype(float)) == pytest.approx(np.square(X_ND - d.b_dec_D).sum(), rel=1e-5)
+    assert m.x.from_point(d.b_dec_D) == pytest.approx(np.square(X_ND - d.b_dec_D).sum(), rel=1e-5)
 
 
 def test_halves_add_up_to_the_whole():
     d = one()
     both = moments.added(moments.measure(d, batches(x=X_ND[:70])), moments.measure(d, batches(x=X_ND[70:])))
-    for name, value in moments.measure(d, batches())._asdict().items():
+    whole = moments.measure(d, batches())
+    assert both.variance == pytest.approx(whole.variance, rel=1e-12) and both.rows == N
+    np.testing.assert_allclose(both.x.mean_D, whole.x.mean_D, rtol=1e-12)
+    for name, value in whole._replace(x=0)._asdict().items():
+        if name == "x":
+            continue
         np.testing.assert_allclose(getattr(both, name), value, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
@@ -49,7 +54,7 @@ def test_no_tokens():
 
 
 def effects_of(d, m):
-    return effects(m.zz_FF, m.zr_FD, d.w_dec_FD, m.error, m.error_of_constant(d.b_dec_D.astype(float)), m.variance)
+    return effects(m.zz_FF, m.zr_FD, d.w_dec_FD, m.error, m.x.from_point(d.b_dec_D), m.variance)
 
 
 def test_single_features_agree_with_brute_force():
