@@ -95,7 +95,7 @@ def _reappears(unit_MD: np.ndarray, other_FD: np.ndarray, theta: float) -> np.nd
     m = len(unit_MD)
     fill = lambda rows: np.pad(rows, ((0, -len(rows) % STEP), (0, 0)))
     match = similarity.best_match(jnp.asarray(fill(unit_MD)), jnp.asarray(fill(other_FD)))[0]
-    return np.asarray(match.cosine)[:m] >= theta
+    return similarity.reaches(np.asarray(match.cosine)[:m], theta)
 
 
 def between(one: Judged, other: Judged, theta: float) -> float:

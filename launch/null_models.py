@@ -177,7 +177,7 @@ def _of_matched_frequency(
             own = b[place] == partner_SSF[i, j, a]
             place[own] += np.where(place[own] > 0, -1, 1)
             cosine = np.einsum("fd,fd->f", unit_SFD[i, a], unit_SFD[j, b[place]])
-            hits.append(np.mean(cosine[:, None] >= np.asarray(thetas), axis=0))
+            hits.append(np.mean(cosine[:, None] >= np.array([similarity.least_cosine(theta) for theta in thetas]), axis=0))
     return np.mean(hits, axis=0) if hits else np.zeros(len(thetas))
 
 

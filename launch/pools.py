@@ -160,7 +160,7 @@ def make(of: Bank, places: tuple[int, ...], recipe: Recipe, l0: float, group: in
         unstable = (counts_N <= misses) & live_N
         basis_DR, ranks = _basis(of, places, seed_N, unit_ND, live_N & ~among_N, unstable, recipe)
         stable_MD = unit_ND[pooling.pool(unit_ND, order_N, recipe.theta, recipe.features).leader_M]
-        there_R = np.abs(stable_MD @ basis_DR).max(axis=0, initial=0.0) >= recipe.theta
+        there_R = np.abs(stable_MD @ basis_DR).max(axis=0, initial=0.0) >= similarity.least_cosine(recipe.theta)
         basis_DR = basis_DR[:, ~there_R]  # none twice: neither a direction nor its opposite
     room = recipe.features - 2 * basis_DR.shape[1]
     found = pooling.pool(unit_ND, order_N, recipe.theta, max(1, room))

@@ -101,9 +101,7 @@ def variance(x_BD: Float[Array, "B D"]) -> Float[Array, ""]:
 
 
 def unit_rows(w_FD: Float[Array, "F D"]) -> Float[Array, "F D"]:
-    """Rows divided by their norm. A row of zeros, or one so long that its norm is infinite, comes out as NaN, so that the step is refused."""
-    norm_F1 = jnp.linalg.norm(w_FD, axis=-1, keepdims=True)
-    return jnp.where(jnp.isfinite(norm_F1), w_FD / norm_F1, jnp.nan)
+    return w_FD / jnp.linalg.norm(w_FD, axis=-1, keepdims=True)
 
 
 def remove_parallel_gradient(gradient_FD: Float[Array, "F D"], w_dec_FD: Float[Array, "F D"]) -> Float[Array, "F D"]:

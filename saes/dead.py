@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from saes.autoencoder import Params, mean_square, variance
+from saes.autoencoder import Params, mean_square
 from saes.config import SAEConfig
 from saes.selection import top_k_mask
 
@@ -30,7 +30,7 @@ def auxiliary_loss_of(params: Params, config: SAEConfig, x_BD: Array, pre_BF: Ar
     pre_BF, residual_BD = jax.lax.stop_gradient((pre_BF, error_BD))
     share = auxiliary_loss(params, x_BD, pre_BF, residual_BD, dead_F, config.dead_features_used(x_BD.shape[1]))
     against_BD = x_BD if config.aux_units == "variance" else residual_BD
-    return share * variance(against_BD)
+    return share * mean_square(against_BD - jnp.mean(against_BD, axis=0))  # a weight: how the mean is rounded does not matter
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -112,7 +112,7 @@ def _value_and_gradients(aux_k: int) -> Callable[..., tuple[Array, Params]]:
 
 def _of_chosen(params: Params, x_BD: Array, pre_BF: Array, residual_BD: Array, chosen_BF: Array) -> tuple[Array, Params]:
     """Value and gradients, where only the chosen features may help."""
-    scale = variance(residual_BD)
+    scale = mean_square(residual_BD - jnp.mean(residual_BD, axis=0))
     usable = jnp.any(chosen_BF) & (scale > 0)
 
     def share(w_dec_FD: Array, pre_BF: Array) -> Array:

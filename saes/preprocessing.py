@@ -20,23 +20,30 @@ def norm_scale(x_BD: np.ndarray) -> float:
     return float(np.sqrt(x.shape[1]) / np.linalg.norm(x, axis=1).mean())
 
 
+FAR = 100.0  # times the spread: from there on the mean is taken off rows before float32 rounds what is made of them
+
+
 def geometric_median(x_BD: Float[Array, "B D"], max_iterations: int = 100, tolerance: float = 1e-5) -> Float[Array, " D"]:
     """The point with the least sum of distances to the rows, by Weiszfeld's iteration from their mean.
 
-    Stops when the point moves by less than `tolerance` relative to its norm; where the mean is more than 100 times the spread, relative to the
-    spread, and the rows are then taken less their mean, which float32 would otherwise round.
+    Stops when the point moves by less than `tolerance` relative to its norm; where the mean is more than `FAR` times the spread, relative to the
+    spread.
     """
-    rough_D = x_BD.mean(axis=0)
-    centre_D = rough_D + (x_BD - rough_D).mean(axis=0)
-    spread = jnp.sqrt(jnp.square(x_BD - centre_D).sum(axis=1).mean())
-    far = (jnp.linalg.norm(centre_D) > 100.0 * spread) & (spread > 0)
-    centre_D = jnp.where(far, centre_D, 0.0)
-    x_BD = x_BD - centre_D
+    x = np.asarray(x_BD, np.float64)
+    mean_D = x.mean(axis=0)
+    spread = float(np.sqrt(np.square(x - mean_D).sum(axis=1).mean()))
+    if not 0 < FAR * spread < float(np.linalg.norm(mean_D)):
+        return _weiszfeld(jnp.asarray(x_BD), max_iterations, tolerance, 0.0)
+    left_D = np.asarray(_weiszfeld(jnp.asarray(x - mean_D, jnp.float32), max_iterations, tolerance, spread), np.float64)
+    return jnp.asarray(mean_D + left_D, jnp.float32)
+
+
+def _weiszfeld(x_BD: Array, max_iterations: int, tolerance: float, size: float) -> Array:
+    """Relative to `size`, or the point's norm where that is more."""
 
     def not_done(carry: tuple[Array, Array, Array]) -> Array:
         median, previous, i = carry
-        size = jnp.where(far, spread, jnp.linalg.norm(median))
-        return (i < max_iterations) & (jnp.linalg.norm(median - previous) > tolerance * size)
+        return (i < max_iterations) & (jnp.linalg.norm(median - previous) > tolerance * jnp.maximum(jnp.linalg.norm(median), size))
 
     def improve(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         median, _, i = carry
@@ -45,4 +52,4 @@ def geometric_median(x_BD: Float[Array, "B D"], max_iterations: int = 100, toler
 
     mean = x_BD.mean(axis=0)
     start = improve((mean, mean, jnp.int32(0)))
-    return jax.lax.while_loop(not_done, improve, start)[0] + centre_D
+    return jax.lax.while_loop(not_done, improve, start)[0]

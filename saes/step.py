@@ -99,6 +99,8 @@ def train_step(sae: SAEConfig, train: TrainConfig, state: TrainState, x_BD: Floa
         idle_steps_F=jnp.where(parts.fired_F, 0, state.idle_steps_F + 1),
     )
     finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & _all_finite(params) & (state.frozen_at < 0)
+    if v.unit_rows:  # a row so long that its norm is infinite comes out as zeros
+        finite &= jnp.all(jnp.any(params.w_dec_FD != 0, axis=-1))
     next_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
     newly_frozen = ~finite & (state.frozen_at < 0)
     next_state = next_state.replace(step=state.step + 1, frozen_at=jnp.where(newly_frozen, state.step, next_state.frozen_at))

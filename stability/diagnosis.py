@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stability.reappearance import DEAD, RARE
+from stability.similarity import least_cosine
 
 NEVER, UNDER_TRAINED, SPLIT, AMBIGUOUS, UNEXPLAINED = "dead", "rare or under-trained", "split or absorbed", "basis ambiguity", "unexplained"
 REASONS = (NEVER, UNDER_TRAINED, SPLIT, AMBIGUOUS, UNEXPLAINED)
@@ -40,7 +41,7 @@ def reasons(e: Evidence, *, in_seeds: float, chance: float, settled: float) -> n
       settled: cosine below which a feature still moves.
     """
     with np.errstate(invalid="ignore"):
-        moving_N = e.drift_N < settled
+        moving_N = e.drift_N < least_cosine(settled)
     split_N = (e.split_N >= in_seeds) & (e.split_by_chance_N <= chance)
     conditions = [e.stratum_N == DEAD, e.stratum_N == RARE, split_N, e.entry_N >= 0, moving_N]
     return np.select(conditions, [NEVER, UNDER_TRAINED, SPLIT, AMBIGUOUS, UNDER_TRAINED], UNEXPLAINED)

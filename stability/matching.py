@@ -12,7 +12,7 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Float
 
-from stability.similarity import AnyArray, best_match, top_matches
+from stability.similarity import AnyArray, best_match, check_unit, top_matches
 
 EXACT = 4096  # features up to which the assignment is exact
 CANDIDATES = 32  # most similar features that one bids for
@@ -46,11 +46,13 @@ def one_to_one(a_FD: Float[AnyArray, "F D"], b_GD: Float[AnyArray, "G D"], *, ex
       block_size: as of `best_match`.
 
     Raises:
-      ValueError: rows that are not finite.
+      ValueError: rows that are not finite or not of length 1 (nor zeros), or none.
     """
-    a, b = np.asarray(a_FD), np.asarray(b_GD)
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("a dictionary holds NaN or infinity: leave it out")
+    a, b = np.asarray(a_FD, np.float32), np.asarray(b_GD, np.float32)
+    for rows in (a, b):
+        check_unit(rows, "a dictionary")
+    if not len(a) or not len(b):
+        raise ValueError(f"{len(a)} features against {len(b)}: nothing to match")
     if len(a) > len(b):
         other = one_to_one(b, a, exact=exact, block_size=block_size)
         partner, cosine = np.full(len(a), -1), np.full(len(a), np.nan)

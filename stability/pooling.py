@@ -41,32 +41,34 @@ def pool(unit_ND: np.ndarray, order_N: np.ndarray, theta: float, most: int) -> P
       theta: cosine from which two are the same.
 
     Raises:
-      ValueError: θ outside (0, 1], or room for no feature.
+      ValueError: θ outside (0, 1], room for no feature, or rows that are not of length 1 (nor zeros).
     """
     if not 0 < theta <= 1:
         raise ValueError(f"theta={theta}: a cosine in (0, 1]")
     if most < 1:
         raise ValueError(f"a pool of {most} features: room for at least 1 is needed")
+    similarity.check_unit(unit_ND, "unit_ND")
+    least = similarity.least_cosine(theta)
     taken: list[int] = []
     for first in range(0, len(order_N), BLOCK):
         if len(taken) == most:
             break
         block = order_N[first : first + BLOCK]
         if taken:
-            block = block[_nearest(unit_ND[block], unit_ND[np.asarray(taken)])[0] < theta]
+            block = block[_nearest(unit_ND[block], unit_ND[np.asarray(taken)])[0] < least]
         cosine_BB = unit_ND[block] @ unit_ND[block].T
         free = np.ones(len(block), bool)
         for at in range(len(block)):
             if free[at]:
                 taken.append(int(block[at]))
-                free &= cosine_BB[at] < theta
+                free &= cosine_BB[at] < least
             if len(taken) == most:
                 break
     leader_M = np.asarray(taken, int)
     group_N = np.full(len(unit_ND), -1)
     if taken:
         cosine, place = _nearest(unit_ND[order_N], unit_ND[leader_M])
-        group_N[order_N] = np.where(cosine >= theta, place, -1)
+        group_N[order_N] = np.where(cosine >= least, place, -1)
         group_N[leader_M] = np.arange(len(leader_M))  # whatever the last bits say
     return Pool(leader_M, group_N)
 
@@ -85,12 +87,13 @@ def means(unit_ND: np.ndarray, of: Pool, theta: float) -> tuple[np.ndarray, np.n
     in_group = of.group_N >= 0
     sum_MD = np.zeros_like(leaders_MD, dtype=np.float64)
     np.add.at(sum_MD, of.group_N[in_group], unit_ND[in_group])
-    mean_MD = sum_MD / np.linalg.norm(sum_MD, axis=1, keepdims=True)
+    norm_M1 = np.linalg.norm(sum_MD, axis=1, keepdims=True)
+    mean_MD = sum_MD / np.where(norm_M1 > 0, norm_M1, 1.0)  # a row of zeros stays one
     rows_MD, is_mean_M = leaders_MD.copy(), np.zeros(len(leaders_MD), bool)
     for m, mean_D in enumerate(mean_MD.astype(leaders_MD.dtype)):
         cosine_M = rows_MD @ mean_D  # with means before it, with leaders behind it
         cosine_M[m] = -1.0
-        if cosine_M.max(initial=-1.0) < theta:
+        if cosine_M.max(initial=-1.0) < similarity.least_cosine(theta):
             rows_MD[m], is_mean_M[m] = mean_D, True
     return rows_MD, is_mean_M
 

@@ -13,6 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from stability.similarity import reaches
+
 BINS = 10
 
 
@@ -86,7 +88,7 @@ def fit(bank: Bank, theta: float, among_SF: np.ndarray, places: Sequence[int] | 
         for looked_at in _cuts(others, reference):
             (told_by,) = (place for place in others if place not in looked_at)
             x.append(_of_matches(bank, *_matches(bank, anchor), looked_at, theta)[among_SF[anchor]])
-            found.append((bank.cosine_SSF[anchor, told_by] >= theta)[among_SF[anchor]])
+            found.append(reaches(bank.cosine_SSF[anchor, told_by], theta)[among_SF[anchor]])
     x_NC, found_N = np.concatenate(x), np.concatenate(found)
     if len(np.unique(found_N)) < 2:
         raise NothingToLearn("in the bank every live feature reappears everywhere, or none anywhere: nothing to learn from")
@@ -130,8 +132,8 @@ def calibrate(bank: Bank, theta: float, among_SF: np.ndarray) -> Calibration:
         for told_by in others:
             looked_at = [place for place in others if place != told_by]
             predicted.append(predict(model, bank, *_matches(bank, anchor, chosen), looked_at))
-            share.append((bank.cosine_SSF[anchor, looked_at] >= theta).mean(axis=0)[chosen])
-            found.append((bank.cosine_SSF[anchor, told_by] >= theta)[chosen])
+            share.append(reaches(bank.cosine_SSF[anchor, looked_at], theta).mean(axis=0)[chosen])
+            found.append(reaches(bank.cosine_SSF[anchor, told_by], theta)[chosen])
     p_N, share_N, found_N = (np.concatenate(a) for a in (predicted, share, found))
     brier = lambda guess_N: float(np.mean((guess_N - found_N) ** 2))
     bins = [b for b in np.array_split(np.argsort(p_N, kind="stable"), BINS) if len(b)]
@@ -162,7 +164,7 @@ def _of_matches(
     partners = []
     for place in looked_at:
         others = [other for other in looked_at if other != place]
-        found_F = (bank.cosine_SSF[place, others] >= theta).mean(axis=0) if others else np.zeros(bank.cosine_SSF.shape[-1])
+        found_F = reaches(bank.cosine_SSF[place, others], theta).mean(axis=0) if others else np.zeros(bank.cosine_SSF.shape[-1])
         partners.append(found_F[partner_SF[place]])
-    columns = [(cosine_RF >= theta).mean(0), cosine_RF.mean(0), cosine_RF.min(0), cosine_RF.max(0), np.mean(partners, 0), crowding_F]
+    columns = [reaches(cosine_RF, theta).mean(0), cosine_RF.mean(0), cosine_RF.min(0), cosine_RF.max(0), np.mean(partners, 0), crowding_F]
     return np.stack(columns, axis=1)

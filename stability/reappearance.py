@@ -33,7 +33,7 @@ def table(
     Args:
       dictionaries: (S, F, D), or S arrays (F_s, D): decoder rows of any length. Where sizes differ p̂ has a direction: how often a feature
         of one is found in the others.
-      theta: cosine from which a feature counts as the same.
+      theta: cosine from which a feature counts as the same; 1: rows that are equal up to rounding.
       epsilon: stable is p̂ ≥ 1−ε, unstable p̂ ≤ ε.
       confidence: of the intervals, which are Clopper–Pearson's over the other dictionaries.
       seeds: names of the dictionaries; None: 0, 1, …
@@ -43,7 +43,7 @@ def table(
       directions against as many as the largest of the others has.
 
     Raises:
-      ValueError: fewer than two dictionaries, of different width, not finite, or θ, ε or the confidence out of bounds.
+      ValueError: fewer than two dictionaries, of different width, not finite, θ, ε or the confidence out of bounds, or a name that stands twice.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}: between 0 and 1")
@@ -52,15 +52,21 @@ def table(
     if not len(dictionaries) or (isinstance(dictionaries, np.ndarray) and dictionaries.ndim != 3):
         of = f"an array of shape {dictionaries.shape}" if isinstance(dictionaries, np.ndarray) else f"{type(dictionaries).__name__}"
         raise ValueError(f"dictionaries is {of}: an array (S, F, D), or a list of arrays (F, D), at least 2")
-    arrays = [np.asarray(w, np.float32) for w in dictionaries]
+    arrays = [np.asarray(w) for w in dictionaries]
     shapes = [w.shape for w in arrays]
     if any(len(shape) != 2 or 0 in shape for shape in shapes) or len({shape[1:] for shape in shapes}) > 1:
         raise ValueError(f"dictionaries of shapes {shapes}: each must be (features, width), of one width")
     sizes, s = [len(w) for w in arrays], len(arrays)
     if seeds is not None and len(seeds) != s:
         raise ValueError(f"{len(seeds)} seeds for {s} dictionaries")
-    most = max(sizes, default=0)
-    padded_SFD = np.stack([np.pad(w, ((0, most - len(w)), (0, 0))) for w in arrays]) if arrays else np.empty((0, 1, 1))
+    if seeds is not None and len({str(seed) for seed in seeds}) < s:
+        raise ValueError(f"seeds={list(seeds)}: one name stands twice; each dictionary needs its own")
+    if s < 2:
+        raise ValueError(f"{s} dictionary: stability compares at least 2")
+    if not all(np.issubdtype(w.dtype, np.number) and not np.iscomplexobj(w) for w in arrays):
+        raise ValueError(f"dictionaries of types {[str(w.dtype) for w in arrays]}: each must hold real numbers")
+    most = max(sizes)
+    padded_SFD = np.stack([np.pad(w, ((0, most - len(w)), (0, 0))) for w in arrays])
     cosine_SSF = similarity.all_pairs(padded_SFD, sizes=sizes).cosine
     counts_SF = reappears(cosine_SSF, theta).sum(axis=1)
     interval = clopper_pearson(counts_SF, s - 1, confidence)
@@ -87,11 +93,11 @@ def table(
 def reappears(best_cosine_SSF: np.ndarray, theta: float) -> np.ndarray:
     """Whether feature f of anchor s has a match at cosine ≥ θ in seed k: bool (S, S, F), False on the diagonal.
 
-    Signed cosine, many-to-one.  Raises ValueError for θ outside (0, 1].
+    Signed cosine, many-to-one; θ = 1: equal up to rounding.  Raises ValueError for θ outside (0, 1].
     """
     _check_theta(theta)
     with np.errstate(invalid="ignore"):
-        return np.asarray(best_cosine_SSF) >= theta
+        return similarity.reaches(np.asarray(best_cosine_SSF), theta)
 
 
 def _check_theta(theta: float) -> None:
@@ -113,14 +119,25 @@ def labels(counts: np.ndarray, comparisons: int, epsilon: float) -> np.ndarray:
       counts: comparisons in which the feature reappears.
       comparisons: N.
       epsilon: in [0, ½); with fewer than 1/ε comparisons it means all or none.
+
+    Raises:
+      ValueError: no comparisons, which tell nothing, or ε out of bounds.
     """
+    if comparisons < 1:
+        raise ValueError(f"labels of {comparisons} comparisons: at least 1 is needed, which takes 2 dictionaries")
     counts, misses = np.asarray(counts), allowed_misses(comparisons, epsilon)
     return np.select([counts >= comparisons - misses, counts <= misses], [STABLE, UNSTABLE], INTERMEDIATE)
 
 
 def clopper_pearson(counts: np.ndarray, comparisons: int, confidence: float) -> Interval:
-    """Exact binomial interval of p for `counts` successes in `comparisons` (Clopper & Pearson 1934)."""
+    """Exact binomial interval of p for `counts` successes in `comparisons` (Clopper & Pearson 1934).
+
+    Raises:
+      ValueError: no comparisons, counts that are not between 0 and their number, or a confidence that is not between 0 and 1.
+    """
     counts = np.asarray(counts)
+    if comparisons < 1 or not 0 < confidence < 1 or (counts.size and not 0 <= counts.min() <= counts.max() <= comparisons):
+        raise ValueError(f"an interval of {comparisons} comparisons at {confidence=}: at least 1, counts from 0 to it, confidence between 0 and 1")
     tail = (1 - confidence) / 2
     # The Beta quantile is undefined at counts 0 (lower) and N (upper), where the bound is 0 and 1.
     inside_low, inside_high = np.maximum(counts, 1), np.minimum(counts, comparisons - 1)

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from stability.similarity import scaled
+
 
 class EffectiveRank(NamedTuple):
     """Four answers to "how many dimensions", from singular values σ.
@@ -24,7 +26,8 @@ class EffectiveRank(NamedTuple):
 
 
 def effective_rank(sigma_R: Float[Array, "*N R"]) -> EffectiveRank:
-    """Effective ranks of spectra along the last axis; a spectrum of zeros has rank 0."""
+    """Effective ranks of spectra along the last axis; a spectrum of zeros has rank 0, and none depends on its scale."""
+    sigma_R = scaled(sigma_R)
 
     def exp_entropy(weight: Array) -> Array:
         total = weight.sum(-1, keepdims=True)

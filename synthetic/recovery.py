@@ -6,6 +6,7 @@ import numpy as np
 import scipy.optimize
 import scipy.stats
 
+from stability.similarity import least_cosine
 from synthetic.generator import Truth
 
 
@@ -33,6 +34,7 @@ def atom_recovery(truth: Truth, unit_SFD: np.ndarray, threshold: float) -> AtomR
       unit_SFD: unit decoder rows.
       threshold: from which an atom counts as found.
     """
+    least = least_cosine(threshold)
     cosine_SAF = np.einsum("ad,sfd->saf", truth.atoms_AD, unit_SFD)
     best = cosine_SAF.max(axis=2)
     assigned = np.full(best.shape, np.nan)
@@ -41,7 +43,7 @@ def atom_recovery(truth: Truth, unit_SFD: np.ndarray, threshold: float) -> AtomR
         assigned[s, atoms] = cosine_AF[atoms, latents]
     groups = range(len(truth.bases) + 1)
     of_groups = lambda values: np.stack([_mean(values[:, truth.group_A == g]) for g in groups], axis=1)
-    return AtomRecovery(best, assigned, of_groups(best > threshold), of_groups(assigned > threshold), of_groups(np.nan_to_num(assigned)))
+    return AtomRecovery(best, assigned, of_groups(best >= least), of_groups(assigned >= least), of_groups(np.nan_to_num(assigned)))
 
 
 def _mean(values_SA: np.ndarray) -> np.ndarray:
@@ -83,7 +85,8 @@ def top_plane(rows_FD: np.ndarray, rank: int) -> np.ndarray | None:
 def spectrum(rows_FD: np.ndarray) -> np.ndarray:
     """Share of the rows' squared norm along each of their principal directions, the largest first: min(F, D) of them."""
     energy = np.square(np.linalg.svd(rows_FD, compute_uv=False))
-    return energy / energy.sum()
+    total = energy.sum()
+    return energy / total if total > 0 else energy
 
 
 def directions_chosen_alike(rng: np.random.Generator, n: int, basis_DR: np.ndarray) -> np.ndarray:

@@ -126,8 +126,7 @@ def _of_two_processes(
     live_F = reappearance.strata(evaluation.firings_SF[0], c.rare_firings) == reappearance.LIVE
     a, b = (listed.dictionaries[0].w_dec_FD for listed in (first, second))
     match, _ = similarity.best_match(similarity.unit_rows(a), similarity.unit_rows(b), block_size=c.block_size)
-    # Equal rows have cosine 1 up to rounding of the norm.
-    p = float((np.asarray(match.cosine) >= c.theta)[live_F].mean())
+    p = float(similarity.reaches(np.asarray(match.cosine), c.theta)[live_F].mean())
     leaves = (jax.tree.leaves(listed.dictionaries) for listed in (first, second))
     equal = all((x == y).all() for x, y in zip(*leaves, strict=True))
     by_chance = nulls.chance_of_match(c.theta, a.shape[1], len(a))

@@ -100,7 +100,7 @@ def _score_features(
     seeds, features = table["seed"].tolist(), table["feature"].astype(int)
     unit_SFD = np.asarray(similarity.unit_rows(listed.w_dec_SFD))
     unit_ND = unit_SFD[[place[seed] for seed in seeds], features]
-    moving_N = np.nan_to_num(table["drift"], nan=1.0) < config.diagnosis.settled
+    moving_N = np.nan_to_num(table["drift"], nan=1.0) < similarity.least_cosine(config.diagnosis.settled)
     true = true_causes(truth, unit_ND, table["stratum"], moving_N, config.causes)
     for row in zip(seeds, features.tolist(), table["reason"], true.reason_N, true.clear_N.tolist(), true.block_N.tolist(), strict=True):
         _add(columns, (cell.name, scored, *row))

@@ -48,7 +48,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
         cosine_SF, partner_SF = (np.stack([np.asarray(getattr(m, name)) for m in matches]) for name in ("cosine", "partner"))
         _refuse_members(sae.name, cosine_SF, [listed.names[place] for place in order])
         crowding_F = similarity.crowding(own, config.sensitivity.neighbours, c.block_size)[:, 1]
-        counts_F = (cosine_SF >= c.theta).sum(axis=0)
+        counts_F = similarity.reaches(cosine_SF, c.theta).sum(axis=0)
         interval = reappearance.clopper_pearson(counts_F, len(units), c.confidence)
         predicted_F = prediction.predict(model, bank, cosine_SF, partner_SF, crowding_F)
         means[sae.name] = float(predicted_F.mean())
@@ -80,7 +80,7 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
 
 def _refuse_members(name: str, cosine_SF: np.ndarray, names: list[str]) -> None:
     """Raises ValueError where an SAE of the bank holds the same rows, so that the prediction would be about itself."""
-    same_S = (cosine_SF > 1 - 1e-6).mean(axis=1)
+    same_S = similarity.reaches(cosine_SF, 1.0).mean(axis=1)
     if same_S.max() > 0.99:
         raise ValueError(
             f"config.newcomers: {name} has the rows of {names[int(same_S.argmax())] or 'an SAE'} in the bank: leave one of them out"

@@ -145,8 +145,8 @@ def _one_to_one(
                 f = len(units[anchor])
                 live_F = live_SF[anchor, :f]
                 with np.errstate(invalid="ignore"):
-                    at_theta, by_chance = (cosine_F >= theta for cosine_F in cosines)
-                best_F = cosine_SSF[anchor, other, :f] >= theta
+                    at_theta, by_chance = (similarity.reaches(cosine_F, theta) for cosine_F in cosines)
+                best_F = similarity.reaches(cosine_SSF[anchor, other, :f], theta)
                 shared = [float(x[live_F].mean()) if live_F.any() else float("nan") for x in (at_theta, by_chance)]
                 agreement = matching.agreement(at_theta & live_F, best_F & live_F)
                 unrelated = matching.agreement_by_chance(shared[0], float(best_F[live_F].mean()) if live_F.any() else float("nan"))
@@ -223,7 +223,7 @@ def _summary(
     share: dict[str, Any] = {"unit": "share", "bounds": (0.0, 1.0)}
     cosine: dict[str, Any] = {"unit": "cosine", "bounds": (-1.0, 1.0)}
     several, by_chance = (functools.partial(pair_mean, _share_of_several(counts, live_SF)) for counts in counts_SSF)
-    twice_SF = np.where(np.isnan(inside.nearest_SF), np.nan, inside.nearest_SF >= c.theta)
+    twice_SF = np.where(np.isnan(inside.nearest_SF), np.nan, similarity.reaches(inside.nearest_SF, c.theta))
     figures = {f"p by {name}": _p(config, notion, c.theta, live_SF) for name, notion in notions.items()}
     figures |= {
         "pw_mcc": knife(over_pairs("pw_mcc"), null=over_pairs("pw_mcc_null")(everyone), **cosine),
