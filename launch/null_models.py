@@ -52,6 +52,13 @@ def root_key() -> jax.Array:
     return jax.random.key(0, impl="threefry2x32")
 
 
+def covariance(acts_ND: np.ndarray) -> np.ndarray | None:
+    """(D, D) of activations, float64; None of rows that do not vary, which have no metric."""
+    if len(acts_ND) < 2 or not (acts_ND != acts_ND[0]).any():
+        return None
+    return np.atleast_2d(np.cov(acts_ND, rowvar=False))
+
+
 def measure(
     c: Any,
     listed: DictionaryList,

@@ -35,7 +35,7 @@ def all_figures(results: Results, train_seeds: tuple[int, ...]) -> list[Figure]:
         _p_histogram(results, features),
         _match_distribution(results),
     ]
-    if "firing_rate" in features[0]:
+    if any(f.get("firing_rate") for f in features):  # a figure of features that fire
         figures.insert(1, _p_against_rate(results, features))
     figures += stability_figures.all_figures(results)
     if results.has("stability/tokens_curve.parquet"):
@@ -80,12 +80,14 @@ def _p_histogram(results: Results, features: list[dict[str, Any]]) -> Figure:
     )
     p = results.figure("stability.mean_p_live")
     sentence = f"A live feature reappears in another seed with probability {with_interval(p)}; under the strongest null it would be {number(p['null'])}."
+    if p["value"] is None:
+        sentence = "No feature is alive on the held-out tokens, so there is no p̂ of live features."
     return Figure("p_histogram", "How often features reappear", sentence, sized(chart))
 
 
 def _p_against_rate(results: Results, features: list[dict[str, Any]]) -> Figure:
     alive = [f for f in features if f["firing_rate"] > 0]
-    every = -(-len(alive) // MOST_POINTS)
+    every = max(1, -(-len(alive) // MOST_POINTS))
     alive = alive[::every]
     # Values of p̂ are few: a deterministic jitter (golden ratio) keeps the points apart without moving them to a neighbour.
     step = 1.0 / max(f["comparisons"] for f in features)

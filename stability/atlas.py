@@ -164,7 +164,9 @@ def discover(rows: Sequence[np.ndarray], rules: Rules, on_batch: Callable[[], No
         return []
     host_ND = np.pad(np.concatenate(rows).astype(np.float32), ((0, -n % PADDED), (0, 0)))  # few shapes, few programs
     rows_ND, highest = jnp.asarray(host_ND), min(rules.max_rank, d - 1)
-    weight_N = np.where(np.arange(len(host_ND)) < n, 1 / np.maximum(np.asarray(_copies(rows_ND, least_cosine(rules.copy))), 1), 0.0).astype(np.float32)
+    weight_N = np.where(np.arange(len(host_ND)) < n, 1 / np.maximum(np.asarray(_copies(rows_ND, least_cosine(rules.copy))), 1), 0.0).astype(
+        np.float32
+    )
     untried = np.random.default_rng(0).permutation(np.flatnonzero(weight_N))
     found: list[np.ndarray] = []
     failures = 0

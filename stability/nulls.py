@@ -54,7 +54,9 @@ def rotate_each_whitened(
     """
     covariance_DD = np.atleast_2d(np.asarray(covariance_DD, np.float64))
     if not np.isfinite(covariance_DD).all() or not (np.diagonal(covariance_DD) > 0).any():
-        raise ValueError("the covariance of the activations is zero or not finite: rows that do not vary have no metric to turn dictionaries in")
+        raise ValueError(
+            "the covariance of the activations is zero or not finite: rows that do not vary have no metric to turn dictionaries in"
+        )
     variance_D, axes_DD = np.linalg.eigh(covariance_DD)
     scale_D = np.sqrt(np.maximum(variance_D, 1e-6 * variance_D[-1]))
     root_DD, inverse_DD = (jnp.asarray((axes_DD * s) @ axes_DD.T, jnp.float32) for s in (scale_D, 1.0 / scale_D))

@@ -137,7 +137,9 @@ def clopper_pearson(counts: np.ndarray, comparisons: int, confidence: float) -> 
     """
     counts = np.asarray(counts)
     if comparisons < 1 or not 0 < confidence < 1 or (counts.size and not 0 <= counts.min() <= counts.max() <= comparisons):
-        raise ValueError(f"an interval of {comparisons} comparisons at {confidence=}: at least 1, counts from 0 to it, confidence between 0 and 1")
+        raise ValueError(
+            f"an interval of {comparisons} comparisons at {confidence=}: at least 1, counts from 0 to it, confidence between 0 and 1"
+        )
     tail = (1 - confidence) / 2
     # The Beta quantile is undefined at counts 0 (lower) and N (upper), where the bound is 0 and 1.
     inside_low, inside_high = np.maximum(counts, 1), np.minimum(counts, comparisons - 1)

@@ -95,7 +95,9 @@ def check_unit(w_FD: AnyArray, name: str) -> None:
     length_F = np.linalg.norm(w, axis=-1)
     wrong_F = (np.abs(length_F - 1.0) > 1e-3) & (length_F > 0)
     if wrong_F.any():
-        raise ValueError(f"{name} has a row of length {length_F[wrong_F][0]:.4g}: rows must be of length 1 (similarity.unit_rows makes them so)")
+        raise ValueError(
+            f"{name} has a row of length {length_F[wrong_F][0]:.4g}: rows must be of length 1 (similarity.unit_rows makes them so)"
+        )
 
 
 @functools.partial(jax.jit, static_argnames=("thresholds", "absolute", "block_size"))

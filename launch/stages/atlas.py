@@ -176,8 +176,10 @@ def _judge(
     if acts_ND is not None and entries:
         components_DD = reproducibility.principal_components(acts_ND)
         key = jax.random.fold_in(null_models.root_key(), NULL_KEY + 1)
-        covariance_DD = np.cov(acts_ND, rowvar=False)
+        covariance_DD = null_models.covariance(acts_ND)
         for draw in range(c.null_draws):
+            if covariance_DD is None:
+                break
             turned_SFD = nulls.rotate_each_whitened(jax.random.fold_in(key, draw), unit_SFD, seeds, covariance_DD)
             whitened.append(chosen(np.asarray(similarity.unit_rows(turned_SFD))))
     entry_SF, _ = atlas.members(entries, unit_SFD, among_SF, c.capture)

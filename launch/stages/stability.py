@@ -54,9 +54,11 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     if evaluation is not None:
         strata_SF = reappearance.strata(evaluation.firings_SF, c.rare_firings)
     live_SF = exists_SF & (strata_SF == reappearance.LIVE)
+    if not live_SF.any():
+        print(f"stability: no feature is alive: none fires on {c.rare_firings} of the held-out rows (config.stability.rare_firings)")
 
     gaussian = _gaussian(config, workdir)
-    covariance_DD = None if acts_ND is None else np.cov(acts_ND, rowvar=False)
+    covariance_DD = None if acts_ND is None else null_models.covariance(acts_ND)
     firings_SF = None if evaluation is None else evaluation.firings_SF
     unstable_SF = live_SF & (labels_SF == reappearance.UNSTABLE)
     with progress.comparing("stability/nulls") as on_pair:

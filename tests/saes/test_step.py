@@ -154,3 +154,16 @@ def test_impossible_training_names_the_field(field, value):
         train(**{field: value})
     with pytest.raises(ValueError, match="config.train.halves"):
         train(data="gaussian", halves=True)
+
+
+def test_a_row_too_long_for_its_norm_freezes_the_seed_at_once():
+    """Its norm is infinite, so that it would come out as zeros, which are finite."""
+    state = step.init_state(jax.random.key(0), sae(), TRAIN, knobs(), jnp.zeros(D))
+    state = state.replace(
+        params=state.params.replace(w_dec_FD=state.params.w_dec_FD.at[0].set(1e25)), knobs=state.knobs.replace(lr=jnp.float32(0.0))
+    )
+    moved, metrics = one_step(
+        sae(), TRAIN, state.replace(params=state.params.replace(w_enc_DF=state.params.w_enc_DF.at[:, 0].set(0.0))), batches(1)[0]
+    )
+    assert int(metrics["frozen_at"]) == 0
+    np.testing.assert_array_equal(moved.params.w_dec_FD, state.params.w_dec_FD)

@@ -49,3 +49,23 @@ def test_pairs_some_at_a_time_give_the_same(monkeypatch):
     parts = candidate_correlations(lambda: [x], encode, pairs)
     for a, b in zip(whole, parts, strict=True):
         assert all((np.nan_to_num(p) == np.nan_to_num(q)).all() for p, q in zip(a, b, strict=True)) and len(a) == 5
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e2, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("size", [1, 100, 512, 2000])
+def test_features_whose_mean_is_large_beside_their_spread(mean, size):
+    rng = np.random.default_rng(3)
+    a = rng.normal(size=(1500 if size > 1 else 40, 3))
+    x = (np.concatenate([a, 0.6 * a + 0.8 * rng.normal(size=a.shape)], axis=1) + mean).astype(np.float32)
+    halves = lambda place, x_BD: x_BD[:, 3 * place : 3 * place + 3]
+    index = np.arange(3, dtype=np.int32)[:, None]
+    (got,), _ = candidate_correlations(lambda: (x[i : i + size] for i in range(0, len(x), size)), halves, [Candidates(0, 1, index)])
+    x8 = x.astype(np.float64)
+    np.testing.assert_allclose(got[:, 0], [np.corrcoef(x8[:, i], x8[:, 3 + i])[0, 1] for i in range(3)], atol=2e-5)
+
+
+def test_a_feature_that_is_always_alike_correlates_with_nothing():
+    x = RNG.normal(size=(900, 2)).astype(np.float32)
+    always = lambda place, x_BD: jnp.stack([0 * x_BD[:, 0] + 0.1, x_BD[:, 1] + 1], 1)
+    (got,), _ = candidate_correlations(lambda: [x[:500], x[500:]], always, [Candidates(0, 1, np.array([[0, 1], [0, 1]], np.int32))])
+    assert np.isnan(got[0]).all() and np.isnan(got[1, 0]) and got[1, 1] == pytest.approx(1, abs=1e-5)
