@@ -6,7 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from etils import epath
 
@@ -73,7 +73,7 @@ class Counting(Protocol):
 class Cached:
     """A completer's answers, each kept in a file from the moment it arrives: what was paid for is not lost, and not asked again.
 
-    A file is named by the sha256 of completer and prompt and holds a digest of its own answer; one that is damaged counts as not there.
+    A file is named by the sha256 of completer and prompt and holds a digest of all that it says; one that is damaged counts as not there.
 
     Args:
       completer: whom to ask; called by `at_once` threads, a prompt at a time.
@@ -175,7 +175,8 @@ class Cached:
             return None
         if not isinstance(record, dict) or record.get("prompt") != key or not isinstance(record.get("text"), str):
             return None
-        if record.get("sha256") != _digest(record["text"]):
+        told = record.pop("sha256", None)
+        if told not in (_record_digest(record), _digest(record["text"])):
             return None
         counts = [record.get(name) for name in ("prompt_tokens", "completion_tokens")]
         if any(count is not None and type(count) is not int for count in counts):
@@ -183,7 +184,8 @@ class Cached:
         return Answer(record["text"], *counts)
 
     def _write(self, key: str, answer: Answer) -> None:
-        record = {"prompt": key, "model": self.name, "sha256": _digest(answer.text), **answer._asdict()}
+        record = {"prompt": key, "model": self.name, **answer._asdict()}
+        record["sha256"] = _record_digest(record)
         path = self._path(key)
         self._folder.mkdir(parents=True, exist_ok=True)
         # A name of its own, since two runs may share a folder.
@@ -221,6 +223,11 @@ def usage_of(prompt: str, answer: Answer) -> Usage:
 def about(text: str) -> int:
     """Tokens, estimated from characters."""
     return -(-len(text) // CHARACTERS_PER_TOKEN)
+
+
+def _record_digest(record: dict[str, Any]) -> str:
+    """Of an answer's file but its checksum; earlier versions kept that of the text alone."""
+    return _digest(json.dumps(record, sort_keys=True))
 
 
 def _digest(text: str) -> str:

@@ -74,7 +74,9 @@ class Checkpoints:
             try:
                 return self._manager.restore(step, args=ocp.args.StandardRestore(abstract)), step
             except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{self._folder / str(step)} does not fit this configuration ({error})") from error
+                raise ValueError(
+                    f"{self._folder / str(step)} does not fit this configuration: take another --workdir, or --overwrite"
+                ) from error
         return None
 
     def close(self) -> None:

@@ -96,8 +96,10 @@ def damage(workdir: epath.Path, record: Record, everything: bool = False) -> str
     budget = OF_A_STAGE
     for name, entry in sorted(record["outputs"].items(), key=lambda item: (item[1]["bytes"], item[0])):
         path = workdir / record["stage"] / name
-        if not path.exists() or path.stat().length != entry["bytes"]:
+        if not path.exists() or (length := path.stat().length) < entry["bytes"]:
             return f"{path} is missing or cut short"
+        if length > entry["bytes"] or path.is_dir():
+            return f"{path} is not the file of {entry['bytes']:,} bytes that was written"
         budget -= entry["bytes"]
         if (everything or _on_start(entry, budget)) and files.sha256_file(path) != entry["sha256"]:
             return f"{path} does not match its sha256"

@@ -1,10 +1,12 @@
 """Files written whole or not at all, and their checksums. Paths are `etils.epath`, so a bucket works as a folder does."""
 
+import contextlib
 import errno
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from typing import Any
 
@@ -15,6 +17,8 @@ from etils import epath
 from storage import ownership
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "the disk is read-only"}
+_SEAL = "# sha256 of the lines above: "  # ends a side-car; `sha256sum -c` passes over it
+_CHECKSUM = re.compile(r"(?P<sum>[0-9a-f]{64})(  ?\*?(?P<name>.*[^ ]))?")  # a line of `sha256sum`, or the sum alone
 
 
 def sha256_file(path: epath.PathLike) -> str:
@@ -103,21 +107,78 @@ def sidecar(path: epath.PathLike) -> epath.Path:
     return path.with_name(path.name + ".sha256")
 
 
-def write_with_sidecar(path: epath.PathLike, data: bytes) -> None:
-    """Writes a file and its checksum beside it."""
-    write_bytes(path, data)
-    write_bytes(sidecar(path), f"{hashlib.sha256(data).hexdigest()}  {epath.Path(path).name}\n".encode())
+def write_with_sidecar(path: epath.PathLike, data: bytes, also: dict[str, bytes] | None = None) -> None:
+    """Writes a file and its checksum beside it, which ends with a checksum of its own.
+
+    Args:
+      also: by name, files of the same folder that belong to it: written too, and listed there too.
+    """
+    path = epath.Path(path)
+    contents = {**(also or {}), path.name: data}  # the file itself last: a list cut behind a line lacks it, and is refused
+    for name, content in contents.items():
+        write_bytes(path.with_name(name), content)
+    lines = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items())
+    write_bytes(sidecar(path), f"{lines}{_SEAL}{hashlib.sha256(lines.encode()).hexdigest()}\n".encode())
 
 
-def sidecar_checksum(path: epath.PathLike) -> str | None:
-    """The checksum beside a file, None if there is none."""
-    beside = sidecar(path)
-    return (beside.read_text().split() or [""])[0] if beside.exists() else None
+def sidecar_checksums(path: epath.PathLike, advice: str) -> dict[str, str] | None:
+    """The checksums beside a file by file name, its own among them; None if there are none.
+
+    What `sha256sum` or earlier versions wrote has no checksum of its own, and is read as it is; a checksum alone is that of the file.
+
+    Args:
+      advice: what to do about a damaged one.
+
+    Raises:
+      ValueError: empty, cut, not a list of checksums, not what its own checksum says, or without the file; names the side-car.
+    """
+    path, beside = epath.Path(path), sidecar(path)
+    if not beside.exists():
+        return None
+    text = _text_of(beside)
+    lines, seal, told = text.rpartition(_SEAL)
+    if not seal:
+        lines = text
+    elif told != f"{hashlib.sha256(lines.encode()).hexdigest()}\n":
+        raise ValueError(f"{beside} is damaged: it does not match its own checksum: {advice}")
+    sums: dict[str, str] = {}
+    for line in lines.splitlines():
+        entry = _CHECKSUM.fullmatch(line)
+        if entry is None:
+            raise ValueError(f"{beside} is damaged: not a list of sha256 and file names: {advice}")
+        sums[os.path.basename(entry["name"] or path.name)] = entry["sum"]
+    if path.name not in sums:
+        raise ValueError(f"{beside} is damaged: it has no checksum of {path.name}: {advice}")
+    return sums
+
+
+def check_sidecar(path: epath.PathLike, name: str, advice: str) -> None:
+    """Raises ValueError naming a file of the same folder that is not what the list beside `path` says, where that lists it."""
+    path = epath.Path(path)
+    other = path.with_name(name)
+    told = (sidecar_checksums(path, advice) or {}).get(name)
+    if told is not None and other.exists() and not other.is_dir() and sha256_file(other) != told:
+        raise ValueError(
+            f"{other} does not match its sha256 in {sidecar(path).name}, it is damaged: {advice}, or remove that list if you changed it yourself"
+        )
+
+
+def _text_of(path: epath.Path) -> str:
+    """Of a small file; bytes that are no text are replaced, so that they match nothing. Raises ValueError naming what cannot be read."""
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def write_json(path: epath.PathLike, value: Any, every_process: bool = False) -> None:
     """JSON with sorted keys and one newline at the end; numbers that are not finite become null."""
-    write_bytes(path, (json.dumps(plain(value), indent=2, sort_keys=True) + "\n").encode(), every_process)
+    write_bytes(path, json_bytes(value), every_process)
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(plain(value), indent=2, sort_keys=True) + "\n").encode()
 
 
 def json_line(value: Any) -> str:
@@ -127,21 +188,39 @@ def json_line(value: Any) -> str:
 
 def read_json(path: epath.PathLike) -> Any:
     """Raises ValueError naming the file if it holds no JSON."""
-    try:
-        return json.loads(epath.Path(path).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: not JSON ({error})") from error
+    return parse_json(epath.Path(path).read_bytes(), str(path))
 
 
-def read_json_lines(path: epath.PathLike) -> list[Any]:
-    """The records of a JSON-lines file up to the first that is not whole (the last may have been cut by a kill)."""
-    records = []
-    for line in epath.Path(path).read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+def read_json_lines(path: epath.PathLike) -> list[dict[str, Any]]:
+    """The records of a JSON-lines file, without the last if a kill cut it: then it does not end its line.
+
+    Raises:
+      ValueError: any other line that is no JSON object; names file and line.
+    """
+    *whole, last = epath.Path(path).read_bytes().split(b"\n")
+    records = [parse_json(line, f"{path}, line {number}") for number, line in enumerate(whole, 1)]
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}, line {number} is damaged: not a JSON object")
+    with contextlib.suppress(ValueError):
+        if isinstance(record := parse_json(last, ""), dict):
+            records.append(record)
     return records
+
+
+def parse_json(data: bytes, source: str) -> Any:
+    """What JSON text says. Raises ValueError naming `source` for what is no JSON."""
+    try:
+        return json.loads(data.decode())
+    except json.JSONDecodeError as error:
+        problem = f"not JSON at line {error.lineno} column {error.colno}"
+    except UnicodeDecodeError as error:
+        problem = f"byte {error.start} is no UTF-8"
+    except RecursionError:
+        problem = "its JSON is nested too deeply"
+    except ValueError:
+        problem = "a number in it has too many digits"
+    raise ValueError(f"{source} is damaged: {problem}")
 
 
 def write_record(path: epath.PathLike, record: dict[str, Any], every_process: bool = False) -> None:
@@ -163,10 +242,20 @@ def read_record(path: epath.PathLike, advice: str, unsealed: set[str] | None) ->
         record = read_json(path)
     except ValueError as error:
         raise ValueError(f"{error}: {advice}") from error
+    return without_seal(path, record, advice, unsealed)
+
+
+def without_seal(path: epath.PathLike, record: Any, advice: str, unsealed: set[str] | None) -> dict[str, Any]:
+    """As `read_record`, of what was read from `path` already."""
     if isinstance(record, dict):
-        told = record.pop("sha256", None)
-        if told == digest(record) or (told is None and _never_sealed(record, unsealed)):
-            return record
+        content = {key: value for key, value in record.items() if key != "sha256"}
+        told = record.get("sha256")
+        try:
+            whole = told == digest(content) if "sha256" in record else _never_sealed(content, unsealed)
+        except RecursionError:
+            whole = False
+        if whole:
+            return content
     raise ValueError(f"{path} is damaged: it does not match its own checksum: {advice}")
 
 

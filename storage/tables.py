@@ -44,5 +44,5 @@ def _read(path: epath.PathLike, columns: Sequence[str] | None) -> pa.Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
         return file.read(None if columns is None else [name for name in columns if name in file.schema_arrow.names])
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is damaged: not Parquet ({error})") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged: not Parquet, or cut: make it again") from error

@@ -1,6 +1,5 @@
 """JSON configurations and weights of others, read with every fault of the file named."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,11 @@ from storage import files, tensors
 
 def read_json(path: epath.PathLike) -> Any:
     """What a JSON file holds. Raises FileNotFoundError or ValueError naming a file that is missing, a folder, or no JSON."""
+    data = _content(epath.Path(path))
     try:
-        return json.loads(_content(epath.Path(path)).decode())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: not JSON from line {error.lineno}, column {error.colno}: fetch it again") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: byte {error.start} is no UTF-8: fetch it again") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is damaged: its JSON is nested too deeply: fetch it again") from error
+        return files.parse_json(data, str(path))
     except ValueError as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(f"{path} is damaged: a number in it has too many digits: fetch it again") from error
+        raise ValueError(f"{error}: fetch it again") from error
 
 
 def read_weights(path: epath.PathLike, advice: str, checksum_needed: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -37,11 +29,12 @@ def read_weights(path: epath.PathLike, advice: str, checksum_needed: bool = Fals
       ValueError: damaged, a folder, or it does not match its sha256; names the file.
     """
     path = epath.Path(path)
-    beside = files.sidecar(path)
     data = _content(path)
-    if beside.exists() or checksum_needed:
-        said = _content(beside).decode(errors="replace").split() if beside.exists() else []
-        data = files.checked_bytes(path, said[0] if said else "", advice)
+    sums = files.sidecar_checksums(path, advice)
+    if sums is None and checksum_needed:
+        raise ValueError(f"{path} has no {files.sidecar(path).name} beside it, so it cannot be verified: {advice}")
+    if sums is not None:
+        data = files.checked_bytes(path, sums[path.name], advice)
     return tensors.loads(data, str(path)), tensors.metadata(data)
 
 

@@ -1,4 +1,4 @@
-"""SAELens ≥ 6: a folder with `cfg.json` and `sae_weights.safetensors`, ours with a sha256 beside the weights.
+"""SAELens ≥ 6: a folder with `cfg.json` and `sae_weights.safetensors`, ours with the sha256 of both beside the weights.
 
 safetensors files load flipped bits in silence; where the checksum is there it is verified.  A TopK SAE whose activations are
 rescaled by decoder norms is read as the same function with unit decoder rows.
@@ -21,6 +21,7 @@ from storage import files
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 CHECKSUM = WEIGHTS + ".sha256"
+ADVICE = "write or fetch it again"
 _SHARED = {"W_enc": "w_enc_DF", "W_dec": "w_dec_FD", "b_dec": "b_dec_D"}
 _TENSORS = {
     "standard": _SHARED | {"b_enc": "b_enc_F"},
@@ -44,7 +45,7 @@ def save(folder: epath.PathLike, dictionary: Dictionary, metadata: dict[str, Any
     """Writes one SAE.
 
     Args:
-      folder: made if it is not there.
+      folder: made if it is not there; a side-car of the weights lists both files.
       dictionary: leaves without a seed axis.
       metadata: of SAELens' `metadata` (model_name, hook_name, …); `sae_lens_version` is set here.
     """
@@ -65,13 +66,13 @@ def save(folder: epath.PathLike, dictionary: Dictionary, metadata: dict[str, Any
     }
     if dictionary.architecture == "topk":
         config |= {"k": dictionary.k, "rescale_acts_by_decoder_norm": False}
-    files.write_with_sidecar(epath.Path(folder) / WEIGHTS, safetensors.numpy.save(tensors))
-    files.write_json(epath.Path(folder) / CONFIG, config)
+    files.write_with_sidecar(epath.Path(folder) / WEIGHTS, safetensors.numpy.save(tensors), {CONFIG: files.json_bytes(config)})
 
 
 def provenance(folder: epath.PathLike) -> Provenance:
     """Of `cfg.json`: its `metadata`, and where older versions kept the same. Raises ValueError naming a file that contradicts itself."""
     path = epath.Path(folder) / CONFIG
+    files.check_sidecar(path.with_name(WEIGHTS), CONFIG, ADVICE)
     config = told_by.configuration(path)
     sections = [section for section in (config.get("metadata"), config) if isinstance(section, dict)]
     get = lambda what, as_: told_by.agreed(path, _TOLD[what][0], *(as_(s.get(name)) for s in sections for name in _TOLD[what]))
@@ -113,13 +114,14 @@ def load(folder: epath.PathLike, decoder_alone: bool = False) -> tuple[Dictionar
         finite, a transcoder, or settings that `Dictionary` does not have; names the file.
     """
     folder = epath.Path(folder)
+    files.check_sidecar(folder / WEIGHTS, CONFIG, ADVICE)
     config = read_config(folder / CONFIG, ("architecture", "d_in", "d_sae"), "an SAE of SAELens ≥ 6")
     only_sae(folder, provenance(folder), decoder_alone)
     architecture, left_out = _check_config(folder / CONFIG, config)
     path = folder / WEIGHTS
     if not path.exists():
         raise FileNotFoundError(f"no {WEIGHTS} in {folder}: not an SAE in SAELens' format")
-    tensors, _ = read_weights(path, "write or fetch it again")
+    tensors, _ = read_weights(path, ADVICE)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in left_out}
     names = _TENSORS[architecture]
     d, f = (setting(folder / CONFIG, config, name, int) for name in ("d_in", "d_sae"))

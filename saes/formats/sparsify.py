@@ -20,6 +20,7 @@ from storage import files
 CONFIG = "cfg.json"
 WEIGHTS = "sae.safetensors"
 TRAINING = "config.json"
+ADVICE = "write or fetch it again"
 _OF_TRAINING = ("model", "revision", "hookpoints", "init_seeds", "sae")
 _SEED = re.compile(r"seed[-_]?(\d{1,18})")
 DEFAULT_K = 32  # sparsify's, for configurations that do not say
@@ -53,13 +54,13 @@ def save(folder: epath.PathLike, dictionary: Dictionary) -> None:
         "skip_connection": False,
         "transcode": False,
     }
-    files.write_with_sidecar(epath.Path(folder) / WEIGHTS, safetensors.numpy.save(tensors))
-    files.write_json(epath.Path(folder) / CONFIG, config)
+    files.write_with_sidecar(epath.Path(folder) / WEIGHTS, safetensors.numpy.save(tensors), {CONFIG: files.json_bytes(config)})
 
 
 def provenance(folder: epath.PathLike) -> Provenance:
     """Of the folder's name (hookpoint, or `seed<n>` in one), of `cfg.json`, and of the training run's `config.json` one or two folders above."""
     folder = epath.Path(folder)
+    files.check_sidecar(folder / WEIGHTS, CONFIG, ADVICE)
     config = told_by.configuration(folder / CONFIG)
     named_seed = _SEED.fullmatch(folder.name)
     point = folder.parent if named_seed else folder
@@ -94,6 +95,7 @@ def load(folder: epath.PathLike, decoder_alone: bool = False) -> tuple[Dictionar
       ValueError: damaged weights, tensors missing, unknown or of another shape, a transcoder, a skip connection, groupmax; names the file.
     """
     folder = epath.Path(folder)
+    files.check_sidecar(folder / WEIGHTS, CONFIG, ADVICE)
     config = read_config(folder / CONFIG, ("d_in",), "an SAE of sparsify")
     for name, only in {"activation": "topk", "signed": False, "embed_skip": False, "gram_lookup": False}.items():
         if config.get(name, only) != only:
@@ -103,7 +105,7 @@ def load(folder: epath.PathLike, decoder_alone: bool = False) -> tuple[Dictionar
     path = folder / WEIGHTS
     if not path.exists():
         raise FileNotFoundError(f"no {WEIGHTS} in {folder}: not an SAE in sparsify's format")
-    tensors, _ = read_weights(path, "write or fetch it again")
+    tensors, _ = read_weights(path, ADVICE)
     d, latents, expansion = (
         setting(folder / CONFIG, config, name, int, default)
         for name, default in (("d_in", None), ("num_latents", 0), ("expansion_factor", 32))

@@ -12,7 +12,7 @@ from configs import compare
 from launch import config, dictionary_list, sae_paths
 from launch.stages import collect
 from saes.formats import saelens, stacked
-from tests.saes.dictionaries import make
+from tests.saes.dictionaries import change_config, make
 
 STACKED = make("topk")
 OF = {"model_name": "m", "hook_name": "blocks.1.hook_resid_post"}
@@ -99,7 +99,7 @@ def test_what_could_not_be_compared_is_said_and_kept(folder, capsys):
 
 def test_transcoders_are_compared_without_activations_alone(folder):
     for path in (folder / "sae").rglob("cfg.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"architecture": "transcoder", "d_out": STACKED.w_dec_FD.shape[2]}))
+        change_config(path, architecture="transcoder", d_out=STACKED.w_dec_FD.shape[2])
     path, *_ = collect.run(settings(folder / "sae"), epath.Path(folder))
     assert [e["transcoder"] for e in dictionary_list.read(path)["dictionaries"]] == [True, True]
     assert (dictionary_list.load(path).w_dec_SFD == STACKED.w_dec_FD[:2]).all()

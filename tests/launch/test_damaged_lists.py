@@ -57,7 +57,7 @@ def check_list(done):
         path = folder / dictionary_list.NAME
         hook = {"path": "m", "layer": 1, "site": "resid_post"}
         dictionary_list.write(path, hook, {"k": 4}, entries, [{"tokens": 0, "paths": ["start"]}])
-        listing = json.loads(path.read_text())
+        listing = dictionary_list.read(path)
         for kind, *how in done:
             if kind == "field":
                 (part, name), value = how
@@ -70,7 +70,8 @@ def check_list(done):
                 if isinstance(parts[part], dict):
                     parts[part].pop(name, None)
                     parts[part] |= {} if value == "drop" else {name: copy.deepcopy(ODD[value])}
-        path.write_text(json.dumps(listing))
+        if any(kind == "field" for kind, *_ in done):  # as written by hand, without a checksum
+            path.write_text(json.dumps(listing))
         for kind, *how in done:
             if kind == "bytes":
                 damage(pathlib.Path(path), *how)

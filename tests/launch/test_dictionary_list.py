@@ -1,5 +1,3 @@
-import json
-
 import jax
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ from configs import quickstart
 from launch import dictionary_list
 from saes.formats import saelens, sparsify, stacked
 from storage import files
-from tests.saes.dictionaries import make
+from tests.saes.dictionaries import change_config, make
 
 DICTIONARIES = make("topk")
 HOOK = {"model": "m", "layer": 1, "site": "resid_post"}
@@ -44,7 +42,7 @@ def test_snapshots_of_several_rounds_lie_one_behind_the_other(tmp_path):
     path = write(tmp_path)
     for name, seeds in (("a", slice(0, 2)), ("b", slice(2, 3))):
         stacked.save(tmp_path / name, jax.tree.map(lambda a, s=seeds: a[s], DICTIONARIES))
-    listing = files.read_json(path)
+    listing = dictionary_list.read(path)
     listing["snapshots"] = [{"tokens": 0, "paths": ["a", "b"]}]
     files.write_json(path, listing)
     listed = dictionary_list.load(path)
@@ -65,7 +63,7 @@ def test_other_architectures_come_back_and_stand_side_by_side(tmp_path, architec
 def test_sparsify_is_read_beside_saelens(tmp_path):
     path = write(tmp_path)
     sparsify.save(tmp_path / "seed-9", jax.tree.map(lambda a: a[2], DICTIONARIES))
-    listing = files.read_json(path)
+    listing = dictionary_list.read(path)
     listing["dictionaries"][2]["format"] = "sparsify"
     files.write_json(path, listing)
     assert (dictionary_list.load(path).dictionaries[2].w_enc_DF == DICTIONARIES.w_enc_DF[2]).all()
@@ -75,7 +73,7 @@ def test_sparsify_is_read_beside_saelens(tmp_path):
 def test_the_same_weights_twice_are_refused_but_where_nothing_is_compared(tmp_path):
     path = write(tmp_path)
     sparsify.save(tmp_path / "seed-9", jax.tree.map(lambda a: a[0], DICTIONARIES))
-    listing = files.read_json(path)
+    listing = dictionary_list.read(path)
     listing["dictionaries"][2]["format"] = "sparsify"
     files.write_json(path, listing)
     with pytest.raises(ValueError, match="dictionaries.json: seed 9 holds the same weights as .*seed 4: leave one out"):
@@ -86,11 +84,10 @@ def test_the_same_weights_twice_are_refused_but_where_nothing_is_compared(tmp_pa
 def test_a_transcoder_of_a_list_is_read_for_its_decoder_and_refused_in_a_study(tmp_path):
     path = write(tmp_path)
     for seed in (4, 7, 9):
-        config = tmp_path / f"seed-{seed}" / "cfg.json"
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"architecture": "transcoder", "d_out": 7}))
+        change_config(tmp_path / f"seed-{seed}" / "cfg.json", architecture="transcoder", d_out=7)
     with pytest.raises(ValueError, match="seed-4 is a transcoder"):
         dictionary_list.load(path)
-    listing = files.read_json(path)
+    listing = dictionary_list.read(path)
     for entry in listing["dictionaries"]:
         entry["transcoder"] = True
     files.write_json(path, listing)
@@ -129,7 +126,7 @@ def test_one_usable_dictionary_is_too_few(tmp_path):
 )
 def test_lists_that_do_not_hold_are_refused(tmp_path, change, says):
     path = write(tmp_path)
-    listing = files.read_json(path)
+    listing = dictionary_list.read(path)
     change(listing)
     files.write_json(path, listing)
     with pytest.raises((ValueError, FileNotFoundError), match=says):

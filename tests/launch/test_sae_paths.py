@@ -1,7 +1,6 @@
 """SAEs named by path: found, told apart, refused."""
 
 import dataclasses
-import json
 
 import jax
 import numpy as np
@@ -11,7 +10,7 @@ from etils import epath
 from launch import dictionary_list, sae_paths
 from saes.formats import saelens, sparsify
 from saes.formats.provenance import Provenance
-from tests.saes.dictionaries import make
+from tests.saes.dictionaries import change_config, make
 
 STACKED = make("topk")
 
@@ -115,7 +114,7 @@ def test_transcoders_are_refused_where_there_are_activations(tmp_path):
     sparsify.save(tmp_path / "layers.3.mlp", one())
     sparsify.save(tmp_path / "more" / "layers.3.mlp", one(1))
     for config in tmp_path.rglob("cfg.json"):
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"transcode": True}))
+        change_config(config, transcode=True)
     saes = [sae_paths.find(str(tmp_path / folder / "layers.3.mlp"))[0] for folder in (".", "more")]
     sae_paths.refuse_strangers(saes, ignore_names=False)  # decoders alone
     with pytest.raises(

@@ -1,5 +1,8 @@
 """Random dictionaries of every architecture for tests."""
 
+import json
+import pathlib
+
 import jax
 import numpy as np
 
@@ -23,3 +26,11 @@ def make(architecture: str = "topk") -> Dictionary:
 def one(architecture: str = "topk") -> Dictionary:
     """The first of them."""
     return jax.tree.map(lambda a: a[0], make(architecture))
+
+
+def change_config(path: pathlib.Path, left_out: tuple[str, ...] = (), **changes: object) -> None:
+    """Changes fields of an exported `cfg.json`, and takes away the list of checksums beside it: the configuration of somebody else."""
+    known = {name: value for name, value in json.loads(path.read_text()).items() if name not in left_out}
+    path.write_text(json.dumps(known | changes))
+    for beside in path.parent.glob("*.sha256"):
+        beside.unlink()

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from saes.dictionary import ARCHITECTURES, decode, encode
 from saes.formats import saelens, sparsify, stacked
-from tests.saes.dictionaries import D, F, make, one
+from tests.saes.dictionaries import D, F, change_config, make, one
 
 
 def equal(a, b):
@@ -71,7 +71,7 @@ def test_saelens_files_that_do_not_fit_are_refused(tmp_path, change, says):
 def test_saelens_settings_that_are_not_supported_are_refused(tmp_path, field):
     saelens.save(tmp_path, one("topk"), {})
     path = tmp_path / "cfg.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: {} if field == "metadata" else 0}))
+    change_config(path, **{field: {} if field == "metadata" else 0})
     with pytest.raises(ValueError, match="sae_lens_version is none" if field == "metadata" else field if field != "d_sae" else "shape|k="):
         saelens.load(tmp_path)
 
@@ -80,7 +80,7 @@ def test_saelens_rescaling_by_decoder_norms_is_the_same_function_with_unit_rows(
     """Its activations are pre·‖d‖ among which the k largest are taken, and decoding divides by ‖d‖ again."""
     saelens.save(tmp_path, one("topk"), {})
     path = tmp_path / "cfg.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rescale_acts_by_decoder_norm": True}))
+    change_config(path, rescale_acts_by_decoder_norm=True)
     loaded, _ = saelens.load(tmp_path)
     d, x = one("topk"), np.random.default_rng(0).normal(size=(30, D)).astype(np.float32)
     norm = np.linalg.norm(d.w_dec_FD, axis=1)
@@ -94,7 +94,7 @@ def test_saelens_rescaling_by_decoder_norms_is_the_same_function_with_unit_rows(
 def test_saelens_rescaling_is_topks_alone(tmp_path, architecture):
     saelens.save(tmp_path, one(architecture), {})
     path = tmp_path / "cfg.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rescale_acts_by_decoder_norm": True}))
+    change_config(path, rescale_acts_by_decoder_norm=True)
     assert equal(saelens.load(tmp_path)[0], one(architecture))
 
 
@@ -106,7 +106,7 @@ def test_saelens_rescaling_of_a_row_of_zeros_or_of_an_extreme_length_is_finite(t
     d = dataclasses.replace(dictionary, w_dec_FD=np.where(row[:, None], dictionary.w_dec_FD * np.float32(scale), dictionary.w_dec_FD))
     saelens.save(tmp_path, d, {})
     path = tmp_path / "cfg.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rescale_acts_by_decoder_norm": True}))
+    change_config(path, rescale_acts_by_decoder_norm=True)
     loaded, _ = saelens.load(tmp_path)
     norm = np.linalg.norm(d.w_dec_FD.astype(np.float64), axis=1)
     np.testing.assert_allclose(np.linalg.norm(loaded.w_dec_FD, axis=1), norm > 0, rtol=1e-6)
@@ -144,7 +144,7 @@ def test_saelens_transcoders_are_refused_by_name_and_their_decoders_read(tmp_pat
     skip = {"W_skip": np.zeros((D + 2, D), np.float32)} if "skip" in architecture else {}
     rewrite(tmp_path, lambda t: t.update(W_dec=wider, b_dec=np.zeros(D + 2, np.float32), **skip))
     path = tmp_path / "cfg.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"architecture": architecture, "d_out": D + 2}))
+    change_config(path, architecture=architecture, d_out=D + 2)
     with pytest.raises(ValueError, match=says):
         saelens.load(tmp_path)
     if architecture == "crosscoder":
@@ -192,7 +192,7 @@ def test_sparsify_round_trip(tmp_path, subtract):
 def test_sparsify_settings_that_are_not_supported_are_refused(tmp_path, change, says):
     sparsify.save(tmp_path, one("topk"))
     path = tmp_path / "cfg.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    change_config(path, **change)
     with pytest.raises(ValueError, match=says):
         sparsify.load(tmp_path)
 
@@ -212,7 +212,7 @@ def test_every_setting_of_a_wrong_type_ends_in_a_line_that_names_the_file(tmp_pa
     for value in WRONG:
         if type(value) is bool and type(good[field]) is bool:
             continue
-        path.write_text(json.dumps(good | {field: value}))
+        change_config(path, **good | {field: value})
         with pytest.raises(ValueError, match=r"cfg.json|safetensors"):
             module.load(tmp_path)
 
@@ -222,9 +222,7 @@ def test_sparsify_takes_its_number_of_latents_from_the_expansion_if_there_is_non
     smaller = jax.tree.map(lambda a: a[..., :14] if a.shape[-1] == F else a[:14] if a.shape[0] == F else a, dictionary)
     sparsify.save(tmp_path, smaller)
     path = tmp_path / "cfg.json"
-    config = json.loads(path.read_text()) | {"expansion_factor": 2}
-    del config["num_latents"]
-    path.write_text(json.dumps(config))
+    change_config(path, ("num_latents",), expansion_factor=2)
     assert equal(sparsify.load(tmp_path)[0], smaller)
 
 
