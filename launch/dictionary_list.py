@@ -18,7 +18,7 @@ from storage import files
 
 FORMAT = "sae-stability dictionaries 2"
 NAME = "dictionaries.json"
-ADVICE = "put it back from a copy, or remove the line 'sha256' at its end if you changed it yourself"
+ADVICE = "put it back from a copy, or remove its line 'sha256' if you changed it yourself"
 READERS = {"saelens": saelens, "sparsify": sparsify, "gemma_scope": gemma_scope, "dictionary_learning": dictionary_learning}
 
 

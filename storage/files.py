@@ -17,6 +17,7 @@ from etils import epath
 from storage import ownership
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "the disk is read-only"}
+AGAIN = "put the file back from a copy, or --overwrite to make it again"
 _SEAL = "# sha256 of the lines above: "  # ends a side-car; `sha256sum -c` passes over it
 _CHECKSUM = re.compile(r"(?P<sum>[0-9a-f]{64})(  ?\*?(?P<name>.*[^ ]))?")  # a line of `sha256sum`, or the sum alone
 
@@ -188,7 +189,7 @@ def json_line(value: Any) -> str:
 
 def read_json(path: epath.PathLike) -> Any:
     """Raises ValueError naming the file if it holds no JSON."""
-    return parse_json(epath.Path(path).read_bytes(), str(path))
+    return _parsed(epath.Path(path).read_bytes(), str(path), "put it back from a copy, or make it again")
 
 
 def read_json_lines(path: epath.PathLike) -> list[dict[str, Any]]:
@@ -198,14 +199,21 @@ def read_json_lines(path: epath.PathLike) -> list[dict[str, Any]]:
       ValueError: any other line that is no JSON object; names file and line.
     """
     *whole, last = epath.Path(path).read_bytes().split(b"\n")
-    records = [parse_json(line, f"{path}, line {number}") for number, line in enumerate(whole, 1)]
+    records = [_parsed(line, f"{path}, line {number}", AGAIN) for number, line in enumerate(whole, 1)]
     for number, record in enumerate(records, 1):
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number} is damaged: not a JSON object")
+            raise ValueError(f"{path}, line {number} is damaged: not a JSON object: {AGAIN}")
     with contextlib.suppress(ValueError):
         if isinstance(record := parse_json(last, ""), dict):
             records.append(record)
     return records
+
+
+def _parsed(data: bytes, source: str, advice: str) -> Any:
+    try:
+        return parse_json(data, source)
+    except ValueError as error:
+        raise ValueError(f"{error}: {advice}") from error
 
 
 def parse_json(data: bytes, source: str) -> Any:
@@ -238,11 +246,7 @@ def read_record(path: epath.PathLike, advice: str, unsealed: set[str] | None) ->
     Raises:
       ValueError: no such record, or one that does not match its checksum; names the file.
     """
-    try:
-        record = read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{error}: {advice}") from error
-    return without_seal(path, record, advice, unsealed)
+    return without_seal(path, _parsed(epath.Path(path).read_bytes(), str(path), advice), advice, unsealed)
 
 
 def without_seal(path: epath.PathLike, record: Any, advice: str, unsealed: set[str] | None) -> dict[str, Any]:

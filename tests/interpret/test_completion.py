@@ -87,6 +87,7 @@ def test_what_is_kept_is_told_without_asking(tmp_path):
         lambda data: data.replace(b'"prompt": "', b'"prompt": "0'),
         lambda data: data.replace(b'"HELLO"', b"null"),
         lambda data: data.replace(b'"prompt_tokens": null', b'"prompt_tokens": "7"'),
+        lambda data: data.replace(b'"prompt_tokens": null', b'"prompt_tokens": 7'),
         lambda data: b"\xff\xfe" + data,
         lambda data: b"[" * 100_000,
         lambda data: b"[]",

@@ -1,5 +1,6 @@
 """One damage to one file of a finished run, and the same command again: one line that names the file, or the results that were there."""
 
+import json
 import random
 import re
 import shutil
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from configs import default
+from configs import compare, default
 from launch import config as configs
-from launch import runner, signals
+from launch import dictionary_list, records, runner, sae_paths, signals
 from launch.stages import STAGES
 from storage import files
 
@@ -167,3 +168,86 @@ def test_every_file_of_a_run_is_in_a_record_or_read_by_nobody(early):
     unknown = [n for n in early.whole if n not in early.results() and not WITHOUT_EFFECT.fullmatch(n)]
     assert unknown == []
     assert all(f"{stage}/summary.json" in early.results() for stage in ("train", "stability")) and STAGES["train"].guarded
+
+
+def flip(data):
+    return data[:-3] + bytes([data[-3] ^ 4]) + data[-2:]
+
+
+SAE = "sae/seed-1"
+DAMAGES = {
+    "weights": ("sae_weights.safetensors", flip),
+    "checksum": ("sae_weights.safetensors.sha256", lambda data: data.replace(data[:1], bytes([data[0] ^ 1]), 1)),
+    "no checksum": ("sae_weights.safetensors.sha256", lambda data: b""),
+    "deleted": ("sae_weights.safetensors.sha256", lambda data: None),
+    "k": ("cfg.json", lambda data: data.replace(b'"k": 4', b'"k": 6')),
+}
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_stage_verifies_what_it_reads_of_another(early, monkeypatch, kind, large):
+    """Also where results are too large to be verified on every start."""
+    name, change = DAMAGES[kind]
+    place = f"train/{SAE}/{name}"
+    shutil.rmtree(early.workdir / "stability")
+    (early.workdir / ".records" / "stability.json").unlink()
+    put(early, place, change(early.whole[place]))
+    if large:
+        monkeypatch.setattr(records, "VERIFIED", 0)
+    try:
+        with pytest.raises((ValueError, OSError)) as caught:
+            early.go(only=["stability"])
+        message = str(caught.value)
+        assert f"{SAE}/{name}" in message and "\n" not in message and "again" in message
+        assert not (early.workdir / "stability" / "summary.json").exists()
+    finally:
+        early.restore()
+
+
+@pytest.mark.parametrize("layout", ["saelens", "sparsify"])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in DAMAGES if kind != "deleted"]
+)  # without a list of checksums nothing else tells of damage
+def test_saes_read_from_elsewhere_are_verified_by_the_checksums_beside_them(early, tmp_path, kind, layout):
+    shutil.copytree(early.workdir / "train", tmp_path / "theirs")
+    name, change = DAMAGES[kind]
+    folder = tmp_path / "theirs" / "sae" if layout == "saelens" else next((tmp_path / "theirs" / "sparsify").iterdir())
+    sae = folder / ("seed-1" if layout == "saelens" else "seed1")
+    path = sae / (name if layout == "saelens" else name.replace("sae_weights", "sae"))
+    whole = path.read_bytes()
+    path.write_bytes(change(whole))
+    assert path.read_bytes() != whole
+    says = re.escape(str(sae)) + r"/\S+ (does not match its sha256|is damaged)"
+    c = compare.get_config()
+    c.saes = str(folder)
+    with pytest.raises(ValueError, match=says):
+        runner.run_stages(c, configs.validated(c), epath.Path(tmp_path / "compared"), [], False)
+    if layout == "saelens":
+        c = default.get_config()
+        c.stages, c.source.activations = ("stability",), early.config.source.activations
+        c.stability.dictionaries = str(tmp_path / "theirs" / "dictionaries.json")
+        with pytest.raises(ValueError, match=says):
+            runner.run_stages(c, configs.validated(c), epath.Path(tmp_path / "measured"), [], False)
+    path.write_bytes(whole)
+    assert len([found.identity() for found in sae_paths.find(str(folder))]) == 3
+
+
+def test_every_flip_of_a_list_of_ours_is_refused_and_one_written_by_hand_is_read(tmp_path):
+    path = epath.Path(tmp_path / "dictionaries.json")
+    dictionary_list.write(path, {"path": "m"}, {"k": 4}, [{"seed": 0, "path": "a", "format": "saelens"}], [])
+    whole, listing = path.read_bytes(), dictionary_list.read(path)
+    assert "sha256" not in listing and listing["training"] == {"k": 4}
+    for i in range(len(whole)):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 1 << i % 8]) + whole[i + 1 :])
+        try:
+            assert dictionary_list.read(path) == listing  # a blank for another
+        except ValueError as error:
+            assert "dictionaries.json" in str(error) and "\n" not in str(error)
+    path.write_bytes(whole.replace(b'"k": 4', b'"k": 6'))
+    with pytest.raises(
+        ValueError, match="dictionaries.json is damaged: it does not match its own checksum: put it back .* remove its line 'sha256'"
+    ):
+        dictionary_list.read(path)
+    path.write_text(json.dumps(listing | {"training": {"k": 6}}))
+    assert dictionary_list.read(path)["training"] == {"k": 6}

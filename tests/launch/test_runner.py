@@ -122,6 +122,20 @@ def test_a_damaged_result_of_a_dear_stage_is_refused_and_overwrite_makes_it_agai
     assert sorted(p.name for p in run.workdir.iterdir() if p.is_dir()) == [".records", "dear", "last", "middle"]
 
 
+@pytest.mark.parametrize("stage", ["dear", "middle"])
+def test_a_result_that_grew_is_seen(run, stage, capsys):
+    run()
+    path = run.workdir / stage / "out.txt"
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes() + b"x")
+    says = f"{stage}/out.txt is not the file of {size} bytes that was written"
+    if stage == "dear":
+        with pytest.raises(ValueError, match=f"{says}: put the file back"):
+            run()
+    else:
+        assert run() == ["middle"] and says in capsys.readouterr().out
+
+
 def test_a_part_of_the_stages_never_reads_results_that_are_out_of_date(run):
     run()
     with pytest.raises(ValueError, match="'last' reads what 'middle' writes, which is not there or out of date"):
