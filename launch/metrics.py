@@ -23,6 +23,8 @@ class MetricsWriter:
         self._path = epath.Path(path)
         self._width = width
         written = read_json_lines(self._path) if self._path.exists() else []
+        if nameless := [i for i, record in enumerate(written, 1) if not isinstance(record.get("step"), int)]:
+            raise ValueError(f"{self._path}: line {nameless[0]} has no step, it is damaged: take it out, or train again with --overwrite")
         kept = [json_line(record) for record in written if record["step"] <= resume_step]
         write_bytes(self._path, "".join(kept).encode())
 

@@ -53,6 +53,8 @@ class Stage:
         return importlib.import_module(f"launch.stages.{self.name}")
 
 
+TRAINED = ("synthetic", "cells", "starts", "seeds", "init_seed", "data_seed", "sae", "train")  # of a grid
+ROWS = ("synthetic", "train.eval_rows", "saes", "source", "lm")  # what SAEs from elsewhere and the rows that they are measured on depend on
 POOLING = tuple(f"stability.{field}" for field in ("theta", "epsilon", "rare_firings", "block_size"))  # what pools are made by
 
 _ALL = (
@@ -96,9 +98,13 @@ _ALL = (
             "pool.thetas",
             "pool.features",
             *POOLING,
+            "stability.dictionaries",
             "atlas",
             "sae.k",
             "sae.n_features",
+            "sae.variant",
+            "data_seed",
+            *ROWS,
         ),
         after=("activations", "train"),
     ),
@@ -120,48 +126,54 @@ _ALL = (
     ),
     Stage(
         "pooled",
-        ("pool", "stability", "atlas", "recovery", "lm"),
+        ("pool", "stability", "atlas", "recovery", "seeds", "sae", "train", "data_seed", *ROWS),
         after=("activations", "train", "longer", "wider", "pool", "finetune"),
     ),
     Stage("factorial", ("arms", "seeds", "sae", "train"), after=("activations",), guarded=True, training=True),
-    Stage("arms", ("stability", "sensitivity.neighbours", "transfer.features"), after=("activations", "factorial")),
+    Stage(
+        "arms",
+        ("stability", "sensitivity.neighbours", "transfer.features", "arms", "seeds", "sae", "train", *ROWS),
+        after=("activations", "factorial"),
+    ),
     Stage("collect", ("saes", "ignore_names", "source.eval_tokens")),
-    Stage("stability", ("stability",), after=("activations", "train", "gaussian", "collect")),
-    Stage("sensitivity", ("sensitivity", "stability"), after=("activations", "train", "collect", "stability")),
-    Stage("subspace", ("subspace", "stability.theta", "stability.confidence"), after=("activations", "train", "collect", "stability")),
+    Stage("stability", ("stability", *ROWS), after=("activations", "train", "gaussian", "collect")),
+    Stage("sensitivity", ("sensitivity", "stability", *ROWS), after=("activations", "train", "collect", "stability")),
+    Stage("subspace", ("subspace", "stability", *ROWS), after=("activations", "train", "collect", "stability")),
     Stage(
         "atlas",
-        ("atlas", "stability.theta", "stability.epsilon", "stability.confidence", "stability.rare_firings", "stability.block_size"),
+        ("atlas", "stability", *ROWS),
         after=("activations", "train", "gaussian", "collect", "stability"),
     ),
     Stage(
         "diagnosis",
-        ("diagnosis", "atlas", "stability.confidence", "stability.block_size"),
+        ("diagnosis", "atlas", "stability", *ROWS),
         after=("activations", "train", "collect", "stability", "atlas"),
     ),
     Stage("transfer", ("transfer", "stability"), after=("train", "collect", "stability", "sensitivity")),
-    Stage("function", ("function", "stability"), after=("activations", "train", "collect", "stability")),
-    Stage(
-        "splice", ("splice", "function", "stability", "lm", "source.start_token"), after=("activations", "train", "stability", "function")
-    ),
+    Stage("function", ("function", "stability", *ROWS), after=("activations", "train", "collect", "stability")),
+    Stage("splice", ("splice", "function", "stability", *ROWS), after=("activations", "train", "stability", "function")),
     Stage(
         "statistics",
-        ("statistics", "function.seeds", "function.draws", "stability", "lm", "source.start_token"),
+        ("statistics", "function.seeds", "function.draws", "stability", *ROWS),
         after=("activations", "train", "collect", "stability"),
     ),
     Stage(
         "explanations",
-        ("explanations", "function.seeds", "stability"),
+        ("explanations", "function.seeds", "stability", *ROWS),
         after=("activations", "train", "collect", "stability", "statistics"),
     ),
-    Stage("predict", ("newcomers", "stability", "sensitivity.neighbours"), after=("collect", "stability", "sensitivity")),
-    Stage("recovery", ("recovery", "stability.confidence"), after=("train", "stability")),
-    Stage("grid", ("synthetic", "cells", "starts", "seeds", "init_seed", "data_seed", "sae", "train"), guarded=True, training=True),
-    Stage("verdicts", ("recovery", "contrasts", "reference", "stability.confidence", "stability.block_size"), after=("grid",)),
-    Stage("causes", ("causes", "tuned_on", "atlas", "diagnosis", "stability"), after=("grid",)),
+    Stage(
+        "predict",
+        ("newcomers", "saes", "ignore_names", "stability", "sensitivity.neighbours"),
+        after=("collect", "stability", "sensitivity"),
+    ),
+    Stage("recovery", ("recovery", "stability", *ROWS), after=("train", "stability")),
+    Stage("grid", TRAINED, guarded=True, training=True),
+    Stage("verdicts", ("recovery", "contrasts", "reference", "stability", *TRAINED), after=("grid",)),
+    Stage("causes", ("causes", "tuned_on", "atlas", "diagnosis", "stability", *TRAINED), after=("grid",)),
     Stage(
         "report",
-        ("report", "claims"),
+        ("report", "claims", "stability", "recovery", "seeds", "starts", "sae", "pool", *ROWS),
         after=(
             "activations",
             "train",
@@ -177,7 +189,7 @@ _ALL = (
     # The embedded language model.
     Stage("tokenizer", ("source.text", "source.text_field", "source.root", "pretrain.vocab_size"), guarded=True),
     Stage("pretrain", ("source.text", "source.text_field", "source.root", "pretrain"), after=("tokenizer",), guarded=True, training=True),
-    Stage("model_card", ("model_card",), after=("tokenizer", "pretrain")),
+    Stage("model_card", ("model_card", "pretrain", "source.text", "source.text_field", "source.root"), after=("tokenizer", "pretrain")),
 )
 
 STAGES = {stage.name: stage for stage in _ALL}

@@ -71,7 +71,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     )
     checkpoints.close()
     checkpoint.save(folder / "model", model, state.params, tokenizer.backend)
-    return [folder / "model" / name for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")]
+    model_files = [folder / "model" / name for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")]
+    return [*model_files, folder / "metrics.jsonl"]  # the card shows its course
 
 
 def model_config(c: Any) -> DecoderConfig:
