@@ -135,7 +135,7 @@ _ALL = (
         ("stability", "sensitivity.neighbours", "transfer.features", "arms", "seeds", "sae", "train", *ROWS),
         after=("activations", "factorial"),
     ),
-    Stage("collect", ("saes", "ignore_names", "source.eval_tokens")),
+    Stage("collect", ("saes", "ignore_names", "source.activations", "source.eval_tokens")),
     Stage("stability", ("stability", *ROWS), after=("activations", "train", "gaussian", "collect")),
     Stage("sensitivity", ("sensitivity", "stability", *ROWS), after=("activations", "train", "collect", "stability")),
     Stage("subspace", ("subspace", "stability", *ROWS), after=("activations", "train", "collect", "stability")),
