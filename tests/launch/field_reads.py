@@ -12,6 +12,12 @@ from launch.stages import STAGES, Stage
 
 HOW = {
     "stages": "the stages of a study that a stage reads from are in its inputs, each by the digest of its results",
+    "sweep": "'train', which stands before every other stage that reads it, refuses another; a factorial refuses any",
+}
+OF_ONE_STAGE = {
+    ("finetune", "pool.span_rank"): "it decides which pools 'pool' writes, and those are an input by their digest",
+    ("factorial", "init_seed"): "the stage refuses all values but one",
+    ("factorial", "data_seed"): "the stage refuses all values but one",
 }
 _DEPTH = 5  # frames below a `__post_init__`, which asks helpers and properties
 
@@ -106,7 +112,10 @@ def _of_a_dataclass(frame: Any) -> bool:
 
 def missing(reads: dict[str, set[str]]) -> dict[str, list[str]]:
     """By stage, the fields that it reads and does not declare."""
-    found = {name: sorted(f for f in seen if f not in HOW and not declared(STAGES[name], f)) for name, seen in reads.items()}
+    found = {
+        name: sorted(f for f in seen if f not in HOW and (name, f) not in OF_ONE_STAGE and not declared(STAGES[name], f))
+        for name, seen in reads.items()
+    }
     return {name: names for name, names in found.items() if names}
 
 
