@@ -79,7 +79,7 @@ def remove(folder: epath.PathLike, also: Iterable[str] = ()) -> list[str]:
     ledgers = lists(folder)
     listed = {name for ledger in ledgers for name in _read(ledger)} | set(also)
     for name in sorted(listed):
-        if not _inside(name):
+        if not _inside(folder, name):
             continue
         if name.endswith("/"):
             remove_checkpoints(folder / name)
@@ -100,7 +100,7 @@ def discard(folder: epath.PathLike) -> None:
         with contextlib.suppress(ValueError):
             below = f"{folder.relative_to(ledger.folder)}/"
             for name in _read(ledger.path):
-                if name.startswith(below) and _inside(name):
+                if name.startswith(below) and _inside(ledger.folder, name):
                     _unlink(ledger.folder / name)
     if folder.is_dir():
         _remove_empty(folder)
@@ -112,7 +112,7 @@ def remove_checkpoints(folder: epath.PathLike) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if path.is_dir() and _CHECKPOINT.fullmatch(path.name):
+        if path.is_dir() and not os.path.islink(path) and _CHECKPOINT.fullmatch(path.name):
             path.rmtree()
     _remove_empty(folder)
 
@@ -140,8 +140,12 @@ def lists(folder: epath.PathLike) -> list[epath.Path]:
     return sorted(p for p in epath.Path(folder).glob(f"{_STEM}*.txt") if re.fullmatch(_STEM + r"(-\d+)?\.txt", p.name) and _read(p))
 
 
-def _inside(name: str) -> bool:
-    return not os.path.isabs(name) and ".." not in name.split("/")
+def _inside(folder: epath.Path, name: str) -> bool:
+    """Whether a name stays in the folder: neither by dots nor through a link to elsewhere."""
+    if os.path.isabs(name) or ".." in name.split("/"):
+        return False
+    parent = os.path.dirname(os.path.join(os.path.abspath(folder), name.rstrip("/")))
+    return not os.path.exists(parent) or (os.path.realpath(parent) + os.sep).startswith(os.path.realpath(folder) + os.sep)
 
 
 def _unlink(path: epath.Path) -> None:
@@ -153,7 +157,7 @@ def _remove_empty(folder: epath.Path) -> None:
     for path in folder.iterdir():
         if path.is_dir() and not os.path.islink(path):
             _remove_empty(path)
-    if not any(True for _ in folder.iterdir()):
+    if not os.path.islink(folder) and not any(True for _ in folder.iterdir()):
         folder.rmdir()
 
 
