@@ -47,6 +47,7 @@ def _run_chosen(
     config: ml_collections.ConfigDict, settings: Any, workdir: epath.Path, stages: list[Stage], only: list[str], overwrite: bool
 ) -> None:
     on_disk = {s.name: records.read(workdir, s.name, s.guarded) for s in stages}
+    mended = {s.name for s in stages if _take_later_fields(s, on_disk[s.name], _fields(config, s), workdir)}
     if not overwrite:
         for stage in stages:
             _refuse_other_fields(stage, on_disk[stage.name], _fields(config, stage), workdir)
@@ -71,6 +72,8 @@ def _run_chosen(
             raise ValueError(f"{damage}: put the file back from a copy, or --overwrite to run {stage.name!r} again")
         if record is not None and done and not damage:
             current[stage.name] = record
+            if stage.name in mended:
+                records.write(workdir, record)
             workdirs.remove_replaced(workdir / stage.name)
             if chosen:
                 print(f"{stage.name}: done already, skipped")
@@ -167,6 +170,26 @@ def _input_paths(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
             if place.strip():
                 found.append((field, place.strip()))
     return found
+
+
+def _take_later_fields(stage: Stage, record: Record | None, fields: dict[str, Any], workdir: epath.Path) -> bool:
+    """Whether a guarded stage's record lacks fields that were declared after it was written; puts them in as they are now, and says so.
+
+    Nobody knows what they were, and the results of a dear stage are not thrown away for that. From then on another value is refused.
+    """
+    if record is None or not stage.guarded:
+        return False
+    was = record["fingerprint"]["config"]
+    absent = {name: fields[name] for name in sorted(fields.keys() - was.keys()) if any(_within(name, field) for field in stage.later)}
+    if absent:
+        was |= absent
+        shown = ", ".join(f"config.{name}={value!r}" for name, value in absent.items())
+        print(f"{stage.name}: the record of {workdir / stage.name} is older than some fields, taken to have been as now: {shown}")
+    return bool(absent)
+
+
+def _within(name: str, field: str) -> bool:
+    return name == field or name.startswith(f"{field}.")
 
 
 def _refuse_other_fields(stage: Stage, record: Record | None, fields: dict[str, Any], workdir: epath.Path) -> None:

@@ -1,5 +1,6 @@
 """Which fields of a config the stages read while they run, held against what they declare in `launch.stages`."""
 
+import builtins
 import contextlib
 import dataclasses
 import sys
@@ -12,14 +13,7 @@ from launch.stages import STAGES, Stage
 
 HOW = {
     "stages": "the stages of a study that a stage reads from are in its inputs, each by the digest of its results",
-    "sweep": "'train', which stands before every other stage that reads it, refuses another; a factorial refuses any",
 }
-OF_ONE_STAGE = {
-    ("finetune", "pool.span_rank"): "it decides which pools 'pool' writes, and those are an input by their digest",
-    ("factorial", "init_seed"): "the stage refuses all values but one",
-    ("factorial", "data_seed"): "the stage refuses all values but one",
-}
-_DEPTH = 5  # frames below a `__post_init__`, which asks helpers and properties
 
 
 def _kinds() -> tuple[type, ...]:
@@ -46,8 +40,17 @@ def recording() -> Iterator[dict[str, set[str]]]:
     sections, reads, now = _sections(), {}, []
     own: dict[int, tuple[Any, frozenset[str]]] = {}  # by identity: the instance, so that it stays, and the fields that a stage put there
     fields = {cls: {f.name for f in dataclasses.fields(cls)} for cls in sections}
-    before = {cls: cls.__dict__.get("__getattribute__") for cls in sections}
-    run, inputs, replace = Stage.run, Stage.inputs, dataclasses.replace
+    run, inputs, replace, has = Stage.run, Stage.inputs, dataclasses.replace, builtins.hasattr
+
+    def unseen(function: Any) -> Any:
+        def call(*args: Any) -> Any:
+            outside, now[:] = now[:], []
+            try:
+                return function(*args)
+            finally:
+                now[:] = outside
+
+        return call
 
     def reading(cls: type) -> Any:
         prefix = sections[cls]
@@ -80,46 +83,42 @@ def recording() -> Iterator[dict[str, set[str]]]:
 
         return call
 
+    patches = [(Stage, "run", during(run)), (Stage, "inputs", during(inputs)), (dataclasses, "replace", replaced)]
+    patches.append((builtins, "hasattr", unseen(has)))  # asks which kind of study it is, for no value
     for cls in sections:
-        cls.__getattribute__ = reading(cls)
-    Stage.run, Stage.inputs, dataclasses.replace = during(run), during(inputs), replaced
-    try:
+        patches.append((cls, "__getattribute__", reading(cls)))
+        if has(cls, "__post_init__"):
+            patches.append((cls, "__post_init__", unseen(cls.__post_init__)))
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in patches:
+            stack.enter_context(_patched(owner, name, value))
         yield reads
+
+
+@contextlib.contextmanager
+def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
+    was = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
     finally:
-        for cls, was in before.items():
-            if was is None:
-                del cls.__getattribute__
-            else:
-                cls.__getattribute__ = was
-        Stage.run, Stage.inputs, dataclasses.replace = run, inputs, replace
+        if was is None:  # inherited
+            delattr(owner, name)
+        else:
+            setattr(owner, name, was)
 
 
 def _of_a_dataclass(frame: Any) -> bool:
-    """Whether a read is one of checking, comparing, hashing or copying settings."""
-    code = frame.f_code
-    if frame.f_globals.get("__name__") == "dataclasses" and code.co_name in ("replace", "_replace"):
-        return True
-    if code.co_name in ("__eq__", "__hash__"):
-        return True
-    for _ in range(_DEPTH):
-        if frame is None:
-            return False
-        if frame.f_code.co_name == "__post_init__":
-            return True
-        frame = frame.f_back
-    return False
+    """Whether settings are being compared, hashed or copied."""
+    name = frame.f_code.co_name
+    return name in ("__eq__", "__hash__") or (frame.f_globals.get("__name__") == "dataclasses" and name in ("replace", "_replace"))
 
 
 def missing(reads: dict[str, set[str]]) -> dict[str, list[str]]:
     """By stage, the fields that it reads and does not declare."""
-    found = {
-        name: sorted(f for f in seen if f not in HOW and (name, f) not in OF_ONE_STAGE and not declared(STAGES[name], f))
-        for name, seen in reads.items()
-    }
+    found = {name: sorted(f for f in seen if f not in HOW and not declared(STAGES[name], f)) for name, seen in reads.items()}
     return {name: names for name, names in found.items() if names}
 
 
 def declared(stage: Stage, field: str) -> bool:
-    """By the stage itself, or where it is dear by a dear one that it reads from: there the runner refuses the change."""
-    sections = stage.sections + tuple(s for name in stage.after if stage.guarded and STAGES[name].guarded for s in STAGES[name].sections)
-    return any(field == section or field.startswith(f"{section}.") for section in sections)
+    return any(field == section or field.startswith(f"{section}.") for section in stage.sections)

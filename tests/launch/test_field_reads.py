@@ -1,58 +1,122 @@
-"""What a stage reads of the config it declares: another value makes it run again."""
+"""Every field of a config that a stage reads is one that it declares: another value makes its results anew."""
 
+import dataclasses
 import importlib
-import json
 
+import numpy as np
 import pytest
 from etils import epath
 
-from launch import runner, signals
+from configs import common, compare, predict
+from launch import runner
 from launch.config import validated
-from launch.stages import STAGES
+from launch.stages import STAGES, Stage
+from saes.dictionary import Dictionary
 from saes.formats import saelens
 from tests.launch import field_reads
-from tests.launch.dictionaries import listed, unit
+from tests.stability import planted
+
+MEASURED = ("collect", "stability", "sensitivity", "subspace", "atlas", "diagnosis", "transfer", "report")
 
 
-def undeclared(config, workdir):
-    """Runs a study; by stage, what it read and did not declare."""
-    signals.reset()
+def recorded(c, workdir):
     with field_reads.recording() as reads:
-        runner.run_stages(config, validated(config), epath.Path(workdir), [], False)
-    assert reads.keys() == set(config.stages) and all(reads[name] for name in reads if name != "tokenizer")
-    return field_reads.missing(reads)
+        runner.run_stages(c, validated(c), epath.Path(workdir), [], False)
+    return reads
 
 
-def comparison(tmp_path, rng):
-    for seed, dictionary in enumerate(listed([unit(24, 8, rng=rng) for _ in range(4)]).dictionaries):
-        saelens.save(tmp_path / f"seed-{seed}", dictionary, {"model_name": "m", "hook_name": "blocks.1.hook_resid_post"})
-    config = importlib.import_module("configs.compare").get_config()
-    config.saes = str(tmp_path)
-    config.stages = ("collect", "stability", "sensitivity")
-    return config
+@pytest.fixture
+def saes(tmp_path):
+    """Paths of 5 SAEs that have half of their features in common."""
+    rng = np.random.default_rng(0)
+    shared = planted.anywhere(rng, 10, 24)
+    for seed in range(5):
+        rows = np.concatenate([shared, planted.anywhere(rng, 10, 24)]).astype(np.float32)
+        sae = Dictionary(rows.T.copy(), np.zeros(20, np.float32), rows, np.zeros(24, np.float32), architecture="standard")
+        saelens.save(epath.Path(tmp_path) / f"seed-{seed}", sae, {"model_name": "small", "seed": seed})
+    return [str(tmp_path / f"seed-{seed}") for seed in range(5)]
 
 
-def test_a_comparison_declares_what_it_reads(tmp_path, monkeypatch):
-    import numpy as np
+def test_what_is_read_is_declared_and_what_is_not_is_named(saes, tmp_path, monkeypatch):
+    c = compare.get_config()
+    c.stages, c.saes, c.stability.null_draws = ("collect", "stability"), ",".join(saes), 1
+    reads = recorded(c, tmp_path / "w")
+    assert reads.keys() == set(c.stages) and {"saes", "ignore_names"} <= reads["collect"]
+    assert field_reads.missing(reads) == {}
+    without = tuple(f"stability.{f.name}" for f in dataclasses.fields(validated(c).stability) if f.name != "epsilon")
+    monkeypatch.setitem(STAGES, "stability", dataclasses.replace(STAGES["stability"], sections=(*without, "source")))
+    assert field_reads.missing(reads) == {"stability": ["stability.epsilon"]}
 
-    config = comparison(tmp_path / "saes", np.random.default_rng(0))
-    assert undeclared(config, tmp_path / "w") == {}
-    # And what is not declared would be found.
-    stage = STAGES["stability"]
-    monkeypatch.setattr(field_reads, "STAGES", STAGES | {"stability": stage.__class__("stability", ("stability.epsilon",))})
-    missed = undeclared(comparison(tmp_path / "others", np.random.default_rng(1)), tmp_path / "x")["stability"]
-    assert "stability.theta" in missed and "stability.epsilon" not in missed
+
+def test_what_a_stage_puts_into_settings_itself_is_not_read_from_the_config(monkeypatch):
+    """Nor what settings check of themselves, or which kind of study they are; a cell's sections are the study's and the cell's."""
+    c = common.synthetic_grid()
+    common.tiny_grid(c)
+    c.cells["one"] = {"sae": {"k": 3}}
+    settings = validated(c)
+
+    def run(stage, config, workdir):
+        other = dataclasses.replace(config, seeds=(7, 8), sae=dataclasses.replace(config.sae, k=config.sae.k - 1))
+        assert hasattr(other, "reference") and other.seed_list == (7, 8) and other == other and hash(other.sae) == hash(other.sae)
+        return [other.sae.k, other.sae.n_features, other.train.peak_lr(28), vars(config.causes), config.cells[0].synthetic.rank]
+
+    monkeypatch.setattr(Stage, "run", run)
+    with field_reads.recording() as reads:
+        STAGES["grid"].run(settings, epath.Path("nowhere"))
+    assert reads["grid"] == {
+        *("sae.k", "sae.n_features", "train.lr", "cells", "synthetic.block_rank"),
+        *(f"causes.{f.name}" for f in dataclasses.fields(settings.causes)),
+    }
+    assert not field_reads.missing({"grid": reads["grid"] - {f for f in reads["grid"] if f.startswith("causes.")}})
 
 
-def test_verdicts_depend_on_epsilon():
-    assert field_reads.declared(STAGES["verdicts"], "stability.epsilon")
+def test_fields_that_cannot_be_declared_later_are_among_those_declared():
+    for stage in STAGES.values():
+        assert set(stage.later) <= set(stage.sections) and (stage.guarded or not stage.later)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["quickstart", "synthetic", "synthetic_controls", "synthetic_causes", "seed_factorial", "pool", "pretrain_stdlib"]
+    "study",
+    [
+        "quickstart:tiny",
+        "synthetic:tiny",
+        "synthetic_controls:tiny",
+        "synthetic_causes:tiny",
+        "seed_factorial:tiny",
+        "pool:tiny",
+        "pool:synthetic-tiny",
+        "pretrain_stdlib:tiny",
+    ],
 )
-def test_every_stage_declares_what_it_reads(tmp_path, name):
-    config = importlib.import_module(f"configs.{name}").get_config("tiny")
-    missed = undeclared(config, tmp_path / "w")
-    assert missed == {}, json.dumps(missed, indent=1)
+def test_every_study_declares_what_its_stages_read(study, tmp_path):
+    name, _, arg = study.partition(":")
+    c = importlib.import_module(f"configs.{name}").get_config(arg)
+    if name in ("quickstart", "synthetic"):  # two halves of 2, or a part of the stages measures nothing
+        c.seeds = (4,)
+    if name == "quickstart":
+        c.stages, c.gaussian_seeds = (*c.stages[:2], "gaussian", *c.stages[2:]), 4
+    reads = recorded(c, tmp_path / "w")
+    assert reads.keys() == set(c.stages)
+    assert field_reads.missing(reads) == {}
+
+
+@pytest.mark.slow
+def test_measuring_with_activations_declares_what_it_reads(saes, tmp_path):
+    np.save(tmp_path / "acts.npy", np.random.default_rng(1).normal(size=(3000, 24)).astype(np.float32))
+    c = compare.get_config()
+    c.saes, c.source.activations, c.stages = ",".join(saes), str(tmp_path / "acts.npy"), MEASURED
+    c.stability.rare_firings, c.stability.null_draws, c.subspace.min_features, c.subspace.headline_rank = 30, 2, 5, 4
+    c.atlas.rows, c.atlas.null_draws, c.subspace.subsamples = 1024, 2, 3
+    reads = recorded(c, tmp_path / "w")
+    assert reads.keys() == set(c.stages)
+    assert field_reads.missing(reads) == {}
+
+
+@pytest.mark.slow
+def test_predicting_declares_what_it_reads(saes, tmp_path):
+    c = predict.get_config()
+    c.saes, c.newcomers, c.stability.null_draws = ",".join(saes[:4]), saes[4], 1
+    reads = recorded(c, tmp_path / "w")
+    assert reads.keys() == set(c.stages) and "newcomers" in reads["predict"]
+    assert field_reads.missing(reads) == {}

@@ -82,6 +82,36 @@ def test_another_source_is_refused_by_name_and_nothing_is_lost(run):
     assert run(source_n=2, overwrite=True)[0] == "dear"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_dear_stage_outlives_a_field_that_it_declares_later(run, monkeypatch, capsys, overwrite):
+    run()
+    _, *others = runner.STAGES.values()
+    grown = FakeStage("dear", ("source", "analysis.a"), guarded=True, later=("analysis.a",))
+    monkeypatch.setattr(runner, "STAGES", {s.name: s for s in (grown, *others)})
+    capsys.readouterr()
+    assert run(overwrite=overwrite) == []
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "older" in line]
+    assert line.startswith("dear: the record of ") and line.endswith("taken to have been as now: config.analysis.a=1")
+    assert records.read(epath.Path(run.workdir), "dear", guarded=True)["fingerprint"]["config"] == {"source.n": 1, "analysis.a": 1}
+    assert run() == [] and "older" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"config.analysis.a=1, now 2.*--overwrite"):
+        run(analysis_a=2)
+
+
+def test_a_later_field_hides_no_other_change(run, monkeypatch):
+    run()
+    _, *others = runner.STAGES.values()
+    grown = FakeStage("dear", ("source", "analysis.a"), guarded=True, later=("analysis.a",))
+    monkeypatch.setattr(runner, "STAGES", {s.name: s for s in (grown, *others)})
+    with pytest.raises(ValueError, match=r"config.source.n=1, now 2"):
+        run(source_n=2)
+    assert records.read(epath.Path(run.workdir), "dear", guarded=True)["fingerprint"]["config"] == {"source.n": 1}
+    not_later = FakeStage("dear", ("source", "analysis.a"), guarded=True)
+    monkeypatch.setattr(runner, "STAGES", {s.name: s for s in (not_later, *others)})
+    with pytest.raises(ValueError, match=r"config.analysis.a=None, now 1"):
+        run()
+
+
 def test_changed_inputs_from_outside_are_refused_by_name(run):
     run()
     with pytest.raises(ValueError, match=r"\(outside changed\)"):
