@@ -185,7 +185,8 @@ def small_saes(folder, rows):
 def test_where_everything_reappears_or_nothing(tmp_path, capsys, same):
     rng = np.random.default_rng(2)
     first = planted.anywhere(rng, 20, 24)
-    run(small_saes(tmp_path, [first if same else planted.anywhere(rng, 20, 24) for _ in range(4)]), tmp_path / "w")
+    # The same features in another order: equal weights would be one SAE.
+    run(small_saes(tmp_path, [np.roll(first, i, 0) if same else planted.anywhere(rng, 20, 24) for i in range(4)]), tmp_path / "w")
     assert "transfer: no predictions, in the bank every live feature reappears everywhere, or none anywhere" in capsys.readouterr().out
     summary = json.loads((tmp_path / "w" / "summary.json").read_text())
     assert summary["transfer"]["auroc"]["value"] is None and (summary["diagnosis"]["features"] == 0) is same
