@@ -53,7 +53,7 @@ class Checkpoints:
         kept = {str(step) for step in self._manager.all_steps()}
         if jax.process_index() == 0:
             for manifest in self._manifests.glob("*.json"):
-                if manifest.stem not in kept:
+                if manifest.stem.isdigit() and manifest.stem not in kept:
                     manifest.unlink()
 
     def restore_latest(self, like: Any) -> tuple[Any, int] | None:

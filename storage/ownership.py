@@ -38,7 +38,7 @@ class _Ledger:
 @contextlib.contextmanager
 def recording(folder: epath.PathLike) -> Iterator[None]:
     """While it lasts every file that `storage.files` writes below `folder` is listed in the folder's `written.txt`. Makes the folder."""
-    folder = epath.Path(folder)
+    folder = _absolute(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _recording.append(_Ledger(folder))
     try:
@@ -49,12 +49,12 @@ def recording(folder: epath.PathLike) -> Iterator[None]:
 
 def note(path: epath.PathLike) -> None:
     """Lists a file that is about to be written, where it lies below a folder that is being recorded."""
-    _add(epath.Path(path), "")
+    _add(_absolute(path), "")
 
 
 def note_checkpoints(folder: epath.PathLike) -> None:
     """Lists a folder in which the checkpoint library names its own files: the steps in it are the program's."""
-    _add(epath.Path(folder), "/")
+    _add(_absolute(folder), "/")
 
 
 def written(folder: epath.PathLike) -> bool:
@@ -74,7 +74,7 @@ def remove(folder: epath.PathLike, also: Iterable[str] = ()) -> list[str]:
       also: files known to be the program's by another record, relative to the folder.
     """
     folder = epath.Path(folder)
-    if not folder.is_dir():
+    if not folder.is_dir() or os.path.islink(folder):
         return []
     ledgers = lists(folder)
     listed = {name for ledger in ledgers for name in _read(ledger)} | set(also)
@@ -95,7 +95,7 @@ def remove(folder: epath.PathLike, also: Iterable[str] = ()) -> list[str]:
 
 def discard(folder: epath.PathLike) -> None:
     """Removes what the program wrote below a folder, where that lies in one that is being recorded."""
-    folder = epath.Path(folder)
+    folder = _absolute(folder)
     for ledger in _recording:
         with contextlib.suppress(ValueError):
             below = f"{folder.relative_to(ledger.folder)}/"
@@ -109,12 +109,17 @@ def discard(folder: epath.PathLike) -> None:
 def remove_checkpoints(folder: epath.PathLike) -> None:
     """Removes the steps of a checkpoint folder, finished or not, and the folder if nothing else is in it."""
     folder = epath.Path(folder)
-    if not folder.is_dir():
+    if not folder.is_dir() or os.path.islink(folder):
         return
     for path in folder.iterdir():
         if path.is_dir() and not os.path.islink(path) and _CHECKPOINT.fullmatch(path.name):
             path.rmtree()
     _remove_empty(folder)
+
+
+def _absolute(path: epath.PathLike) -> epath.Path:
+    """One spelling of a place on this machine, so that a relative workdir is recorded too."""
+    return epath.Path(path) if "://" in str(path) else epath.Path(os.path.abspath(path))
 
 
 def _add(path: epath.Path, ending: str) -> None:

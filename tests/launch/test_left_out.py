@@ -51,7 +51,7 @@ def test_rows_that_cannot_be_measured_are_refused_where_they_are_taken_in(tmp_pa
     np.save(tmp_path / "x.npy", rows.astype(np.float32))
     with pytest.raises(ValueError, match=f"config.source.activations: .*x.npy: .*{says}"):
         own_arrays.take_in_for_evaluation(str(tmp_path / "x.npy"), 60, epath.Path(tmp_path) / "out", 6)
-    assert not (tmp_path / "out" / "eval").exists()  # once mended it is looked at anew
+    assert not (tmp_path / "out" / "eval" / "manifest.json").exists()  # once mended it is looked at anew
 
 
 def test_held_out_rows_without_spread_name_their_own_field(tmp_path, capsys):
