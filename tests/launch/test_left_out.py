@@ -12,6 +12,7 @@ from activations.text.corpus import Document, InMemory
 from activations.text.tokenizer import load_tokenizer
 from launch import own_arrays, replay, texts
 from launch.stages import activations
+from storage import ownership
 from tests.activations.language_model import small_models
 
 X = np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32)
@@ -49,7 +50,7 @@ def test_text_that_spells_special_tokens_is_said(tmp_path, capsys):
 )
 def test_rows_that_cannot_be_measured_are_refused_where_they_are_taken_in(tmp_path, rows, says):
     np.save(tmp_path / "x.npy", rows.astype(np.float32))
-    with pytest.raises(ValueError, match=f"config.source.activations: .*x.npy: .*{says}"):
+    with ownership.recording(tmp_path / "out"), pytest.raises(ValueError, match=f"config.source.activations: .*x.npy: .*{says}"):
         own_arrays.take_in_for_evaluation(str(tmp_path / "x.npy"), 60, epath.Path(tmp_path) / "out", 6)
     assert not (tmp_path / "out" / "eval" / "manifest.json").exists()  # once mended it is looked at anew
 
