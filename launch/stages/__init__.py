@@ -62,6 +62,7 @@ _POOL = ("group", "theta", "rows", "span_rank", "headline", "repeat", "curves", 
 _TEXT = ("source.text", "source.activations", "source.context_length")  # which a written SAE names
 _TRAINED = (*_TEXT, "sweep")  # read wherever SAEs are trained
 _HELD_OUT = ("source.activations", "synthetic", "train.eval_rows")  # where held-out rows come from
+_GAUSSIAN = ("data_seed", "train.halves", "train.shuffle_block", "train.shuffle_window")  # and the rows that a null was trained on
 _MODEL = ("lm", "source.activations", "source.start_token", "source.context_length", "source.layer", "source.site")  # run over them again
 
 _ALL = (
@@ -143,7 +144,7 @@ _ALL = (
     ),
     Stage("arms", ("arms", "stability", "sensitivity.neighbours", "transfer.features"), after=("activations", "factorial")),
     Stage("collect", ("saes", "newcomers", "ignore_names", "source.activations", "source.eval_tokens")),
-    Stage("stability", ("stability", *_HELD_OUT), after=("activations", "train", "gaussian", "collect")),
+    Stage("stability", ("stability", *_HELD_OUT, *_GAUSSIAN), after=("activations", "train", "gaussian", "collect")),
     Stage("sensitivity", ("sensitivity", "stability", *_HELD_OUT), after=("activations", "train", "collect", "stability")),
     Stage(
         "subspace",
@@ -152,7 +153,7 @@ _ALL = (
     ),
     Stage(
         "atlas",
-        ("atlas", "stability.dictionaries", "stability.confidence", *POOLING, "gaussian_seeds", "data_seed", "train", *_HELD_OUT),
+        ("atlas", "stability.dictionaries", "stability.confidence", *POOLING, *_HELD_OUT, *_GAUSSIAN, "gaussian_seeds"),
         after=("activations", "train", "gaussian", "collect", "stability"),
     ),
     Stage(

@@ -46,7 +46,8 @@ def run(config: Any, workdir: epath.Path) -> list[epath.Path]:
     for arm in config.arms:
         home = workdir / "factorial" / arm
         if arm == arms.NOTHING:
-            first, second = (dictionary_list.load(home / name / "train" / dictionary_list.NAME) for name in ("first", "second"))
+            paths = (home / name / "train" / dictionary_list.NAME for name in ("first", "second"))
+            first, second = (dictionary_list.load(path, distinct=False) for path in paths)  # equal SAEs are what this arm hopes for
             p, ev, mmcs, equal = _of_two_processes(config, first, second, acts_ND)
             add(arm, p, ev, mmcs, *[None] * 5, "equal to the last bit" if equal else "not equal")
             if not equal:
