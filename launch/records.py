@@ -38,7 +38,17 @@ def read(workdir: epath.Path, stage: str, guarded: bool) -> Record | None:
     path, copy = folder / NAME, workdir / COPIES / f"{stage}.json"
     record = _valid(path, stage)
     if record is not None:
-        if _valid(copy, stage) != record:
+        other = _valid(copy, stage)
+        if (
+            other is not None
+            and other != record
+            and damage(workdir, record, everything=True)
+            and not damage(workdir, other, everything=True)
+        ):
+            files.write_record(path, other)
+            print(f"{stage}: {path} is of other results, and is written again from {copy}, whose files are there")
+            return other
+        if other != record:
             files.write_record(copy, record)
         return record
     if not any(True for _ in folder.iterdir()):
@@ -80,6 +90,12 @@ def listed(folder: epath.Path, stage: str) -> list[str]:
     """Files of a stage's folder, wherever it was moved to, that its record says are the program's."""
     record = _valid(folder / NAME, stage)
     return [] if record is None else [NAME, *record["outputs"]]
+
+
+def fields(folder: epath.Path, stage: str) -> dict[str, Any] | None:
+    """Config fields that the results in a stage's folder, wherever it was moved to, were made with; None: no record of finished results."""
+    record = _valid(folder / NAME, stage)
+    return record["fingerprint"]["config"] if record is not None and record["status"] == "done" else None
 
 
 def digest(record: Record) -> str:

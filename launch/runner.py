@@ -111,7 +111,7 @@ def _run_one(stage: Stage, settings: Any, workdir: epath.Path, fingerprint: dict
         try:
             with jax.default_matmul_precision("default" if stage.training else "highest"):
                 outputs = stage.run(settings, workdir)
-        except (ValueError, OSError):
+        except Exception:
             if not _holds_work(folder):  # a wrong path or value corrected must not meet a workdir that is taken
                 ownership.remove(folder, [records.NAME])
                 records.forget(workdir, stage.name)
@@ -198,6 +198,12 @@ def _refuse_other_fields(stage: Stage, record: Record | None, fields: dict[str, 
     was = record["fingerprint"]["config"]
     for name in sorted(was.keys() | fields.keys()):
         if was.get(name) != fields.get(name):
+            folder = workdir / stage.name
+            for earlier in workdirs.replaced(folder):
+                if records.fields(earlier, stage.name) == fields:
+                    raise ValueError(
+                        f"{folder} is of config.{name}={was.get(name)!r}, {earlier} of {fields.get(name)!r}: move it to {folder} to go on with it"
+                    )
             raise ValueError(
                 f"{workdir} was made with config.{name}={was.get(name)!r}, now {fields.get(name)!r}: "
                 f"take another --workdir, or --overwrite to replace the results of {stage.name!r} and after"

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import re
+import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
 
@@ -65,9 +66,9 @@ def make(workdir: epath.Path) -> None:
     """Makes the folder. Raises ValueError where it cannot be written."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
-            files.write_bytes(workdir / ".writable", b"")
-            (workdir / ".writable").unlink()
+        if jax.process_index() == 0 and os.path.isdir(workdir):
+            with tempfile.TemporaryFile(dir=workdir) as probe:  # a name of its own: nobody's file is touched
+                probe.write(b"x")
     except OSError as error:
         reason = str(error) if error.errno is None else files.cannot_write(workdir, error)
         raise ValueError(f"--workdir={workdir}: {reason}") from error
@@ -85,7 +86,7 @@ def alone(workdir: epath.Path) -> Iterator[None]:
     if jax.process_index() != 0 or not os.path.isdir(workdir):
         yield
         return
-    with open(os.path.join(workdir, LOCK), "w") as handle:
+    with open(os.path.join(workdir, LOCK), "a") as handle:  # whatever is in a file of that name stays
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -93,12 +94,20 @@ def alone(workdir: epath.Path) -> Iterator[None]:
         log = workdir / ERROR_LOG
         try:
             yield
+        except records.NotOurs:  # nor is the log
+            raise
         except Exception:
             with contextlib.suppress(OSError):  # a full disk has been said already
-                log.write_text(_ERROR_TITLE + traceback.format_exc())
+                if not log.exists() or _is_ours(log):
+                    log.write_text(_ERROR_TITLE + traceback.format_exc())
             raise
-        if log.exists() and log.read_bytes().startswith(_ERROR_TITLE.encode()):
+        if log.exists() and _is_ours(log):
             log.unlink()
+
+
+def _is_ours(log: epath.Path) -> bool:
+    """Whether an error log was written by this program, not by a user's redirection."""
+    return log.is_file() and log.read_bytes().startswith(_ERROR_TITLE.encode())
 
 
 def set_aside(folder: epath.Path) -> epath.Path | None:

@@ -14,7 +14,8 @@ from etils import epath
 
 _STEM = "written"
 _PARTIAL = ".partial"
-_CHECKPOINT = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")  # what orbax calls steps, finished or not
+_STEP, _UNFINISHED = re.compile(r"\d+"), re.compile(r"\d+\.orbax-checkpoint-tmp.*")  # what orbax calls steps
+_STEP_HOLDS = "_CHECKPOINT_METADATA"  # which orbax writes into each
 _recording: list["_Ledger"] = []
 
 
@@ -112,7 +113,8 @@ def remove_checkpoints(folder: epath.PathLike) -> None:
     if not folder.is_dir() or os.path.islink(folder):
         return
     for path in folder.iterdir():
-        if path.is_dir() and not os.path.islink(path) and _CHECKPOINT.fullmatch(path.name):
+        step = _UNFINISHED.fullmatch(path.name) or (_STEP.fullmatch(path.name) and (path / _STEP_HOLDS).exists())
+        if step and path.is_dir() and not os.path.islink(path):
             path.rmtree()
     _remove_empty(folder)
 

@@ -72,9 +72,11 @@ def test_of_checkpoints_the_steps_go(tmp_path):
         ownership.note_checkpoints(place / "checkpoints")
     for name in ("3", "5.orbax-checkpoint-tmp-17", "mine"):
         (tmp_path / "stage" / "checkpoints" / name).mkdir(parents=True)
-        (tmp_path / "stage" / "checkpoints" / name / "data").write_text("x")
+        (tmp_path / "stage" / "checkpoints" / name / "_CHECKPOINT_METADATA").write_text("x")
+    (tmp_path / "stage" / "checkpoints" / "2024").mkdir()
+    (tmp_path / "stage" / "checkpoints" / "2024" / "photo").write_text("mine")
     (tmp_path / "stage" / "checkpoints" / "7").symlink_to(tmp_path)
-    assert ownership.remove(place) == ["checkpoints/7", "checkpoints/mine/data"]
+    assert ownership.remove(place) == ["checkpoints/2024/photo", "checkpoints/7", "checkpoints/mine/_CHECKPOINT_METADATA"]
 
 
 def test_discarding_what_is_being_recorded(tmp_path):
@@ -85,3 +87,21 @@ def test_discarding_what_is_being_recorded(tmp_path):
         (place / "train" / "mine").write_text("mine")
         ownership.discard(place / "train")
     assert names(tmp_path) == ["stage/eval/shard", "stage/train/mine", "stage/written.txt"]
+
+
+def test_a_relative_folder_is_recorded_whichever_way_files_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with ownership.recording("w/stage"):
+        files.write_bytes(epath.Path("w/stage/a"), b"x")
+        files.write_bytes(tmp_path / "w" / "stage" / "b", b"x")
+        ownership.note_checkpoints(tmp_path / "w" / "stage" / "checkpoints")
+    assert sorted(line[9:] for line in (tmp_path / "w/stage/written.txt").read_text().splitlines()) == ["a", "b", "checkpoints/"]
+    assert ownership.remove("w/stage") == [] and not (tmp_path / "w/stage").exists()
+
+
+def test_what_a_linked_folder_points_to_is_not_ours_to_remove(folder, tmp_path):
+    (tmp_path / "linked").symlink_to(tmp_path / "stage")
+    before = names(tmp_path)
+    assert ownership.remove(tmp_path / "linked") == []
+    ownership.remove_checkpoints(tmp_path / "linked")
+    assert names(tmp_path) == before
