@@ -219,6 +219,11 @@ def read(path: epath.Path) -> dict[str, Any]:
     for snapshot in setting(path, listing, "snapshots", list, []):
         if not isinstance(snapshot, dict) or type(snapshot.get("tokens")) is not int or type(snapshot.get("paths")) is not list:
             raise ValueError(f"{path}: an entry of 'snapshots' lacks 'tokens' or 'paths'")
+        if any(not isinstance(p, str) for p in snapshot["paths"]):
+            raise ValueError(f"{path}: 'paths' of an entry of 'snapshots' must be strings")
+    for name, value in listing["hook"].items():
+        if value is not None and not isinstance(value, str | int):
+            raise ValueError(f"{path}: {name!r} of 'hook' must be a string or a number")
     seeds = []
     for i, entry in enumerate(listing["dictionaries"]):
         if not isinstance(entry, dict) or (missing := {"seed", "path", "format"} - entry.keys()):

@@ -111,6 +111,8 @@ def test_one_usable_dictionary_is_too_few(tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        (lambda d: d["hook"].update(site=["resid_post"]), "'site' of 'hook' must be a string or a number"),
+        (lambda d: d.update(snapshots=[{"tokens": 0, "paths": [["a"]]}]), "'paths' of an entry of 'snapshots' must be strings"),
         (lambda d: d.pop("hook"), "lacks 'hook'"),
         (lambda d: d.update(format="other"), "no list of dictionaries"),
         (lambda d: d["dictionaries"][1].pop("path"), r"entry 1 of 'dictionaries' lacks \['path'\]"),
