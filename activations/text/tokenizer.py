@@ -158,9 +158,9 @@ def _backend(folder: epath.Path) -> tokenizers.Tokenizer:
         raise FileNotFoundError(f"no tokenizer at {path}: {advice}")
     try:
         return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except OSError:
+    except (OSError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # the library raises bare Exception
+    except BaseException as error:  # the library raises bare Exception, and where its own code panics not even that
         raise ValueError(f"{path} is not a tokenizer that can be read: fetch it again") from error
 
 

@@ -21,8 +21,10 @@ def harvest(workdir, *flags, **env):
 
 
 def results(workdir):
+    """All but the record and the lists of who wrote what: each host has one."""
     folder = workdir / "activations"
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "stage.json"}
+    own = {"stage.json", "written.txt", "written-1.txt"}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in own}
 
 
 @pytest.mark.slow
@@ -38,6 +40,8 @@ def test_two_hosts_harvest_what_one_does(tmp_path):
         assert process.returncode == 0, err
     one, two = results(tmp_path / "one"), results(tmp_path / "two")
     assert len([name for name in one if name.startswith("train/shard")]) > 3 and one == two
+    names = [line[9:] for i in ("", "-1") for line in (tmp_path / "two" / "activations" / f"written{i}.txt").read_text().splitlines()]
+    assert {name for name in one if name.endswith(".safetensors")} <= set(names)
 
 
 def test_what_hosts_do_not_share(monkeypatch):

@@ -75,7 +75,11 @@ def test_page_tables_and_claim(study):
     _, workdir = study
     assert (workdir / "report" / "index.html").exists() and (workdir / "report" / "trade-off.png").exists()
     claim = files.read_json(workdir / "report" / "summary.json")["claims"]["C6"]
-    assert claim["because"].startswith("rule: intervals") and "pool of means, tuned, F = 32" in claim["measured"]
+    # Of a study this small the null lies beside the bound, on one side or the other by the last bits of a processor.
+    null = files.read_json(workdir / "pooled" / "summary.json")["methods"]["pool of means, tuned"]["p"]["null"]
+    by_chance = null > study[0].claims.c1_chance
+    assert claim["because"].startswith("its features reappear by chance" if by_chance else "rule: intervals")
+    assert "pool of means, tuned, F = 32" in claim["measured"]
     less = files.read_json(workdir / "pooled" / "summary.json")["less a single SAE"]["pool of means, tuned"]
     bars = (("p", 0.1), ("between", 0.2), ("explained", -0.01))
     yes = all(less[name]["low"] is not None and less[name]["low"] > bar for name, bar in bars)

@@ -4,14 +4,16 @@ import functools
 import json
 import re
 import shutil
+import types
 
 import numpy as np
 import pytest
+from etils import epath
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
-from activations.text import contexts
+from activations.text import contexts, tokenizer
 from activations.text.local_files import LocalFiles
 from activations.text.tokenizer import END_OF_TEXT, load_tokenizer, train_tokenizer
 from tests.activations.text.test_special_tokens import written
@@ -202,3 +204,18 @@ def test_the_reference_sees_what_it_should():
     """The plain reading itself: separators, duplicates, what is refused."""
     assert slow_reading({"a.txt": b"x<s>y</s>x", ".b.txt": b"\xff"}) == {"a.txt#0": "x", "a.txt#1": "y"}
     assert slow_reading({"a.txt": b"\xff"}) is None and slow_reading({"a.jsonl": b'{"text": 1}'}) is None
+
+
+def test_a_panic_of_the_library_is_said_of_the_file(tmp_path, monkeypatch):
+    """What its Rust code raises is no Exception."""
+
+    class Panic(BaseException):
+        pass
+
+    def from_str(text):
+        raise Panic("range end index out of range")
+
+    (tmp_path / "tokenizer.json").write_text("{}")
+    monkeypatch.setattr(tokenizer.tokenizers, "Tokenizer", types.SimpleNamespace(from_str=from_str))
+    with pytest.raises(ValueError, match="tokenizer.json is not a tokenizer that can be read: fetch it again"):
+        tokenizer._backend(epath.Path(tmp_path))
