@@ -1,6 +1,7 @@
 """Flags, parsed so that whatever is wrong with them comes out as one line."""
 
 import os
+import re
 import sys
 from collections import Counter
 
@@ -20,11 +21,28 @@ def parse_flags(argv: list[str]) -> list[str]:
             raise flags.Error(f"{stray[0]!r} is no flag: all arguments have the form --name=value")
         return argv[:1]
     except AttributeError as error:
+        if "module " in str(error) or "object has no attribute" in str(error):  # of the file's own code, not of a field
+            print(f"error: the config file fails with AttributeError: {' '.join(str(error).split())}", file=sys.stderr)
+            raise SystemExit(1) from error
         said = " ".join(str(error).replace("\\n", " ").replace("\\'", "").split()).strip("\"'")
         print(f"error: the config has no field {said}; `configs/default.py` lists them", file=sys.stderr)
     except (flags.Error, ValueError, OSError) as error:
-        lines = str(error).strip().splitlines()  # the last line is the config file's own error, or the whole message
-        print(f"error: {lines[-1].strip()} (see --help)", file=sys.stderr)
+        print(f"error: {_one_line(error)} (see --help)", file=sys.stderr)
     except Exception as error:  # a config file may raise anything
         print(f"error: the config file fails with {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(1)
+
+
+def _one_line(error: Exception) -> str:
+    """absl puts a trace before a config file's own error: what follows the last `Error:` of it, or the whole message."""
+    text = str(error).strip()
+    if "Traceback (most recent call last)" in text:
+        text = text[text.rfind("Error: ") + len("Error: ") :] if "Error: " in text else text.splitlines()[-1]
+    text = " ".join(text.split())
+    if number := re.search(r"invalid literal for int\(\) with base 10: (.*?)(?=$| *\))", text):
+        return f"{text[: number.start()].rstrip(': ')}: {number[1]} is no whole number".lstrip(": ")
+    if flag := re.search(r"\('Non-boolean argument to boolean flag', '(.*)'\)", text):
+        return f"{text[: flag.start()].rstrip(': ')}: true or false, not {flag[1]!r}"
+    if number := re.search(r"could not convert string to float: (.*)", text):
+        return f"{text[: number.start()].rstrip(': ')}: {number[1]} is no number".lstrip(": ")
+    return text

@@ -147,4 +147,5 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         f"must be of type {getattr(hint, '__name__', hint)}",
     )
     check(not isinstance(value, float) or math.isfinite(value), name, value, "must be a finite number")
+    check(not isinstance(value, int) or abs(value) < 2**53, name, value, "too large to count with")
     return value

@@ -22,11 +22,13 @@ def line(error: Exception, workdir: str) -> str:
     Args:
       workdir: named where the error is of a disk and does not say of which.
     """
-    if (reason := _of_disk(error)) is not None:
+    if not (foreseen(error) and isinstance(error, ValueError)) and (reason := _of_disk(error)) is not None:
         return reason if "cannot be written" in reason else files.cannot_write(workdir, OSError(0, reason))
     text = " ".join(str(error).split())
     if foreseen(error):
         return text
+    if isinstance(error, MemoryError):
+        return f"out of memory ({text}): lower the numbers of tokens, rows, features or seeds, or use a larger machine"
     where = traceback.extract_tb(error.__traceback__)[-1]
     log = "error.log" if os.path.isfile(os.path.join(workdir, "error.log")) else f"{os.path.basename(where.filename)}:{where.lineno}"
     return f"unexpected {type(error).__name__}, please report it with {log}: {text}"
@@ -35,7 +37,7 @@ def line(error: Exception, workdir: str) -> str:
 def foreseen(error: Exception) -> bool:
     """Whether the error's words were chosen for whoever runs the program."""
     if isinstance(error, OSError):
-        return error.errno is None or error.filename is not None
+        return error.filename is not None or _raised_by_us(error.__traceback__)
     return isinstance(error, ValueError) and not isinstance(error, UnicodeError) and _raised_by_us(error.__traceback__)
 
 
@@ -59,5 +61,5 @@ def _of_disk(error: BaseException | None) -> str | None:
         for reason in _DISK:
             if reason in text:
                 return reason[0].lower() + reason[1:]
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
     return None

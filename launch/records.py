@@ -145,4 +145,15 @@ def _valid(path: epath.Path, stage: str) -> Record | None:
         record = files.read_record(path, "", unsealed=_KEYS)
     except (ValueError, OSError):
         return None
-    return record if record.keys() == _KEYS and record["stage"] == stage else None
+    return record if record.keys() == _KEYS and record["stage"] == stage and _well_formed(record) else None
+
+
+def _well_formed(record: Record) -> bool:
+    """Whether what is in a record has the types that the program writes: one without a checksum could hold anything."""
+    made_from, results = record["fingerprint"], record["outputs"]
+    if not isinstance(made_from, dict) or not isinstance(results, dict) or record["status"] not in ("started", "done"):
+        return False
+    if not isinstance(made_from.get("config"), dict) or not isinstance(made_from.get("inputs"), dict):
+        return False
+    entries = [isinstance(e, dict) and isinstance(e.get("sha256"), str) and isinstance(e.get("bytes"), int) for e in results.values()]
+    return all(entries) and (bool(results) or record["status"] == "started")

@@ -49,6 +49,8 @@ def refuse(workdir: epath.Path, stages: Iterable[str], chosen: Iterable[str], in
             raise ValueError(f"--workdir={workdir} holds a {name} of somebody else, which a run would replace: take another --workdir")
     chosen = list(chosen)
     for field, value in inputs:
+        if value.startswith(("http://", "https://")):
+            raise ValueError(f"config.{field}={value!r} is an address: give a folder, a file or a hub id (owner/name)")
         path = os.path.realpath(value)
         for stage in chosen:
             folder = os.path.join(here, stage)
@@ -114,8 +116,9 @@ def set_aside(folder: epath.Path) -> epath.Path | None:
     """Moves results that are to be replaced to `<folder>.replaced-<n>` in one step; returns where, None if there were none."""
     if jax.process_index() != 0 or not folder.exists():
         return None
-    numbers = [int(p.name.rsplit("-", 1)[1]) for p in replaced(folder)]
-    target = folder.with_name(f"{folder.name}.replaced-{max(numbers, default=0) + 1}")
+    number = 1
+    while os.path.lexists(target := folder.with_name(f"{folder.name}.replaced-{number}")):
+        number += 1
     folder.rename(target)
     return target
 

@@ -31,8 +31,9 @@ class _Ledger:
     def add(self, name: str) -> None:
         if name in self._names:
             return
-        with self.path.open("a") as handle:
-            handle.write(_line(name))
+        whole = not self.path.exists() or self.path.read_bytes().endswith(b"\n")
+        with self.path.open("a") as handle:  # a line that a kill cut stays alone
+            handle.write(("" if whole else "\n") + _line(name))
         self._names.add(name)
 
 
@@ -138,8 +139,8 @@ def _line(name: str) -> str:
 def _read(ledger: epath.Path) -> list[str]:
     if not ledger.exists():
         return []
-    lines = ledger.read_bytes().decode(errors="replace").splitlines(keepends=True)
-    return [name for line in lines if _line(name := line[9:].rstrip("\n")) == line]
+    lines = ledger.read_bytes().decode(errors="replace").split("\n")
+    return [name for line in lines if line and _line(name := line[9:]) == f"{line}\n"]
 
 
 def lists(folder: epath.PathLike) -> list[epath.Path]:
@@ -149,13 +150,16 @@ def lists(folder: epath.PathLike) -> list[epath.Path]:
 
 def _inside(folder: epath.Path, name: str) -> bool:
     """Whether a name stays in the folder: neither by dots nor through a link to elsewhere."""
-    if os.path.isabs(name) or ".." in name.split("/"):
+    if os.path.isabs(name) or {"", ".", ".."} & set(name.removesuffix("/").split("/")):
         return False
     parent = os.path.dirname(os.path.join(os.path.abspath(folder), name.rstrip("/")))
     return not os.path.exists(parent) or (os.path.realpath(parent) + os.sep).startswith(os.path.realpath(folder) + os.sep)
 
 
 def _unlink(path: epath.Path) -> None:
+    """A file or a link; a folder that has taken the file's place is somebody else's."""
+    if path.is_dir() and not os.path.islink(path):
+        return
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         path.unlink()
 

@@ -99,3 +99,42 @@ def test_a_full_and_a_read_only_disk_give_one_line(small_disk):
     fixed = launch(small_disk / "w", "--stages=activations")
     assert fixed.returncode == 1 and fixed.stderr.strip().count("\n") == 0
     assert fixed.stderr.startswith("error: --workdir=") and "the disk is read-only" in fixed.stderr
+
+
+def test_a_foreseen_error_keeps_its_words_whatever_came_before():
+    def call():
+        try:
+            raise OSError(errno.EROFS, "Read-only file system")
+        except OSError:
+            raise ValueError("config.lm.path='a': no such model") from None
+
+    assert failures.line(raised(call), "w") == "config.lm.path='a': no such model"
+
+
+def test_no_memory_is_said_with_a_remedy():
+    assert failures.line(raised(lambda: np.zeros(2**50)), "w").startswith("out of memory (Unable to allocate")
+
+
+def test_a_system_error_without_a_file_is_not_foreseen():
+    import gzip
+
+    assert failures.line(raised(lambda: gzip.decompress(b"hello")), "w").startswith("unexpected BadGzipFile")
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--config.train.tokens=abc", "flag --config.train.tokens=abc: 'abc' is no whole number"),
+        ("--config.train.lr=x", "flag --config.train.lr=x: 'x' is no number"),
+        ("--overwrite=maybe", "flag --overwrite=maybe: true or false, not 'maybe'"),
+    ],
+)
+def test_a_wrong_flag_is_said_in_our_words(flag, says):
+    from launch.command_line import _one_line
+
+    python = {
+        "--config.train.tokens=abc": "flag --config.train.tokens=abc: invalid literal for int() with base 10: 'abc'",
+        "--config.train.lr=x": "flag --config.train.lr=x: could not convert string to float: 'x'",
+        "--overwrite=maybe": "flag --overwrite=maybe: ('Non-boolean argument to boolean flag', 'maybe')",
+    }[flag]
+    assert _one_line(ValueError(python)) == says

@@ -222,3 +222,35 @@ def test_two_processes_do_not_share_a_workdir(run):
     with workdirs.alone(epath.Path(run.workdir)), pytest.raises(ValueError, match="another process runs there; wait for it"):
         run()
     run()
+
+
+def test_an_address_is_no_path(run):
+    with pytest.raises(ValueError, match="config.lm.path='https://x.y/z' is an address: give a folder, a file or a hub id"):
+        run(paths={"lm.path": "https://x.y/z"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.update(fingerprint={}),
+        lambda r: r.update(outputs=[]),
+        lambda r: r["outputs"]["out.txt"].pop("bytes"),
+        lambda r: r.update(outputs={}),
+        lambda r: r.update(status=3),
+    ],
+)
+def test_a_record_without_checksum_and_of_another_shape_is_damaged(run, change):
+    run()
+    path = run.workdir / "dear" / "stage.json"
+    record = files.read_record(path, "", None)
+    whole = path.read_bytes()
+    change(record)
+    files.write_json(path, record)
+    assert run() == [] and path.read_bytes() == whole
+
+
+def test_a_file_of_the_name_that_results_are_moved_to_is_left(run):
+    run()
+    (run.workdir / "middle.replaced-1").write_text("mine")
+    assert run(analysis_a=2) == ["middle"]
+    assert (run.workdir / "middle.replaced-1").read_text() == "mine" and not (run.workdir / "middle.replaced-2").exists()

@@ -44,7 +44,7 @@ def line(name):
     return f"{zlib.crc32(name.encode()):08x} {name}\n"
 
 
-@pytest.mark.parametrize("name", ["../precious.txt", "{tmp}/precious.txt", "link/precious.txt", "deep/../../precious.txt"])
+@pytest.mark.parametrize("name", ["../precious.txt", "{tmp}/precious.txt", "link/precious.txt", "deep/../../precious.txt", ".", "./", "/"])
 def test_no_name_leads_out_of_the_folder(folder, tmp_path, name):
     (tmp_path / "precious.txt").write_text("mine")
     (tmp_path / "stage" / "link").symlink_to(tmp_path)
@@ -105,3 +105,21 @@ def test_what_a_linked_folder_points_to_is_not_ours_to_remove(folder, tmp_path):
     assert ownership.remove(tmp_path / "linked") == []
     ownership.remove_checkpoints(tmp_path / "linked")
     assert names(tmp_path) == before
+
+
+def test_a_folder_in_the_place_of_a_file_stays(folder):
+    (folder / "out.txt").unlink()
+    (folder / "out.txt").mkdir()
+    (folder / "out.txt" / "mine").write_text("mine")
+    assert ownership.remove(folder) == ["late.txt", "out.txt/mine"]
+
+
+def test_a_line_that_was_cut_takes_no_other_along(tmp_path):
+    with ownership.recording(tmp_path):
+        files.write_bytes(tmp_path / "a\u2028b", b"x")
+        files.write_bytes(tmp_path / "c", b"x")
+    ledger = tmp_path / "written.txt"
+    ledger.write_bytes(ledger.read_bytes()[:-2])
+    with ownership.recording(tmp_path):
+        files.write_bytes(tmp_path / "d", b"x")
+    assert ownership.remove(tmp_path) == ["c"]
