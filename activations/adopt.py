@@ -7,6 +7,7 @@ array of the rows' shape beside it (`tokens`, `documents`, `positions` in the sa
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -102,11 +103,15 @@ def find(paths: str, field: str) -> list[UserArray]:
 
 
 def fingerprint(arrays: Sequence[UserArray]) -> dict[str, str]:
-    """What tells other data under the same names: of arrays their lengths and pieces (`ActivationStore` verifies what it reads), of
-    side-cars all."""
-    found = {str(a.path): files.sha256_pieces(epath.Path(a.path)) for a in arrays}
-    beside = [a.path.with_name(a.path.stem + ending) for a in arrays for ending in _SIDECARS] + [a.path.parent / VOCABULARY for a in arrays]
-    return found | {str(path): files.sha256_file(epath.Path(path)) for path in dict.fromkeys(beside) if path.exists()}
+    """What tells other data, wherever the files lie: by place among the arrays and name, of arrays their lengths and pieces (`ActivationStore` verifies what
+    it reads), of side-cars all."""
+    found: dict[str, str] = {}
+    once = functools.cache(files.sha256_file)  # arrays in one folder share a vocabulary
+    for i, a in enumerate(arrays):
+        found[f"{i} {a.path.name} {a.name}".rstrip()] = files.sha256_pieces(epath.Path(a.path))
+        beside = [*(a.path.with_name(a.path.stem + ending) for ending in _SIDECARS), a.path.parent / VOCABULARY]
+        found |= {f"{i} {path.name}": once(epath.Path(path)) for path in beside if path.exists()}
+    return found
 
 
 def split(arrays: Sequence[UserArray], held_out_rows: int) -> tuple[list[Part], list[Part]]:

@@ -14,8 +14,11 @@ all, and one that is there is not made again, so a harvest that was killed goes 
 import collections
 import dataclasses
 import hashlib
+import itertools
 import os
+import pathlib
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -172,6 +175,9 @@ def _checksum(acts_ND: np.ndarray, block: int) -> int:
 class ActivationStore:
     """A finished store, read. Rows come from memory maps; a block of rows is verified against its checksum when it is first touched.
 
+    Args:
+      arrays: a user's files in which activations that were not copied lie now, if they were moved since.
+
     Attributes:
       manifest: the whole manifest.
       width, rows: shape of the activations.
@@ -181,8 +187,8 @@ class ActivationStore:
       ValueError: a manifest that is damaged or of another format, or a shard of another length.
     """
 
-    def __init__(self, folder: epath.PathLike):
-        self._folder = epath.Path(folder)
+    def __init__(self, folder: epath.PathLike, arrays: Sequence[pathlib.Path] = ()):
+        self._folder, self._arrays = epath.Path(folder), tuple(arrays)
         path = self._folder / MANIFEST
         if not path.exists():
             raise FileNotFoundError(f"no {MANIFEST} in {self._folder}: not a finished activation store")
@@ -244,13 +250,25 @@ class ActivationStore:
             path = self._folder / shard["file"]
             tensors = memory_map(path) if os.path.exists(path) else loads(path.read_bytes(), shard["file"])
             if "acts" in shard:
-                tensors["acts"] = Elsewhere(**shard["acts"]).rows(shard["rows"])
+                tensors["acts"] = self._elsewhere(shard).rows(shard["rows"])
             self._check(path, tensors, shard["rows"])
             self._open[index] = tensors
             if len(self._open) > OPEN_SHARDS:
                 self._open.popitem(last=False)
         self._open.move_to_end(index)
         return self._open[index]
+
+    def _elsewhere(self, shard: dict[str, Any]) -> Elsewhere:
+        """Where a shard's activations lie now: where they lay, or in the array of that name, the one whose folders are called alike from the end on."""
+        found = Elsewhere(**shard["acts"])
+        was = pathlib.PurePath(found.path)
+        if os.path.exists(found.path) and (not self._arrays or was in self._arrays):
+            return found
+        alike = lambda p: sum(
+            1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(reversed(p.parts), reversed(was.parts), strict=False))
+        )
+        named = [p for p in self._arrays if p.name == was.name]
+        return dataclasses.replace(found, path=str(max(named, key=alike))) if named else found
 
     def _damaged(self, shard: dict[str, Any], row: int) -> str:
         if "acts" in shard:

@@ -18,7 +18,7 @@ from absl import app, flags
 
 from activations.language_model import checkpoint, cost, decoder, layout, parameters
 from benchmarks.timing import in_turn
-from launch import device
+from runtime import device
 
 ROOT = pathlib.Path(__file__).parent.parent
 _SHAPE = flags.DEFINE_string("shape", "gpt2", "A folder of models/configs.")

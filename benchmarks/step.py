@@ -3,7 +3,6 @@
 python -m benchmarks.step [--seeds=8 --features=512 --batch=512]
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +14,10 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.timing import in_turn
-from configs import common
-from launch.config import validated
-from launch.mesh import make_mesh
+from runtime.mesh import make_mesh
 from saes import capacity, selection
 from saes.autoencoder import Knobs
+from saes.config import SAEConfig, TrainConfig
 from saes.lanes import init_lanes, initial_keys, make_train_steps, plan_lanes
 from saes.selection import kth_largest, top_k_mask
 from saes.variants import VARIANTS, variant
@@ -45,9 +43,8 @@ def training_step(variant_name: str = "topk", width: int = 0, dead: float = 0.0,
       dead: share of features that count as dead throughout.
       instead: (module, name, function) that takes the place of one of ours.
     """
-    study = validated(common.study())
-    sae = dataclasses.replace(study.sae, variant=variant_name, n_features=_FEATURES.value, dead_after_tokens=2**30)
-    train = dataclasses.replace(study.train, batch_size=_BATCH.value)
+    sae = SAEConfig(variant=variant_name, n_features=_FEATURES.value, dead_after_tokens=2**30)
+    train = TrainConfig(batch_size=_BATCH.value)
     n_devices, platform = jax.device_count(), jax.devices()[0].platform
     width = width or capacity.choose(_SEEDS.value, sae, train, WIDTH, n_devices, platform, capacity.device_memory()).width
     plan = plan_lanes(_SEEDS.value, n_devices, width)

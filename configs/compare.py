@@ -12,10 +12,13 @@ quickstart to the last digit. Larger dictionaries: `python -m benchmarks.match` 
 
 import ml_collections
 
-from configs import common
+from configs import default
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-    if arg:
-        raise ValueError(f"--config=configs/compare.py:{arg}: takes no argument; SAEs are named by --config.saes=path1,path2,…")
-    return common.comparison()
+    if arg not in ("", "tiny"):
+        raise ValueError(f"--config=configs/compare.py:{arg}: the only argument is 'tiny'; SAEs are named by --config.saes=…")
+    c = default.of_stages("collect", *default.MEASURING, "report")
+    if arg == "tiny":
+        default.tiny_measuring(c)
+    return c

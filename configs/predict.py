@@ -7,15 +7,15 @@ Result:    predict/features.parquet, a row per feature; predict/calibration.parq
 
 import ml_collections
 
-from configs import common
+from configs import default
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-    if arg:
+    if arg not in ("", "tiny"):
         raise ValueError(
-            f"--config=configs/predict.py:{arg}: takes no argument; SAEs are named by --config.saes=… and --config.newcomers=…"
+            f"--config=configs/predict.py:{arg}: the only argument is 'tiny'; SAEs are named by --config.saes=… and --config.newcomers=…"
         )
-    c = common.comparison()
-    c.stages = ("collect", "stability", "sensitivity", "predict")
-    c.newcomers = ""  # SAEs whose features are asked about, paths or hub ids with commas between them
+    c = default.of_stages("collect", "stability", "sensitivity", "predict")
+    if arg == "tiny":
+        default.tiny_measuring(c)
     return c

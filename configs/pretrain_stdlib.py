@@ -15,32 +15,8 @@ from configs import common
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-    config = ml_collections.ConfigDict()
-    config.stages = ("tokenizer", "pretrain", "model_card")
-    config.source = common.source()
-    config.pretrain = pretrain = ml_collections.ConfigDict()
-    pretrain.vocab_size = 4096  # entries of the byte-level BPE
-    pretrain.width = 128  # residual stream
-    pretrain.n_layers = 4
-    pretrain.n_heads = 4
-    pretrain.mlp_width = 512
-    pretrain.max_positions = 512  # written into config.json; rotary positions have no table
-    pretrain.rotary_fraction = 0.25  # of each head's dimensions (Pythia)
-    pretrain.context_length = 256  # tokens, start token included
-    pretrain.batch_size = 16  # contexts a step
-    pretrain.steps = 4000
-    pretrain.lr = 3e-3  # AdamW peak, linear warm-up then cosine
-    pretrain.final_lr_fraction = 0.05  # of the peak, at the last step
-    pretrain.warmup_steps = 200
-    pretrain.weight_decay = 0.1  # on matrices, not on norms and biases
-    pretrain.clip_norm = 1.0  # global gradient norm
-    pretrain.seed = 0  # initialisation and order of contexts
-    pretrain.steps_per_dispatch = 10  # steps scanned on the device between two looks from the host
-    pretrain.checkpoint_every = 100  # steps
-    pretrain.eval_every = 200  # steps between losses on the held-out files
-    config.model_card = ml_collections.ConfigDict()
-    config.model_card.export_to = ""  # folder for the finished model; "": below the workdir alone
-    config.model_card.discount = 0.75  # absolute discount of the n-gram baselines
+    config = common.pretraining()
+    pretrain = config.pretrain
     if arg == "tiny":
         pretrain.vocab_size, pretrain.width, pretrain.n_layers, pretrain.n_heads, pretrain.mlp_width = 300, 16, 2, 2, 32
         pretrain.context_length, pretrain.batch_size, pretrain.steps, pretrain.warmup_steps = 32, 4, 8, 2

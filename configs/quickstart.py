@@ -57,7 +57,7 @@ All aim at L0 = 16; explained variance differs, so p̂ is not compared at equal 
 
 import ml_collections
 
-from configs import common
+from configs import common, default
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -69,24 +69,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     # (`--config.train.lr=…`). p̂ was in sight in those runs, and rises with the rate: 0.23, 0.34, 0.39.
     c.train.lr = 6e-3
     if arg == "tiny":
-        _shrink(c)
+        default.tiny(c)
     elif arg:
         raise ValueError(f"--config=configs/quickstart.py:{arg}: the only argument is 'tiny'")
     return c
-
-
-def _shrink(c: ml_collections.ConfigDict) -> None:
-    """Seconds instead of minutes, for tests; the figures mean nothing."""
-    c.source.tokens, c.source.eval_tokens, c.source.context_length = 12_000, 4000, 64
-    c.seeds = (3,)
-    c.stages = tuple(stage for stage in c.stages if stage != "gaussian")
-    c.sae.n_features, c.sae.k, c.sae.dead_after_tokens = 64, 4, 5000
-    c.train.tokens, c.train.batch_size, c.train.steps_per_dispatch, c.train.checkpoint_every = 60_000, 128, 8, 80
-    c.train.snapshots = 4
-    c.gaussian_seeds, c.sensitivity.rows = 2, 1024
-    c.stability.null_draws, c.stability.curve_rows, c.stability.rare_firings, c.stability.span_rank = 2, 1000, 5, 4
-    c.subspace.min_features, c.subspace.subsamples = 3, 3
-    c.function.refill_rows, c.function.bins, c.function.draws = 512, 3, 3
-    c.splice.tokens, c.splice.singles, c.splice.draws = 300, 3, 1
-    c.statistics.shuffled_tokens, c.explanations.pairs, c.explanations.contexts, c.explanations.candidates = 1000, 3, 4, 4
-    c.subspace.ranks, c.subspace.headline_rank = (1, 2, 3), 2

@@ -10,6 +10,7 @@ from absl import flags
 
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with one line for all that it and the config file raise; refuses a flag given twice and a stray word."""
+    argv = [_saved(arg) for arg in argv]
     given = Counter(arg.split("=")[0].lstrip("-") for arg in argv[1:] if arg.startswith("--"))
     try:
         configs = [arg.removeprefix("--config=").split(":")[0] for arg in argv[1:] if arg.startswith("--config=")]
@@ -25,12 +26,20 @@ def parse_flags(argv: list[str]) -> list[str]:
             print(f"error: the config file fails with AttributeError: {' '.join(str(error).split())}", file=sys.stderr)
             raise SystemExit(1) from error
         said = " ".join(str(error).replace("\\n", " ").replace("\\'", "").split()).strip("\"'")
-        print(f"error: the config has no field {said}; `configs/default.py` lists them", file=sys.stderr)
+        print(f"error: the config has no field {said}; `--describe` lists them", file=sys.stderr)
     except (flags.Error, ValueError, OSError) as error:
         print(f"error: {_one_line(error)} (see --help)", file=sys.stderr)
     except Exception as error:  # a config file may raise anything
         print(f"error: the config file fails with {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(1)
+
+
+def _saved(arg: str) -> str:
+    """A config.json that a run wrote, read by configs/saved.py."""
+    path = arg.removeprefix("--config=")
+    if path == arg or not path.endswith(".json") or not os.path.isfile(path):
+        return arg
+    return f"--config={os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'configs', 'saved.py')}:{path}"
 
 
 def _one_line(error: Exception) -> str:

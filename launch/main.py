@@ -16,7 +16,14 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
-from launch import command_line, signals
+from experiments import report
+from experiments.data.language_model import LanguageModel
+from experiments.settings import Settings
+from launch import command_line, failures
+from reports import headline
+from reports.claims import Claims
+from reports.results import Results
+from runtime import hosts, interrupts
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Python file of the experiment, with an argument after a colon.", lock_config=True
@@ -31,6 +38,8 @@ _DISTRIBUTED = flags.DEFINE_bool(
     "Share the harvest (--stages=activations) among several hosts that see one workdir, each started with this command. On cloud TPUs and under "
     "Slurm they find each other; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.",
 )
+_FROM = flags.DEFINE_string("from", "", "Run this one of the config's stages and those that depend on it.")
+_DESCRIBE = flags.DEFINE_bool("describe", False, "Print all fields of the config with value, default, bounds and meaning, and end.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Throw away results that were made with other settings.")
 flags.mark_flags_as_required(["config"])
 
@@ -39,49 +48,51 @@ def main(argv: list[str]) -> int:
     del argv
     _any_terminal()
     logging.set_verbosity(logging.WARNING)
-    signals.install()
+    interrupts.install()
     workdir = epath.Path(_WORKDIR.value or ".")
     try:
-        from launch import config, runner  # behind the flags, so that a wrong one is reported at once
+        from experiments import registry
+        from launch import describe, plan, run
 
-        settings = config.validated(_CONFIG.value)
+        if _DESCRIBE.value:
+            print(describe.text(_CONFIG.value))
+            return 0
+        settings = registry.validated(_CONFIG.value)
         if _PLAN.value or _PLAN_ON.value:
-            from launch import plan
-
-            print(plan.text(settings, plan.hardware(_PLAN_ON.value, settings.lm.dtype if hasattr(settings, "lm") else "float32")))
+            lm = settings.get(LanguageModel)
+            print(plan.text(settings, plan.hardware(_PLAN_ON.value, lm.dtype if lm is not None else "float32")))
             return 0
         if not _WORKDIR.value:
             raise ValueError("--workdir is missing: the folder for everything that the run writes")
         if _DISTRIBUTED.value:
-            from launch import hosts
-
             hosts.join(settings.stages, _STAGES.value)
-        runner.run_stages(_CONFIG.value, settings, workdir, _STAGES.value, _OVERWRITE.value)
+        run.run(_CONFIG.value, settings, workdir, _STAGES.value, _FROM.value, _OVERWRITE.value)
         if _DISTRIBUTED.value:
             hosts.leave()
-        if {"verdicts", "arms"} & set(settings.stages):
-            page = workdir / "report" / "index.html"
-            if page.exists():
-                print(f"report: {page}")
-        elif "report" in settings.stages:
-            from reports import headline
-
-            if "pooled" in settings.stages:
-                headline.print_pools(workdir, settings.stages)
-            else:
-                headline.print_headline(workdir, settings.stages, settings.claims)
-    except signals.Stopped as stopped:
+        _show(settings, workdir)
+    except interrupts.Stopped as stopped:
         print(f"{stopped}; run the same command again to go on", file=sys.stderr)
-        return signals.EXIT_STOPPED
+        return interrupts.EXIT_STOPPED
     except KeyboardInterrupt:
         print("stopped at once by a second signal; what was saved stands", file=sys.stderr)
         return 130
     except Exception as error:
-        from launch import failures
-
         print(f"error: {failures.line(error, _WORKDIR.value or '.')}", file=sys.stderr)
         return 1
     return 0
+
+
+def _show(settings: Settings, workdir: epath.Path) -> None:
+    """The short table of a run that ended, and where its page is."""
+    results = Results(workdir, settings.stages)
+    if "pooled" in results.summary:
+        from experiments.pooling import page
+
+        page.show(results)
+    elif "stability" in results.summary and "report" in settings.stages:
+        headline.show(results, report.rows(results), report.remarks(results, settings[Claims]))
+    else:
+        headline.show_page(results)
 
 
 def _any_terminal() -> None:

@@ -2,21 +2,31 @@
 
 Time of a stage = operations / (rate of matrix products × the share of it that the stage reaches) + bytes moved / bandwidth.
 Rates are measured on the device at hand in a moment, or are the published ones of `DEVICES`; what a stage does and the shares are in
-`launch/costs.py`, with where they come from.  What is small is left out: the text, the null models' decompositions, subspaces, the
+the `cost` of each, with where they come from.  What is small is left out: the text, the null models' decompositions, subspaces, the
 transfer classifiers, the report.
 """
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from etils import epath
 
-from launch import device
-from launch.costs import GIB, SHARES, STARTING_SECONDS, Cost, Hardware, of_stages
-from launch.device import Speed
+from experiments import registry
+from experiments.data import costs
+from experiments.data.corpora import Text
+from experiments.data.costs import GIB, SHARES, STARTING_SECONDS, Cost, Hardware
+from experiments.data.harvesting import Harvesting
+from experiments.data.language_model import LanguageModel
+from experiments.data.own_arrays import OwnRows
+from experiments.data.seeds import Seeds
+from experiments.settings import Settings
+from runtime import device
+from runtime.device import Speed
 from saes import capacity
+from saes.config import SAEConfig, TrainConfig
+from synthetic.config import WorldConfig
 
 
 class Device(NamedTuple):
@@ -61,51 +71,75 @@ def hardware(name: str, dtype: str) -> Hardware:
     kind, _, count = name.partition(":")
     if kind not in DEVICES or not re.fullmatch("[1-9][0-9]*", count or "1"):
         raise ValueError(f"--plan_on={name}: one of {', '.join(DEVICES)}, with a number of them behind a colon")
-    of = DEVICES[kind]
-    speed = Speed(of.bfloat16 if dtype == "bfloat16" else of.exact, of.float32, of.exact, of.bytes)
-    return Hardware(of.name, int(count or 1), of.platform, int(capacity.SHARE * of.memory), speed, False)
+    chosen = DEVICES[kind]
+    speed = Speed(chosen.bfloat16 if dtype == "bfloat16" else chosen.exact, chosen.float32, chosen.exact, chosen.bytes)
+    return Hardware(chosen.name, int(count or 1), chosen.platform, int(capacity.SHARE * chosen.memory), speed, False)
 
 
-def seconds(one: Cost, of: Hardware) -> float:
+def seconds(one: Cost, device_used: Hardware) -> float:
     """Expected of one stage."""
-    share = SHARES["cpu" if of.platform == "cpu" else "accelerator"][one.kind]
-    rate = {"activations": of.speed.language_model, "train": of.speed.training, "match": of.speed.measuring}[one.kind]
-    return STARTING_SECONDS + one.host + (one.flops / (share * rate) + one.moved / of.speed.bytes) / of.devices
+    share = SHARES["cpu" if device_used.platform == "cpu" else "accelerator"][one.kind]
+    rate = {"activations": device_used.speed.language_model, "train": device_used.speed.training, "match": device_used.speed.measuring}[
+        one.kind
+    ]
+    return STARTING_SECONDS + one.host + (one.flops / (share * rate) + one.moved / device_used.speed.bytes) / device_used.devices
 
 
-def text(config: Any, of: Hardware) -> str:
-    """The whole plan, as it is printed."""
-    found = of_stages(config, of)
-    speed = "measured now" if of.measured else "published; what a run reaches of it is assumed"
-    s, k = config.sae, len(config.seed_list)
+def of_tasks(settings: Settings, device_used: Hardware) -> tuple[list[Cost], list[str]]:
+    """(what the tasks of a config take, labels of those that nobody planned)."""
+    chosen = costs.size(settings)
+    found, unplanned = [], []
+    for task in registry.tasks(settings, epath.Path()):
+        own = task.stage.function("cost")
+        one = own(task.settings, chosen, device_used) if own else None
+        if one is None:
+            unplanned.append(task.label)
+        else:
+            found.append(one._replace(stage=task.label))
+    return found, unplanned
+
+
+def text(settings: Settings, device_used: Hardware) -> str:
+    """The whole plan, as it is printed. Raises ValueError for a config whose SAEs are there already, or of which no stage says what it takes."""
+    if SAEConfig not in settings or Seeds not in settings:
+        raise ValueError("--plan: counts studies that train SAEs; this config is of another kind")
+    found, unplanned = of_tasks(settings, device_used)
+    if not found:
+        raise ValueError(f"--plan: no stage of this config says what it takes ({', '.join(unplanned)})")
+    name = max(14, *(len(one.stage) for one in found))
+    speed = "measured now" if device_used.measured else "published; what a run reaches of it is assumed"
+    s, k = settings[SAEConfig], len(settings[Seeds].list)
     lines = [
-        f"{k} {s.variant} SAEs, F={s.n_features:,}, K={s.k}, {config.train.tokens:,} tokens each, on {_subject(config)}",
-        f"on {of.devices} × {of.name}: matrix products of the language model {_rate(of.speed.language_model)}, of training {_rate(of.speed.training)}, "
-        f"of comparisons {_rate(of.speed.measuring)}; memory {of.speed.bytes / 1e9:,.0f} GB/s ({speed})",
+        f"{k} {s.variant} SAEs, F={s.n_features:,}, K={s.k}, {settings[TrainConfig].tokens:,} tokens each, on {_subject(settings)}",
+        f"on {device_used.devices} × {device_used.name}: matrix products of the language model {_rate(device_used.speed.language_model)}, of training {_rate(device_used.speed.training)}, "
+        f"of comparisons {_rate(device_used.speed.measuring)}; memory {device_used.speed.bytes / 1e9:,.0f} GB/s ({speed})",
         "",
-        f"{'stage':12} {'tokens':>9} {'FLOP':>9} {'moved':>10} {'on disk':>10} {'memory':>10} {'time':>10}",
+        f"{'stage':{name}} {'tokens':>9} {'FLOP':>9} {'moved':>10} {'on disk':>10} {'memory':>10} {'time':>10}",
     ]
     for one in found:
         lines.append(
-            f"{one.stage:12} {_number(one.tokens):>9} {one.flops:9.1e} {_size(one.moved):>10} {_size(one.disk):>10} "
-            f"{_size(one.memory):>10} {_time(seconds(one, of)):>10}" + (f"  {one.note}" if one.note else "")
+            f"{one.stage:{name}} {_number(one.tokens):>9} {one.flops:9.1e} {_size(one.moved):>10} {_size(one.disk):>10} "
+            f"{_size(one.memory):>10} {_time(seconds(one, device_used)):>10}" + (f"  {one.note}" if one.note else "")
         )
-    total = sum(seconds(one, of) for one in found)
+    total = sum(seconds(one, device_used) for one in found)
     lines.append(
-        f"{'all':12} {'':9} {sum(c.flops for c in found):9.1e} {_size(sum(c.moved for c in found)):>10} {_size(sum(c.disk for c in found)):>10} "
+        f"{'all':{name}} {'':9} {sum(c.flops for c in found):9.1e} {_size(sum(c.moved for c in found)):>10} {_size(sum(c.disk for c in found)):>10} "
         f"{_size(max((c.memory for c in found), default=0)):>10} {_time(total):>10}"
     )
+    if unplanned:
+        lines.append(f"not planned: {', '.join(unplanned)}")
     return "\n".join(lines)
 
 
-def _subject(config: Any) -> str:
-    c = config.source
-    shape = f" (shape of {config.lm.config_from})" if config.lm.config_from and not epath.Path(config.lm.path).exists() else ""
-    missing = " (not there yet)" if c.text and not epath.Path(c.text).exists() else ""
-    return (
-        c.activations
-        or f"{config.lm.path}{shape} layer {c.layer} {c.site}, up to {c.tokens:,} rows of {c.text or 'the standard library'}{missing}"
-    )
+def _subject(settings: Settings) -> str:
+    world = settings.get(WorldConfig)
+    if world is not None:
+        return world.subject
+    c, written, own, lm = settings[Harvesting], settings[Text], settings[OwnRows], settings[LanguageModel]
+    shape = f" (shape of {lm.config_from})" if lm.config_from and not epath.Path(lm.path).exists() else ""
+    missing = " (not there yet)" if written.text and not epath.Path(written.text).exists() else ""
+    text_of = written.text or "the standard library"
+    return own.activations or f"{lm.path}{shape} layer {c.layer} {c.site}, up to {c.tokens:,} rows of {text_of}{missing}"
 
 
 def _rate(value: float) -> str:

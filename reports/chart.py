@@ -25,7 +25,8 @@ def banded(base: alt.Chart, title: str, tooltip: list[Any], opacity: float = 0.2
     """A share between 0 and 1 as a line with points in the band of its interval: columns value, low, high."""
     band = base.mark_area(opacity=opacity, **marks).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
     y = alt.Y("value:Q", title=title, scale=alt.Scale(domain=[0, 1]))
-    return band + base.mark_line(point=True, **marks).encode(y=y, tooltip=tooltip)
+    result: alt.LayerChart = band + base.mark_line(point=True, **marks).encode(y=y, tooltip=tooltip)
+    return result
 
 
 def sized(chart: alt.Chart | alt.LayerChart, height: int = HEIGHT, width: int = WIDTH) -> alt.TopLevelMixin:
@@ -36,4 +37,5 @@ def styled(chart: Any) -> alt.TopLevelMixin:
     """Legends below, so that every figure has the same width; one font in page and PNG."""
     chart = chart.configure(font="Liberation Sans, Arial, sans-serif")  # first: it replaces what was configured before
     chart = chart.configure_legend(orient="bottom", columns=3, labelLimit=260, symbolLimit=50, titleLimit=200, symbolOpacity=1)
-    return chart.configure_view(stroke=None).configure_axis(gridColor="#eaeef2")
+    result: alt.TopLevelMixin = chart.configure_view(stroke=None).configure_axis(gridColor="#eaeef2")
+    return result

@@ -1,6 +1,7 @@
 """The page: one self-contained HTML file that works from disk, offline, and PNG copies of its figures."""
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -8,9 +9,10 @@ import jinja2
 from etils import epath
 
 from interpret.contexts import Context
-from reports import arms_figures, atlas_figures, figures, grid_figures, headline, pool_figures
+from reports import headline
 from reports.chart import Figure
 from reports.claims import Claim
+from reports.headline import Row
 from reports.results import Results
 from reports.text import number, with_interval
 from storage import files
@@ -38,61 +40,58 @@ class Example(NamedTuple):
     contexts: list[tuple[float, Context]]
 
 
-class Subspace(NamedTuple):
-    """A local subspace: its row of atlas/entries.parquet, and the contexts of the tokens to which its features add most."""
+class About(NamedTuple):
+    """What a page says of the study.
 
-    entry: dict[str, Any]
-    contexts: list[tuple[float, Context]]
+    Attributes:
+      title: of the page.
+      theta, confidence: of matches and intervals.
+      variant, n_features: of the SAEs, where a study trains them.
+      starts, found, tie: of a grid of worlds.
+      png_scale: pixels a point of the PNG copies.
+    """
 
-    @property
-    def name(self) -> str:
-        return atlas_figures.name_of(self.entry)
-
-    @property
-    def sentences(self) -> str:
-        e = self.entry
-        text = (
-            f"{number(e['features_per_seed'])} features a seed in {e['seeds']} seeds; found by two halves of the seeds with overlap {number(e['agreement_of_halves'])}. Spans overlap between seeds by "
-            f"{number(e['span_agreement'])} (by chance {number(e['span_agreement_null'])}, p = {number(e['p_value'])}), p̂ of its features is {number(e['p'])} (by chance {number(e['p_by_chance'])})."
-        )
-        if e.get("energy") is not None:
-            text += (
-                f" It holds {number(e['energy'])} of the variance and is active on {number(e['firing_rate'])} of tokens; what its features add to a token agrees between seeds with cosine "
-                f"{number(e['contribution_agreement'])} (with as many others of the other seed: {number(e['contribution_agreement_null'])}). Overlap with as many principal components: {number(e['overlap_with_components'])}."
-            )
-        return text
+    title: str
+    theta: float
+    confidence: float
+    png_scale: float
+    variant: str = ""
+    n_features: int = 0
+    starts: tuple[str, ...] = ()
+    found: float = 0.0
+    tie: float = 0.0
 
 
 def write_page(
     folder: epath.Path,
     results: Results,
+    shown: list[Figure],
+    headline_rows: Iterable[Row],
+    remarks: list[str],
     claims: list[Claim],
     examples: list[Example],
-    subspaces: list[Subspace],
+    subspaces: Sequence[Any],
     features: dict[str, Any],
-    settings: Any,
-    title: str,
+    about: About,
 ) -> list[epath.Path]:
     """Writes `index.html` and a PNG per figure into `folder`; returns the paths.
 
     Args:
-      features: as `feature_table.table` makes it.
+      subspaces: each with `name`, `sentences` and `contexts`.
+      features: columns, rows and opened rows of the table of features.
     """
-    own = "train" in settings.stages and not settings.stability.dictionaries
-    shown = figures.all_figures(results, settings.seed_list if own else ())
     rows = []
-    for f in headline.figures_of(results):
+    for f in headline.measured(results, headline_rows):
         e = results.figure(f.path)
         n = f"{e['n']['number']:,} {e['n']['of']}"
         rows.append({"name": f.name, "value": with_interval(e), "null": number(e["null"]), "n": n, "unit": e["unit"], "meaning": f.meaning})
-    return _write(
+    return write(
         folder,
         "page.html.jinja",
         shown,
-        settings,
-        title=title,
+        about,
         rows=rows,
-        remarks=headline.remarks(results, settings.claims),
+        remarks=remarks,
         claims=claims,
         examples=examples,
         subspaces=subspaces,
@@ -101,94 +100,16 @@ def write_page(
     )
 
 
-def write_grid_page(folder: epath.Path, results: Results, settings: Any, title: str) -> list[epath.Path]:
-    """The page of a grid of worlds, likewise."""
-    summary = results.json("verdicts/summary.json")
-    cells = []
-    for name, c in summary["cells"].items():
-        found = [text for key in ("p", "atoms found", "span overlap, planted") for text in (with_interval(c[key]), number(c[key]["null"]))]
-        starts = [with_interval(c[key]) if key in c else "–" for key in ("kept", "gain", "worth", "leaving")]
-        cells.append({"name": name, "verdict": c["verdict"], "found": found, "starts": starts})
-    contrasts = [c | {"text": with_interval(c)} for c in summary["contrasts"]]
-    shown = grid_figures.all_figures(results, settings.recovery.found)
-    return _write(folder, "grid.html.jinja", shown, settings, title=title, cells=cells, contrasts=contrasts, seeds=settings.seed_list)
-
-
-def write_arms_page(folder: epath.Path, results: Results, settings: Any, title: str) -> list[epath.Path]:
-    """The page of a seed factorial, likewise."""
-    rows = [
-        {
-            "arm": r["arm"],
-            "text": with_interval(r),
-            "numbers": [number(r[key]) for key in ("null", "mmcs", "explained_variance", "l0", "dead_share")],
-            "rise": "–" if r["rise"] is None else with_interval({"value": r["rise"], "low": r["rise_low"], "high": r["rise_high"]}),
-            "note": r["note"],
-        }
-        for r in results.table("arms/arms.parquet")
-    ]
-    parts = [{"part": r["part"], "text": with_interval(r)} for r in results.table("arms/parts.parquet")]
-    shown = arms_figures.all_figures(results)
-    across = _across_arms(results)
-    return _write(folder, "arms.html.jinja", shown, settings, title=title, rows=rows, parts=parts, across=across, seeds=settings.seed_list)
-
-
-POOL_COLUMNS = {
-    "features": "features",
-    "l0": "L0",
-    "p": "p̂ against fresh seeds",
-    "stable": "in all of them",
-    "between": "p̂ between",
-    "explained": "explained variance",
-    "ce recovered": "CE recovered",
-    "live": "live features",
-    "dead": "dead share",
-    "found free": "free atoms found",
-    "found block": "block atoms found",
-}
-
-
-def write_pool_page(folder: epath.Path, results: Results, claim: Claim, settings: Any, title: str) -> list[epath.Path]:
-    """The page of a study of pools, likewise."""
-    s = results.summary["pooled"]
-    names = {
-        key: name for key, name in POOL_COLUMNS.items() if any(of.get(key, {}).get("value") is not None for of in s["methods"].values())
-    }
-    said = lambda e, key: number(e["value"]) if key in ("features", "live", "l0") else with_interval(e)
-    text = lambda of, key: said(of[key], key) if key in of and of[key]["value"] is not None else "–"
-    order = sorted(s["methods"], key=lambda name: (list(pool_figures.COLOURS).index(pool_figures.family(name)), name != "single SAE"))
-    rows = [{"method": name, "texts": [text(s["methods"][name], key) for key in names]} for name in order]
-    differences = [
-        {"method": name, "texts": [text(s["less a single SAE"][name], key) for key in ("p", "between", "explained")]}
-        for name in order
-        if name in s["less a single SAE"]
-    ]
-    shown = pool_figures.all_figures(results)
-    return _write(
-        folder, "pool.html.jinja", shown, settings, title=title, claim=claim, names=list(names.values()), rows=rows, differences=differences, summary=s
-    )  # fmt: skip
-
-
-def _across_arms(results: Results) -> list[dict[str, str]]:
-    """Classifiers learned from one arm and judged on another, a row per pair."""
-    pairs: dict[tuple[str, str], dict[str, Any]] = {}
-    for r in results.table("arms/transfer.parquet"):
-        pairs.setdefault((r["trained_on"], r["judged_on"]), {})[r["predictor"]] = r
-    return [
-        {"trained_on": a, "judged_on": b}
-        | {key: f"{number(of['decoder rows'][key])} ({number(of['nearest neighbour'][key])})" for key in ("auroc", "f1")}
-        | {"prevalence": number(of["prevalence"]["f1"])}
-        for (a, b), of in pairs.items()
-    ]
-
-
-def _write(folder: epath.Path, template_name: str, shown: list[Figure], settings: Any, **values: Any) -> list[epath.Path]:
+def write(folder: epath.Path, template_name: str, shown: list[Figure], about: About, **values: Any) -> list[epath.Path]:
+    """Writes a page by its template, "package:file" or a file of this package, and a PNG per figure; returns the paths."""
     if vl_convert is None:
         print(_NO_CONVERTER)
-    outputs = [] if vl_convert is None else [_png(folder, figure, settings.report.png_scale) for figure in shown]
+    outputs = [] if vl_convert is None else [_png(folder, figure, about.png_scale) for figure in shown]
     html = template(template_name).render(
         vega=_scripts(),
         figures=[{"name": f.name, "title": f.title, "sentence": f.sentence, "spec": _script_json(f.chart.to_dict())} for f in shown],
-        settings=settings,
+        about=about,
+        title=about.title,
         **values,
     )
     files.write_bytes(folder / "index.html", html.encode())
@@ -214,8 +135,9 @@ def _scripts() -> str:
 
 def template(name: str = "page.html.jinja") -> jinja2.Template:
     """A page's template; whatever is put in is escaped."""
-    loader = jinja2.PackageLoader("reports", "")
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader).get_template(name)
+    package, _, file = name.rpartition(":")
+    loaders = [jinja2.PackageLoader(p, "") for p in ([package] if package else []) + ["reports"]]
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=jinja2.ChoiceLoader(loaders)).get_template(file)
 
 
 def _vega_lite() -> str:

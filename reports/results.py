@@ -1,27 +1,13 @@
 """The result files of a finished run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from storage import files, tables
 
-# Those whose figures are shown.
-STAGES = (
-    "stability",
-    "sensitivity",
-    "subspace",
-    "atlas",
-    "diagnosis",
-    "transfer",
-    "function",
-    "splice",
-    "statistics",
-    "explanations",
-    "recovery",
-    "pooled",
-)
+Estimated = Mapping[str, Any]  # a figure as `summary.json` holds it: value, low, high, null, n, unit
 
 
 class Results:
@@ -34,7 +20,7 @@ class Results:
     def __init__(self, workdir: epath.Path, stages: Sequence[str]):
         """`stages`: of the config; what others left in the workdir is not shown."""
         self.workdir, self._stages = workdir, tuple(stages)
-        found = {stage: self.json(f"{stage}/summary.json") for stage in STAGES if self.has(f"{stage}/summary.json")}
+        found = {stage: self.json(f"{stage}/summary.json") for stage in self._stages if self.has(f"{stage}/summary.json")}
         self.summary: dict[str, Any] = found
 
     def has(self, name: str) -> bool:
@@ -51,22 +37,11 @@ class Results:
         """Those columns of a Parquet table as arrays, without a record a row."""
         return tables.read_table(self.workdir / name, columns)
 
-    def rise_per_doubling(self) -> dict[str, Any] | None:
-        """By how much p̂ (all features) changed per doubling of training tokens between the last two dictionaries: an estimate.
-
-        None without two of them whose p̂ lies above the strongest null: where nothing has begun there is no plateau.
-        """
-        if not self.has("stability/tokens_curve.parquet") or "rise_per_doubling" not in self.summary["stability"]:
-            return None
-        chance = self.figure("stability.mean_p_all")["null"]
-        last_two = [r for r in self.table("stability/tokens_curve.parquet") if r["tokens"] > 0][-2:]
-        begun = len(last_two) == 2 and all((r["p_low"] or 0.0) > chance for r in last_two)
-        return self.figure("stability.rise_per_doubling") if begun else None
-
     def metrics(self, stage: str) -> list[dict[str, Any]]:
         return files.read_json_lines(self.workdir / stage / "metrics.jsonl")
 
     def figure(self, name: str) -> dict[str, Any]:
         """An estimate by its path in the summary, as `stability.mean_p_live`."""
         stage, key = name.split(".", 1)
-        return self.summary[stage][key]
+        result: dict[str, Any] = self.summary[stage][key]
+        return result

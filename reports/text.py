@@ -1,5 +1,6 @@
 """Figures as text: value, interval and unit in the form that tables and page share."""
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -16,7 +17,7 @@ def number(value: float | None) -> str:
     return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.1e}"
 
 
-def with_interval(estimate: dict[str, Any]) -> str:
+def with_interval(estimate: Mapping[str, Any]) -> str:
     """`0.431 [0.402, 0.460]`, or the value alone, or `not measured`."""
     if estimate["value"] is None:
         return "not measured"

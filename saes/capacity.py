@@ -52,7 +52,16 @@ def device_memory() -> int:
 
 
 def choose(
-    count: int, sae: SAEConfig, train: TrainConfig, width: int, n_devices: int, platform: str, memory: int, own_batches: bool = False
+    count: int,
+    sae: SAEConfig,
+    train: TrainConfig,
+    width: int,
+    n_devices: int,
+    platform: str,
+    memory: int,
+    own_batches: bool = False,
+    lanes: int = 0,
+    seeds_at_once: int = 0,
 ) -> Capacity:
     """How many of `count` SAEs to train at once, and in what groups; the config's own numbers go first.
 
@@ -60,24 +69,26 @@ def choose(
       width: of the activations.
       memory: bytes of one device.
       own_batches: the SAEs do not share theirs.
+      lanes: SAEs in one vmap; 0: 2 on CPU, elsewhere as many as the memory holds.
+      seeds_at_once: SAEs trained at a time; 0: as many as the memory holds.
 
     Raises:
       ValueError: not even two SAEs fit, or the config asks for what cannot be.
     """
     held, work = bytes_per_lane(sae, train, width, own_batches)
     memory -= 0 if own_batches else bytes_of_batches(train, width)
-    share = max(2, -(-min(count, train.seeds_at_once or count) // n_devices))
-    lanes = train.lanes or (2 if platform == "cpu" else min(share, max(2, int(max(memory, 0) / 2 // work))))
-    fit = int((memory - lanes * work) // held)
-    if train.seeds_at_once:
-        per_device = max(train.seeds_at_once // n_devices, 1)
-        return Capacity(max(per_device // lanes, 1) * lanes * n_devices, lanes)
-    if fit < lanes and not train.lanes:
-        lanes = 2
-        fit = int((memory - lanes * work) // held)
-    if fit < lanes:
+    share = max(2, -(-min(count, seeds_at_once or count) // n_devices))
+    width_of = lanes or (2 if platform == "cpu" else min(share, max(2, int(max(memory, 0) / 2 // work))))
+    fit = int((memory - width_of * work) // held)
+    if seeds_at_once:
+        per_device = max(seeds_at_once // n_devices, 1)
+        return Capacity(max(per_device // width_of, 1) * width_of * n_devices, width_of)
+    if fit < width_of and not lanes:
+        width_of = 2
+        fit = int((memory - width_of * work) // held)
+    if fit < width_of:
         raise ValueError(
-            f"{lanes} SAEs of config.sae.n_features={sae.n_features} at config.train.batch_size={train.batch_size} need about "
-            f"{lanes * (held + work) / 2**30:.1f} GiB, a device has {max(memory, 0) / 2**30:.1f} for them: take fewer features or a smaller batch"
+            f"{width_of} SAEs of config.sae.n_features={sae.n_features} at config.train.batch_size={train.batch_size} need about "
+            f"{width_of * (held + work) / 2**30:.1f} GiB, a device has {max(memory, 0) / 2**30:.1f} for them: take fewer features or a smaller batch"
         )
-    return Capacity(fit // lanes * lanes * n_devices, lanes)
+    return Capacity(fit // width_of * width_of * n_devices, width_of)

@@ -1,70 +1,52 @@
 """What is static in an SAE and its training: shapes, counts of steps, schedules."""
 
-import dataclasses
 import itertools
 
+from experiments.fields import check, config, field
 
-@dataclasses.dataclass(frozen=True)
+
+@config("sae")
 class SAEConfig:
-    """The dictionary and its loss. Lengths are in the scale of training, where E‖x‖ = √D.
+    """The dictionary and its loss. Lengths are in the scale of training, where E‖x‖ = √D."""
 
-    Attributes:
-      variant: a key of `saes.variants.VARIANTS`.
-      n_features: dictionary size (F).
-      k: active features a token (K): exactly (topk), on average over a batch (batchtopk, matryoshka), or held there by a controller.
-      aux_k: dead features that model the residual, at most F; 0: half the width (Gao et al. 2024). topk, batchtopk, matryoshka.
-      aux_weight: of that auxiliary loss (1/32 in Gao et al. 2024).
-      aux_units: "variance": its error and the main one as shares of the variance they are held against (their code); "error": both as
-        they are (their paper's formula), which hardly revives anything.
-      dead_after_tokens: a feature that has not fired for so many tokens counts as dead in training.
-      threshold_decay: of the moving average that becomes the threshold for inference. batchtopk, matryoshka.
-      prefix_fractions: matryoshka: sizes of the groups that the nested prefixes add, as shares of F that sum to 1.
-      sparsity: penalty coefficient to begin with; 0: the variant's own. jumprelu, gated, l1.
-      sparsity_warmup_fraction: of the steps, linear from 0; the target of L0 falls to K meanwhile (`saes/control.py`), and
-        thresholds are averaged from its end.
-      control_rate, control_gain: integral (per step) and proportional gain of the controller of the coefficient; 0 and 0: it is fixed.
-      jump_threshold, jump_bandwidth: jumprelu: initial θ and width ε of the straight-through rectangle, as shares of √D.
-      pre_act_weight: jumprelu: weight of the loss that revives dead features; 0: none.
-    """
+    variant: str = field(default="topk", doc="a key of saes.variants.VARIANTS")
+    n_features: int = field(default=512, doc="dictionary size F", gt=0)
+    k: int = field(default=16, doc="active features a token (target L0 of every variant); 1 to F", gt=0)
+    aux_k: int = field(default=0, doc="dead features modelling the residual; 0: half the width (Gao et al. 2024)", ge=0)
+    aux_weight: float = field(default=1 / 32, doc="of the auxiliary loss (Gao et al. 2024)", ge=0)
+    aux_units: str = field(
+        default="variance",
+        doc="'variance': both errors as shares of what they are held against (Gao et al.'s code); 'error': as they are (their paper's formula)",
+        one_of=("variance", "error"),
+    )
+    dead_after_tokens: int = field(default=200_000, doc="dead in training after so many tokens without firing; 10 M in runs of 1 B", gt=0)
+    threshold_decay: float = field(
+        default=0.999, doc="batchtopk, matryoshka: of the moving average that becomes the threshold for inference", ge=0, lt=1
+    )
+    prefix_fractions: tuple[float, ...] = field(
+        default=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32), doc="matryoshka: groups, as shares of F (Bussmann et al. 2025)", gt=0, least=1
+    )
+    sparsity: float = field(
+        default=0.0, doc="coefficient to begin with; 0: the variant's own (saes/variants.py). A controller takes it from there", ge=0
+    )
+    sparsity_warmup_fraction: float = field(default=0.2, doc="of the steps: coefficient from 0, target L0 falling to k", ge=0, lt=1)
+    control_rate: float = field(default=0.02, doc="integral gain a step, on the log of the coefficient", ge=0)
+    control_gain: float = field(
+        default=1.0, doc="proportional gain; 0 and control_rate 0: the coefficient is fixed, whatever L0 comes out", ge=0
+    )
+    jump_threshold: float = field(default=0.01, doc="jumprelu: initial threshold, as a share of √D", gt=0)
+    jump_bandwidth: float = field(default=0.01, doc="jumprelu: width of the straight-through rectangle, as a share of √D", gt=0)
+    pre_act_weight: float = field(default=0.0, doc="jumprelu: loss that revives dead features", ge=0)
 
-    variant: str
-    n_features: int
-    k: int
-    aux_k: int
-    aux_weight: float
-    aux_units: str
-    dead_after_tokens: int
-    threshold_decay: float
-    prefix_fractions: tuple[float, ...]
-    sparsity: float
-    sparsity_warmup_fraction: float
-    control_rate: float
-    control_gain: float
-    jump_threshold: float
-    jump_bandwidth: float
-    pre_act_weight: float
-
-    def __post_init__(self):
-        for name in ("n_features", "k", "dead_after_tokens", "jump_threshold", "jump_bandwidth"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"config.sae.{name}={getattr(self, name)}: must be above 0")
-        if self.n_features < self.k:
-            raise ValueError(f"config.sae.k={self.k} exceeds config.sae.n_features={self.n_features}")
-        if self.aux_units not in ("variance", "error"):
-            raise ValueError(f"config.sae.aux_units={self.aux_units!r}: 'variance' or 'error'")
-        if self.aux_k < 0 or self.aux_k > self.n_features:
-            raise ValueError(f"config.sae.aux_k={self.aux_k}: between 0 and n_features={self.n_features}")
-        for name in ("aux_weight", "sparsity", "control_rate", "control_gain", "pre_act_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"config.sae.{name}={getattr(self, name)}: must not be negative")
-        for name in ("threshold_decay", "sparsity_warmup_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"config.sae.{name}={getattr(self, name)}: must be in [0, 1)")
+    def check(self) -> None:
+        check(self.k <= self.n_features, "sae.k", self.k, f"exceeds config.sae.n_features={self.n_features}")
+        check(self.aux_k <= self.n_features, "sae.aux_k", self.aux_k, f"between 0 and n_features={self.n_features}")
         f = self.prefix_fractions
-        if not f or min(f) <= 0 or abs(sum(f) - 1) > 1e-6:
-            raise ValueError(f"config.sae.prefix_fractions={f}: shares above 0 that sum to 1")
-        if self.variant == "matryoshka" and (len(set(self.prefixes())) < len(f) or self.prefixes()[0] < 1):
-            raise ValueError(f"config.sae.prefix_fractions={f}: of n_features={self.n_features} each must be at least one feature")
+        check(abs(sum(f) - 1) <= 1e-6, "sae.prefix_fractions", f, "shares above 0 that sum to 1")
+        check(
+            self.variant != "matryoshka" or (len(set(self.prefixes())) == len(f) and self.prefixes()[0] >= 1), "sae.prefix_fractions", f,
+            f"of n_features={self.n_features} each must be at least one feature",
+        )  # fmt: skip
 
     @property
     def controlled(self) -> bool:
@@ -85,87 +67,44 @@ class SAEConfig:
         return self.jump_bandwidth * width**0.5
 
 
-@dataclasses.dataclass(frozen=True)
+@config("train")
 class TrainConfig:
-    """The training of every seed.
+    """The training of one SAE."""
 
-    Attributes:
-      tokens: activations seen by each SAE, repeats included; rounded up to whole dispatches.
-      batch_size: activations a step (B).
-      lr: peak learning rate; 0: 2e-4·√(2¹⁴/F) (dictionary_learning).
-      warmup_fraction, warmup_steps: linear, not from zero, over the shorter of this share of the steps and this many.
-      decay_fraction: of the steps at the end, linear to zero.
-      adam_b1, adam_b2, adam_eps: Adam.
-      clip_norm: global gradient norm of one seed.
-      lanes: SAEs in one vmap; 0: 2 on CPU, elsewhere as many as the device's memory holds (`saes/capacity.py`).
-      seeds_at_once: SAEs trained at a time, the others after them; 0: as many as the memory holds.
-      steps_per_dispatch: steps scanned on the device between two looks from the host.
-      checkpoint_every: steps.
-      eval_at_tokens: activations after which a dictionary is kept for p̂ against tokens, beside the untrained and the final one;
-        rounded up to whole dispatches. Empty: `snapshots` of them.
-      snapshots: the untrained one, and the others at doublings that end with the final one.
-      eval_rows: held-out activations for each SAE's explained variance and L0 at the end of training.
-      data: "activations", or "gaussian": as many rows drawn with their mean and covariance, a null model.
-      shuffle_block: rows that stay together on disk; whole blocks are shuffled, then the rows of a window.
-      shuffle_window: rows among which order is uniform; 0: all (then blocks mean nothing).
-      export_sparsify: also write sparsify's format (topk alone).
-      halves: True: SAEs at even places see one half of the documents, those at odd places the other.
-    """
+    tokens: int = field(default=2_500_000, doc="seen by each SAE, repeats included; rounded up to whole dispatches", gt=0)
+    batch_size: int = field(default=512, doc="activations a step", gt=0)
+    lr: float = field(
+        default=0.0, doc="peak; 0: 2e-4·√(2^14/F) (dictionary_learning)", ge=0, says="must not be negative (0 takes the law 2e-4·√(2¹⁴/F))"
+    )
+    warmup_fraction: float = field(default=0.05, doc="of the steps,", ge=0, lt=1)
+    warmup_steps: int = field(default=1000, doc="but never more than so many", gt=0)
+    decay_fraction: float = field(default=0.2, doc="of the steps at the end, linear to 0", ge=0, lt=1)
+    adam_b1: float = field(default=0.9, doc="of the steps at the end, linear to 0", ge=0, lt=1)
+    adam_b2: float = field(default=0.999, doc="", ge=0, lt=1)
+    adam_eps: float = field(default=1e-8, doc="", gt=0)
+    clip_norm: float = field(default=1.0, doc="global gradient norm, of each seed alone", gt=0)
+    steps_per_dispatch: int = field(default=16, doc="steps scanned on the device between two looks from the host", gt=0)
+    eval_at_tokens: tuple[int, ...] = field(
+        default=(), doc="tokens after which a dictionary is kept for p̂ against tokens; (): at doublings", gt=0
+    )
+    snapshots: int = field(
+        default=8,
+        doc="dictionaries kept along training: untrained, then at doublings up to the end; at least 7",
+        ge=2,
+        says="at least 2 (untrained and final)",
+    )
 
-    tokens: int
-    batch_size: int
-    lr: float
-    warmup_fraction: float
-    warmup_steps: int
-    decay_fraction: float
-    adam_b1: float
-    adam_b2: float
-    adam_eps: float
-    clip_norm: float
-    lanes: int
-    seeds_at_once: int
-    steps_per_dispatch: int
-    checkpoint_every: int
-    eval_at_tokens: tuple[int, ...]
-    snapshots: int
-    eval_rows: int
-    data: str
-    shuffle_block: int
-    shuffle_window: int
-    export_sparsify: bool
-    halves: bool
-
-    def __post_init__(self):
-        for name in (
-            "tokens", "batch_size", "clip_norm", "steps_per_dispatch", "checkpoint_every", "adam_eps", "eval_rows", "shuffle_block",
-            "warmup_steps",
-        ):  # fmt: skip
-            if getattr(self, name) <= 0:
-                raise ValueError(f"config.train.{name}={getattr(self, name)}: must be above 0")
-        if self.lr < 0:
-            raise ValueError(f"config.train.lr={self.lr}: must not be negative (0 takes the law 2e-4·√(2¹⁴/F))")
-        for name in ("warmup_fraction", "decay_fraction", "adam_b1", "adam_b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"config.train.{name}={getattr(self, name)}: must be in [0, 1)")
-        if self.warmup_fraction + self.decay_fraction > 1:
-            raise ValueError("config.train.decay_fraction: warm-up and decay together exceed the run")
-        if self.checkpoint_every % self.steps_per_dispatch:
-            raise ValueError(
-                f"config.train.checkpoint_every={self.checkpoint_every}: must be a multiple of steps_per_dispatch={self.steps_per_dispatch}"
-            )
-        for name in ("lanes", "seeds_at_once"):
-            if getattr(self, name) == 1 or getattr(self, name) < 0:
-                raise ValueError(f"config.train.{name}={getattr(self, name)}: 0 (chosen by the device's memory) or at least 2")
-        if self.shuffle_window < 0:
-            raise ValueError(f"config.train.shuffle_window={self.shuffle_window}: must not be negative (0: all rows)")
-        if self.data not in ("activations", "gaussian"):
-            raise ValueError(f"config.train.data={self.data!r}: 'activations' or 'gaussian'")
-        if self.data == "gaussian" and self.halves:
-            raise ValueError("config.train.halves: Gaussian rows belong to no document; only with train.data='activations'")
-        if any(not 0 < n < self.tokens for n in self.eval_at_tokens):
-            raise ValueError(f"config.train.eval_at_tokens={self.eval_at_tokens}: each above 0 and below train.tokens={self.tokens}")
-        if self.snapshots < 2:
-            raise ValueError(f"config.train.snapshots={self.snapshots}: at least 2 (untrained and final)")
+    def check(self) -> None:
+        check(
+            self.warmup_fraction + self.decay_fraction <= 1,
+            "train.decay_fraction",
+            self.decay_fraction,
+            "warm-up and decay together exceed the run",
+        )
+        check(
+            all(n < self.tokens for n in self.eval_at_tokens), "train.eval_at_tokens", self.eval_at_tokens,
+            f"each above 0 and below train.tokens={self.tokens}",
+        )  # fmt: skip
 
     @property
     def steps(self) -> int:

@@ -1,40 +1,28 @@
 """Why a latent of a world of known atoms does not reappear, told from the truth: what a diagnosis that has not seen it is scored against."""
 
-import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.fields import config, field
 from stability.combinations import best_combinations
 from stability.diagnosis import AMBIGUOUS, NEVER, SPLIT, UNDER_TRAINED, UNEXPLAINED
 from stability.reappearance import DEAD, RARE
 from synthetic.generator import Truth
 
 
-@dataclasses.dataclass(frozen=True)
+@config("causes")
 class Causes:
-    """From where on a cause is there, and from where on it is clear; see `configs/synthetic_causes.py`.
+    """From where on a latent has a planted cause of its instability, and from where on that is clear."""
 
-    Attributes:
-      inside, clear_inside: share of a latent's squared norm inside one block.
-      combined, clear_combined: share of it that up to three free atoms hold.
-      single, clear_single: share of it that one of them holds, at most.
-      clear_nothing: share inside blocks, and held by three free atoms, below which a latent clearly has no cause.
-    """
-
-    inside: float
-    clear_inside: float
-    combined: float
-    clear_combined: float
-    single: float
-    clear_single: float
-    clear_nothing: float
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            if not 0 < getattr(self, field.name) <= 1:
-                raise ValueError(f"config.causes.{field.name}={getattr(self, field.name)}: above 0 and at most 1")
+    inside: float = field(default=0.5, doc="basis ambiguity: share of its squared norm inside a block", gt=0, le=1)
+    clear_inside: float = field(default=0.9, doc="from where on that is clear", gt=0, le=1)
+    combined: float = field(default=0.9, doc="split or absorbed: share of it that up to three free atoms hold", gt=0, le=1)
+    clear_combined: float = field(default=0.95, doc="from where on that is clear", gt=0, le=1)
+    single: float = field(default=0.9, doc="split or absorbed: share of it that one free atom holds, at most", gt=0, le=1)
+    clear_single: float = field(default=0.8, doc="from where on that is clear", gt=0, le=1)
+    clear_nothing: float = field(default=0.7, doc="unexplained: nothing of all that holds so much of it", gt=0, le=1)
 
 
 class TrueCauses(NamedTuple):

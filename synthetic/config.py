@@ -1,99 +1,65 @@
 """A world of atoms, some in general position and some crowded into blocks of low rank."""
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from experiments.fields import check, config, field
 
-@dataclasses.dataclass(frozen=True)
+
+@config("synthetic")
 class WorldConfig:
     """Every token is Σ_i a_i g_i + noise, with unit atoms g_i, of which a fixed number is active in every group.
 
-    Groups are the free atoms (0) and the blocks (1, 2, …).
-
-    Attributes:
-      width: of the activations (D).
-      free_atoms, free_active: atoms in general position, and how many of them a token holds.
-      blocks: planted subspaces, orthogonal to each other.
-      block_rank: dimensions of each; 0: the whole space.
-      block_atoms, block_active: atoms in each, and how many of them a token holds.
-      block_presence: share of tokens that hold a block's atoms; in the others as many free atoms take their place, so that the number
-        of active atoms stays the same. The firing rate of a block's atom is presence · active / atoms.
-      block_magnitude: factor on the codes of blocks.
-      orthogonal: free atoms are orthogonal to the blocks; else anywhere.
-      zipf: exponent of the firing law inside a group, weight of its i-th atom ∝ i^−zipf; 0: uniform.
-      code_law: "uniform" between `code_low` and `code_high`, or "half-normal": |N(0, 1)|, which uses neither of them.
-      code_low, code_high: bounds of uniform codes.
-      code_correlation: share c of a code that all atoms of a token have in common; of uniform codes alone, whose variance it multiplies by
-        c² + (1−c)².
-      coactivation: probability that the right neighbour (2j+1) of an active atom (2j) is active with it, beyond chance.
-      noise: standard deviation in every dimension.
-      tokens: that there are to train on, gone over again and again in one order; 0: as many as are asked for.
-      seed: of atoms; tokens are keyed by the order's seed and their place.
+    Groups are the free atoms (0) and the blocks (1, 2, …). Where a block's atoms are absent as many free atoms take their place, so that the number of
+    active atoms stays the same: the firing rate of a block's atom is presence · active / atoms.
     """
 
-    width: int
-    free_atoms: int
-    free_active: int
-    blocks: int
-    block_rank: int
-    block_atoms: int
-    block_active: int
-    block_presence: float
-    block_magnitude: float
-    orthogonal: bool
-    zipf: float
-    code_law: str
-    code_low: float
-    code_high: float
-    code_correlation: float
-    coactivation: float
-    noise: float
-    tokens: int
-    seed: int
+    width: int = field(default=128, doc="of the activations", ge=2)
+    free_atoms: int = field(default=256, doc="unit atoms in general position", ge=0)
+    free_active: int = field(default=6, doc="of them in every token", ge=0)
+    blocks: int = field(default=1, doc="planted subspaces, orthogonal to each other", ge=0)
+    block_rank: int = field(default=24, doc="dimensions of each; 0: the whole space", ge=0)
+    block_atoms: int = field(default=384, doc="unit atoms in each", ge=0)
+    block_active: int = field(default=4, doc="of them in every token", ge=0)
+    block_presence: float = field(default=1.0, doc="share of tokens that hold them; in the others free atoms take their place", gt=0, le=1)
+    block_magnitude: float = field(default=0.7, doc="factor on their codes", gt=0)
+    orthogonal: bool = field(default=True, doc="free atoms are orthogonal to the blocks; False: anywhere")
+    zipf: float = field(default=0.0, doc="exponent of the firing law inside a group; 0: uniform", ge=0)
+    code_law: str = field(default="uniform", doc="of codes; or 'half-normal'", one_of=("uniform", "half-normal"))
+    code_low: float = field(default=0.5, doc="uniform codes lie between them", gt=0)
+    code_high: float = field(default=1.5, doc="uniform codes lie between them", gt=0)
+    code_correlation: float = field(default=0.0, doc="share of a code that all atoms of a token have in common", ge=0, le=1)
+    coactivation: float = field(default=0.0, doc="probability that an active atom's neighbour is active with it", ge=0, le=1)
+    noise: float = field(default=0.01, doc="standard deviation in every dimension", ge=0)
+    tokens: int = field(default=0, doc="to train on, again and again; 0: always new ones", ge=0)
+    seed: int = field(default=0, doc="of the atoms", ge=0)
 
-    def __post_init__(self):
-        def check(ok: bool, field: str, rule: str) -> None:
-            if not ok:
-                raise ValueError(f"config.synthetic.{field}={getattr(self, field)!r}: {rule}")
-
-        check(self.width >= 2, "width", "at least 2")
-        for field in (
-            "free_atoms",
-            "free_active",
-            "blocks",
-            "block_rank",
-            "block_atoms",
-            "block_active",
-            "noise",
-            "zipf",
-            "tokens",
-            "seed",
-        ):
-            check(getattr(self, field) >= 0, field, "must not be negative")
-        check(self.free_active <= self.free_atoms, "free_active", f"at most free_atoms={self.free_atoms}")
-        check(self.block_active <= self.block_atoms, "block_active", f"at most block_atoms={self.block_atoms}")
-        check(self.free_active + self.blocks * self.block_active > 0, "free_active", "no atom is ever active: raise it or block_active")
-        check(self.block_rank != 1, "block_rank", "0 (the whole space) or at least 2: in one dimension every direction is the same")
-        check(self.blocks == 0 or self.block_atoms > 0, "block_atoms", f"none in {self.blocks} blocks: blocks=0 for a world without")
+    def check(self) -> None:
+        says = lambda ok, field, rule: check(ok, f"synthetic.{field}", getattr(self, field), rule)
+        says(self.free_active <= self.free_atoms, "free_active", f"at most free_atoms={self.free_atoms}")
+        says(self.block_active <= self.block_atoms, "block_active", f"at most block_atoms={self.block_atoms}")
+        says(self.free_active + self.blocks * self.block_active > 0, "free_active", "no atom is ever active: raise it or block_active")
+        says(self.block_rank != 1, "block_rank", "0 (the whole space) or at least 2: in one dimension every direction is the same")
+        says(self.blocks == 0 or self.block_atoms > 0, "block_atoms", f"none in {self.blocks} blocks: blocks=0 for a world without")
         taken = self.blocks * self.block_rank
-        check(taken <= self.width, "block_rank", f"{self.blocks} blocks of it do not fit into width {self.width}")
-        check(
+        says(taken <= self.width, "block_rank", f"{self.blocks} blocks of it do not fit into width {self.width}")
+        says(
             not (self.orthogonal and self.free_atoms and self.blocks) or (0 < taken < self.width), "orthogonal",
             "blocks leave no room for free atoms beside them; False puts free atoms anywhere",
         )  # fmt: skip
-        check(self.code_law in ("uniform", "half-normal"), "code_law", "'uniform' or 'half-normal'")
-        check(0 < self.code_low <= self.code_high, "code_low", f"above 0 and at most code_high={self.code_high}")
-        check(0 < self.block_presence <= 1, "block_presence", "above 0 and at most 1")
-        check(
+        says(self.code_low <= self.code_high, "code_low", f"above 0 and at most code_high={self.code_high}")
+        says(
             self.block_presence == 1 or self.free_active + self.blocks * self.block_active <= self.free_atoms, "block_presence",
             f"free_atoms={self.free_atoms} are too few to take the place of absent blocks",
         )  # fmt: skip
-        check(self.block_magnitude > 0, "block_magnitude", "must be above 0")
-        for field in ("code_correlation", "coactivation"):
-            check(0 <= getattr(self, field) <= 1, field, "between 0 and 1")
-        check(self.code_law == "uniform" or self.code_correlation == 0, "code_correlation", "0 for half-normal codes")
+        says(self.code_law == "uniform" or self.code_correlation == 0, "code_correlation", "0 for half-normal codes")
+
+    @property
+    def subject(self) -> str:
+        """For people."""
+        blocks = f"{self.blocks} block{'s' * (self.blocks != 1)} of {self.block_atoms} in rank {self.rank}"
+        return f"a synthetic world of width {self.width}: {self.free_atoms} free atoms, {blocks}"
 
     @property
     def rank(self) -> int:
@@ -163,18 +129,11 @@ def common_shape(worlds: Sequence[WorldConfig]) -> Shape:
     return Shape(shapes[0].width, largest("atoms"), largest("most"), any(s.neighbours for s in shapes), shapes[0].half_normal)
 
 
-@dataclasses.dataclass(frozen=True)
+@config("recovery")
 class Recovery:
-    """How what was learned is held against the truth; see `configs/common.py`."""
+    """How what was learned is held against the truth."""
 
-    found: float
-    theta: float
-    unstable_below: float
-    tie: float
-
-    def __post_init__(self):
-        for field in ("found", "theta", "unstable_below"):
-            if not 0 < getattr(self, field) <= 1:
-                raise ValueError(f"config.recovery.{field}={getattr(self, field)}: above 0 and at most 1")
-        if not 0 < self.tie < 1:
-            raise ValueError(f"config.recovery.tie={self.tie}: between 0 and 1")
+    found: float = field(default=0.9, doc="cosine from which an atom counts as found", gt=0, le=1)
+    theta: float = field(default=0.7, doc="cosine from which latents of two seeds count as the same", gt=0, le=1)
+    unstable_below: float = field(default=0.5, doc="latents with p̂ at theta below this are the unstable ones", gt=0, le=1)
+    tie: float = field(default=0.005, doc="explained variances closer than this are equal (verdicts)", gt=0, lt=1)

@@ -162,6 +162,20 @@ def test_a_file_that_changed_is_noticed(tmp_path):
         store.take(np.array([3]))
 
 
+def test_the_same_files_at_another_place_are_the_same_and_each_has_a_name(tmp_path):
+    (tmp_path / "here").mkdir()
+    np.save(tmp_path / "here" / "x.npy", X)
+    np.save(tmp_path / "here" / "x.tokens.npy", np.arange(50))
+    np.savez(tmp_path / "here" / "y.npz", acts=X)
+    (tmp_path / "here" / "vocabulary.json").write_text("[]")
+    before = adopt.fingerprint(adopt.find(str(tmp_path / "here"), "f"))
+    assert list(before) == ["0 x.npy", "0 x.tokens.npy", "0 vocabulary.json", "1 y.npz acts", "1 vocabulary.json"]
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert adopt.fingerprint(adopt.find(str(tmp_path / "there"), "f")) == before
+    both = f"{tmp_path / 'there' / 'y.npz'},{tmp_path / 'there' / 'x.npy'}"
+    assert adopt.fingerprint(adopt.find(both, "f")) != before  # in another order they are other data
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
 def test_rows_that_are_not_finite(tmp_path, bad):
     x = X.astype(np.float64)

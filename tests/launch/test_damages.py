@@ -10,9 +10,10 @@ import pytest
 from etils import epath
 
 from configs import compare, default
-from launch import config as configs
-from launch import dictionary_list, records, runner, sae_paths, signals
-from launch.stages import STAGES
+from experiments import registry
+from experiments.data import dictionary_list, sae_paths
+from launch import run as runner
+from runtime import interrupts, records
 from storage import files
 
 ROWS, WIDTH = 1500, 12
@@ -42,8 +43,8 @@ class Run:
         self.config, self.workdir = c, home / "run"
 
     def go(self, only=(), overwrite=False):
-        signals.reset()
-        runner.run_stages(self.config, configs.validated(self.config), epath.Path(self.workdir), list(only), overwrite)
+        interrupts.reset()
+        runner.run(self.config, registry.validated(self.config), epath.Path(self.workdir), list(only), "", overwrite)
 
     def finish(self):
         self.go()
@@ -167,7 +168,7 @@ def test_many_damages_are_refused_by_name_or_mended(whole):
 def test_every_file_of_a_run_is_in_a_record_or_read_by_nobody(early):
     unknown = [n for n in early.whole if n not in early.results() and not WITHOUT_EFFECT.fullmatch(n)]
     assert unknown == []
-    assert all(f"{stage}/summary.json" in early.results() for stage in ("train", "stability")) and STAGES["train"].guarded
+    assert all(f"{stage}/summary.json" in early.results() for stage in ("train", "stability")) and registry.house().stages["train"].guarded
 
 
 def flip(data):
@@ -222,13 +223,13 @@ def test_saes_read_from_elsewhere_are_verified_by_the_checksums_beside_them(earl
     c = compare.get_config()
     c.saes = str(folder)
     with pytest.raises(ValueError, match=says):
-        runner.run_stages(c, configs.validated(c), epath.Path(tmp_path / "compared"), [], False)
+        runner.run(c, registry.validated(c), epath.Path(tmp_path / "compared"), [], "", False)
     if layout == "saelens":
         c = default.get_config()
         c.stages, c.source.activations = ("stability",), early.config.source.activations
         c.stability.dictionaries = str(tmp_path / "theirs" / "dictionaries.json")
         with pytest.raises(ValueError, match=says):
-            runner.run_stages(c, configs.validated(c), epath.Path(tmp_path / "measured"), [], False)
+            runner.run(c, registry.validated(c), epath.Path(tmp_path / "measured"), [], "", False)
     path.write_bytes(whole)
     assert len([found.identity() for found in sae_paths.find(str(folder))]) == 3
 

@@ -13,7 +13,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from launch.stages import MEASURING
+from configs.default import MEASURING
 from reports.results import Results
 from saes.dictionary import first_features
 from saes.formats import saelens, sparsify
@@ -88,6 +88,14 @@ def test_run_again_finds_everything_done(finished):
     assert sums(workdir, STAGES) == before
 
 
+def test_from_a_stage_on(finished):
+    workdir, _ = finished
+    again = launch(workdir, "--from=statistics")
+    skipped = [line.split(":")[0] for line in again.stdout.splitlines() if line.endswith("done already, skipped")]
+    assert again.returncode == 0 and {"statistics", "explanations", "report"} <= set(skipped), again.stderr
+    assert not {"activations", "train", "stability"} & set(skipped)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_without_our_letters_gets_question_marks(finished, encoding):
     workdir, _ = finished
@@ -155,6 +163,7 @@ def test_the_page_needs_nothing_from_elsewhere(finished):
     page = (workdir / "report" / "index.html").read_text()
     markup = page.split("<script>")[0]
     assert "http" not in markup and "<link" not in markup and " src=" not in markup
+    assert 'class="context"' in page  # features with the text on which they fire
     for name in (
         "p_histogram",
         "p_against_rate",
@@ -186,7 +195,7 @@ def test_the_page_needs_nothing_from_elsewhere(finished):
         (["--config.train.lr=nan"], "config.train.lr=nan: must be a finite number"),
         (["--config.sae.k=3", "--config.sae.k=4"], "--config.sae.k is given more than once"),
         (["stray"], "'stray' is no flag"),
-        (["--stages=nonsense"], "--stages: ['nonsense']"),
+        (["--stages=nonsense"], "--stages: 'nonsense' is not among"),
         (["--config.source.layer=9"], "config.source.layer=9: the model has layers 0 to 3"),
         (["--config.lm.path=/nowhere"], "config.lm.path: nothing at /nowhere"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import hosts
+from runtime import hosts
 
 ROOT = Path(__file__).parents[2]
 

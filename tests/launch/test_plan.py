@@ -1,6 +1,6 @@
 """What `--plan` counts, against what is counted by hand and what a run leaves on disk."""
 
-import dataclasses
+import importlib
 import os
 import pathlib
 import subprocess
@@ -11,18 +11,23 @@ import pytest
 from etils import epath
 
 from activations.language_model import cost, parameters
-from configs import paper_gpt2, quickstart, synthetic
-from launch import costs as stage_costs
+from configs import compare, paper_gpt2, quickstart, seed_factorial, synthetic
+from experiments import registry
+from experiments.data import activations
+from experiments.data import costs as stage_costs
+from experiments.data.seeds import Seeds
+from experiments.registry import validated
 from launch import plan
-from launch.config import validated
-from launch.stages import activations
+from synthetic.config import WorldConfig
+from tests.experiments.tasks import run_stage, task
 
 ROOT = pathlib.Path(__file__).parents[2]
 H100 = plan.hardware("h100", "float32")
 
 
 def costs(config, of=H100):
-    return {c.stage: c for c in stage_costs.of_stages(validated(config), of)}
+    found, _ = plan.of_tasks(validated(config), of)
+    return {c.stage: c for c in found}
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +76,7 @@ def test_time_falls_with_devices_and_rises_with_tokens():
 def test_bytes_on_disk_are_those_of_a_run(tmp_path):
     config = quickstart.get_config("tiny")
     config.source.shard_contexts = 64
-    settings = validated(config)
-    outputs = activations.run(settings, epath.Path(tmp_path))
+    outputs = run_stage("activations", config, tmp_path)
     shards = sum(p.stat().length for p in outputs if "shard" in p.name)
     assert shards == pytest.approx(costs(config, plan.hardware("", "float32"))["activations"].disk, rel=0.06)  # at least so many rows
 
@@ -104,7 +108,7 @@ def test_it_is_printed_and_nothing_runs(tmp_path, flags):
             "config.source.layer=12: the model has layers 0 to 11",
             marks=pytest.mark.slow,
         ),
-        (["--config=configs/synthetic.py", "--plan"], "--plan: counts studies of activations"),
+        (["--config=configs/pretrain_stdlib.py", "--plan"], "--plan: counts studies that train SAEs; this config is of another kind"),
         pytest.param(
             ["--config=configs/paper_gpt2.py", "--config.sae.n_features=100000000", "--plan_on=h100"], "need about", marks=pytest.mark.slow
         ),
@@ -117,17 +121,66 @@ def test_what_cannot_be_planned(flags, says):
 
 
 def test_other_kinds_of_study_are_refused():
+    config = compare.get_config()
+    config.saes = "/a"
     with pytest.raises(ValueError, match="of another kind"):
-        stage_costs.of_stages(validated(synthetic.get_config()), H100)
+        plan.text(validated(config), H100)
 
 
-def test_batches_that_do_not_divide(monkeypatch):
+def test_a_world_is_counted():
+    config = synthetic.get_config()
+    settings, found = validated(config), costs(config)
+    seeds, steps = len(settings[Seeds].list), config.train.tokens // config.train.batch_size
+    assert found["train"].tokens == seeds * steps * config.train.batch_size
+    assert found["train"].flops == pytest.approx(10 * settings[WorldConfig].width * config.sae.n_features * found["train"].tokens)
+    assert settings[WorldConfig].subject in plan.text(settings, H100)
+
+
+def test_runs_are_counted_by_their_own_settings():
+    config = quickstart.get_config()
+    found = costs(config)
+    assert found["gaussian/train"].tokens == found["train"].tokens / 2  # 4 SAEs of 8
+    config.runs.gaussian.train.tokens = config.train.tokens // 4
+    assert costs(config)["gaussian/train"].tokens == pytest.approx(found["train"].tokens / 8, rel=1e-2)
+    factorial = costs(seed_factorial.get_config())
+    assert len([label for label in factorial if label.startswith("factorial/")]) == 6 and "train" not in factorial
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        "quickstart:tiny",
+        "seed_factorial",
+        "pool",
+        "pool:synthetic",
+        "synthetic_controls",
+        "synthetic_causes",
+        "synthetic_phase",
+        "gemma2_2b",
+    ],
+)
+def test_every_task_is_planned_or_said_not_to_be(study):
+    name, _, arg = study.partition(":")
+    settings = validated(importlib.import_module(f"configs.{name}").get_config(arg))
+    found, unplanned = plan.of_tasks(settings, H100)
+    labels = [task.label for task in registry.tasks(settings, epath.Path())]
+    assert sorted([*(cost.stage for cost in found), *unplanned]) == sorted(labels)
+    assert all(plan.seconds(cost, H100) > 0 and cost.disk >= 0 for cost in found)
+    if not found:
+        with pytest.raises(ValueError, match=f"no stage of this config says what it takes .{', '.join(unplanned)}"):
+            plan.text(settings, H100)
+        return
+    last = plan.text(settings, H100).splitlines()[-1]
+    assert last == f"not planned: {', '.join(unplanned)}" and "report" in unplanned
+
+
+def test_batches_that_do_not_divide():
     config = quickstart.get_config("tiny")
     config.source.batch_size = 32
-    settings = validated(config)
+    model = stage_costs.language_model(validated(config))
     with pytest.raises(ValueError, match="config.source.batch_size=32: must be a multiple of the 3 parts"):
-        activations.batch_size(settings, stage_costs.language_model(settings), 3)
-    settings = dataclasses.replace(settings, source=dataclasses.replace(settings.source, batch_size=0))
+        activations.batch_size(task("activations", config), model, 3)
+    config.source.batch_size = 0
     with pytest.raises(ValueError, match="config.source.shard_contexts=512: must be a multiple of the 3 parts"):
-        activations.batch_size(settings, stage_costs.language_model(settings), 3)
-    assert cost.context_bytes(stage_costs.language_model(settings), 64, 4) > 0
+        activations.batch_size(task("activations", config), model, 3)
+    assert cost.context_bytes(model, 64, 4) > 0

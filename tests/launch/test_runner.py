@@ -5,10 +5,11 @@ import json
 import pytest
 from etils import epath
 
-from launch import records, runner, signals
+from experiments import registry
+from runtime import interrupts, records
 from storage import files
-from tests.launch import fake_stages
-from tests.launch.fake_stages import FakeStage
+from tests.experiments import fake_stages
+from tests.experiments.fake_stages import First, Second, Source
 
 run = fake_stages.run
 
@@ -17,7 +18,7 @@ def test_all_run_once_and_results_are_merged(run):
     assert run() == ["dear", "middle", "last"]
     assert run() == []
     assert json.loads((run.workdir / "summary.json").read_text()) == {n: {"ran": n} for n in ("dear", "middle", "last")}
-    assert json.loads((run.workdir / "config.json").read_text())["source"] == {"n": 1}
+    assert json.loads((run.workdir / "config.json").read_text())["source"] == {"n": 1, "activations": "", "text": ""}
 
 
 def test_changed_analysis_runs_that_stage_alone_if_its_results_are_the_same(run):
@@ -45,9 +46,7 @@ def test_another_source_is_refused_by_name_and_nothing_is_lost(run):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_dear_stage_outlives_a_field_that_it_declares_later(run, monkeypatch, capsys, overwrite):
     run()
-    _, *others = runner.STAGES.values()
-    grown = FakeStage("dear", ("source", "analysis.a"), guarded=True, later=("analysis.a",))
-    monkeypatch.setattr(runner, "STAGES", {s.name: s for s in (grown, *others)})
+    monkeypatch.setattr(registry, "house", lambda: fake_stages.dear(reads=(First,)))
     capsys.readouterr()
     assert run(overwrite=overwrite) == []
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "older" in line]
@@ -60,16 +59,26 @@ def test_a_dear_stage_outlives_a_field_that_it_declares_later(run, monkeypatch, 
 
 def test_a_later_field_hides_no_other_change(run, monkeypatch):
     run()
-    _, *others = runner.STAGES.values()
-    grown = FakeStage("dear", ("source", "analysis.a"), guarded=True, later=("analysis.a",))
-    monkeypatch.setattr(runner, "STAGES", {s.name: s for s in (grown, *others)})
+    monkeypatch.setattr(registry, "house", lambda: fake_stages.dear(reads=(First,)))
     with pytest.raises(ValueError, match=r"config.source.n=1, now 2"):
         run(source_n=2)
     assert records.read(epath.Path(run.workdir), "dear", guarded=True)["fingerprint"]["config"] == {"source.n": 1}
-    not_later = FakeStage("dear", ("source", "analysis.a"), guarded=True)
-    monkeypatch.setattr(runner, "STAGES", {s.name: s for s in (not_later, *others)})
-    with pytest.raises(ValueError, match=r"config.analysis.a=None, now 1"):
-        run()
+
+
+def test_a_dear_stage_outlives_a_field_that_it_declares_no_more(run, monkeypatch, capsys):
+    monkeypatch.setattr(registry, "house", lambda: fake_stages.dear(reads=(First,)))
+    run()
+    monkeypatch.setattr(registry, "house", lambda: fake_stages.house_of(*fake_stages.STAGES))
+    assert run(analysis_a=2) == ["middle"] and "older" not in capsys.readouterr().out
+    assert records.read(epath.Path(run.workdir), "dear", guarded=True)["fingerprint"]["config"] == {"source.n": 1}
+    with pytest.raises(ValueError, match=r"config.source.n=1, now 2.*--overwrite"):
+        run(source_n=2)
+
+
+def test_how_something_is_computed_and_where_it_lies_make_nothing_anew(run, tmp_path):
+    run()
+    assert run(analysis_lanes=4) == []
+    assert run(paths={"source.activations": str(tmp_path / "rows.npy"), "lm.path": str(tmp_path / "model")}) == []
 
 
 def test_changed_inputs_from_outside_are_refused_by_name(run):
@@ -85,6 +94,19 @@ def test_a_part_of_the_stages(run):
     assert run(only=["middle"]) == ["middle"]
     with pytest.raises(ValueError, match="--stages: .*'nothing'"):
         run(only=["nothing"])
+
+
+def test_from_a_stage_on(run):
+    run()
+    with pytest.raises(ValueError, match="--from: 'nothing' is not among this config's tasks"):
+        run(start="nothing")
+    assert run(start="middle") == []
+    with pytest.raises(ValueError, match=r"'last' reads what 'middle' writes, which is not there or out of date"):
+        run(start="last", analysis_a=2)
+    new = {"middle": "new"}
+    assert run(start="middle", analysis_a=2, analysis_b=2, content=new) == ["middle", "last"]
+    assert run(start="middle", only=["middle"], analysis_a=3, content={"middle": "newer"}) == ["middle"]
+    assert run(start="dear", only=["last"], analysis_a=3, content=new) == ["last"]
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
@@ -137,14 +159,14 @@ def test_a_part_of_the_stages_never_reads_results_that_are_out_of_date(run):
 
 @pytest.mark.parametrize("wrote", [False, True])
 def test_a_failed_first_run_takes_the_workdir_only_if_it_made_something(run, monkeypatch, wrote):
-    def fail(self, config, workdir):
-        (workdir / self.name / "half").mkdir()
+    def fail(task, out):
+        (out.folder / "half").mkdir()
         if wrote:
-            (workdir / self.name / "half" / "shard").write_text("work")
+            (out.folder / "half" / "shard").write_text("work")
         raise ValueError("damaged model")
 
     with monkeypatch.context() as patch:
-        patch.setattr(FakeStage, "run", fail)
+        patch.setattr(fake_stages, "work", fail)
         with pytest.raises(ValueError, match="damaged model"):
             run()
     if wrote:
@@ -164,8 +186,8 @@ def test_an_unfinished_stage_runs_again_without_losing_its_folder(run):
 
 
 def test_a_signal_stops_before_the_next_stage(run, monkeypatch):
-    monkeypatch.setattr(signals, "_requested", ["SIGTERM"])
-    with pytest.raises(signals.Stopped, match="before dear"):
+    monkeypatch.setattr(interrupts, "_requested", ["SIGTERM"])
+    with pytest.raises(interrupts.Stopped, match="before dear"):
         run()
 
 
@@ -177,3 +199,66 @@ def test_large_results_are_verified_by_who_reads_them(run, monkeypatch):
     assert run() == []  # nobody reads it
     with pytest.raises(ValueError, match="dear/out.txt does not match its sha256: put the file back"):
         run(analysis_a=2)
+
+
+@pytest.fixture
+def with_runs(run, monkeypatch):
+    """A stage `train` that may be done once more with other settings, and one that reads what comes of it."""
+    train = fake_stages.stage("train", config=Second, reads=(Source,), guarded=True)
+    judge = fake_stages.stage("judge", config=First, needs=("train",), uses=("arms",))
+    monkeypatch.setattr(registry, "house", lambda: fake_stages.house_of(train, judge))
+    runs = {"arms/one": {"analysis": {"b": 2}}, "arms/two": {"source": {"n": 5}}, "alone": {"analysis": {"b": 3}}}
+
+    def go(stages=("train", "judge", "arms"), runs=runs, **more):
+        return run(stages=stages, runs=runs, **more)
+
+    go.workdir = run.workdir
+    return go
+
+
+def test_a_run_is_a_stage_once_more_with_other_settings(with_runs):
+    assert with_runs() == ["train", "arms/one/train", "arms/two/train", "judge"] and with_runs() == []
+    kept = lambda label: records.read(epath.Path(with_runs.workdir), label, guarded=True)["fingerprint"]["config"]
+    of = lambda b, n: {"analysis.b": b, "source.n": n}
+    assert [kept(label) for label in ("train", "arms/one/train", "arms/two/train")] == [of(1, 1), of(2, 1), of(1, 5)]
+    assert json.loads((with_runs.workdir / "summary.json").read_text())["arms/one/train"] == {"ran": "arms/one/train"}
+    assert (with_runs.workdir / ".records" / "arms" / "one" / "train.json").exists()
+    assert with_runs(stages=("train", "judge", "arms", "alone")) == ["alone/train"]
+
+
+def test_runs_are_chosen_by_their_names_and_those_of_their_groups(with_runs):
+    assert with_runs(only=["arms/two"]) == ["arms/two/train"]
+    assert with_runs(only=["arms"]) == ["arms/one/train"]
+    assert with_runs(only=["train"]) == ["train"]
+    with pytest.raises(ValueError, match="--stages: 'alone' is not among this config's tasks"):
+        with_runs(only=["alone"])
+    assert with_runs(start="arms") == ["judge"]
+
+
+def test_other_settings_of_a_run_are_refused_by_name_and_concern_no_other(with_runs):
+    with_runs()
+    changed = {"arms/one": {"analysis": {"b": 7}}, "arms/two": {"source": {"n": 5}}}
+    with pytest.raises(ValueError, match=r"config.analysis.b=2, now 7.*--overwrite to replace the results of 'arms/one/train'"):
+        with_runs(runs=changed)
+    assert with_runs(runs=changed, overwrite=True, content={"arms/one/train": "new"}) == ["arms/one/train", "judge"]
+    assert not list(with_runs.workdir.rglob("*.replaced-*"))
+
+
+def test_a_run_that_fails_at_once_takes_nothing(with_runs, monkeypatch):
+    def fail(task, out):
+        raise ValueError("wrong path")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fake_stages, "work", fail)
+        with pytest.raises(ValueError, match="wrong path"):
+            with_runs(only=["arms/one"])
+    assert with_runs(runs={"arms/one": {"analysis": {"b": 7}}}, only=["arms/one"]) == ["arms/one/train"]
+
+
+def test_a_folder_of_others_in_the_place_of_a_run_is_refused(with_runs):
+    theirs = with_runs.workdir / "arms" / "one" / "train" / "mine.npy"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    with pytest.raises(ValueError, match="arms/one/train holds files, its record stage.json is not there"):
+        with_runs(overwrite=True)
+    assert theirs.read_text() == "mine"

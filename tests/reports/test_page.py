@@ -1,9 +1,10 @@
 import numpy as np
 
-from configs import common
+from experiments.interpretation import feature_table
+from experiments.pooling import pool_charts
+from experiments.subspaces.report import Subspace
 from interpret.contexts import Context
-from launch.config import validated
-from reports import feature_table, page, pool_figures, text
+from reports import page, text
 from reports.claims import Claim
 from reports.results import Results
 from storage.tables import write_table
@@ -14,14 +15,14 @@ def test_text_from_outside_cannot_become_markup():
     bad = "<script>alert(1)</script>&"
     example = page.Example(0, 1, "stable", bad, bad, [(1.0, Context(bad, bad, bad, bad))])
     numbers = ("features_per_seed", "agreement_of_halves", "span_agreement", "span_agreement_null", "p_value", "p", "p_by_chance")
-    subspace = page.Subspace({"entry": bad, "rank": 4, "seeds": bad} | dict.fromkeys(numbers, 0.5), [(1.0, Context(bad, bad, bad, bad))])
+    subspace = Subspace({"entry": bad, "rank": 4, "seeds": bad} | dict.fromkeys(numbers, 0.5), [(1.0, Context(bad, bad, bad, bad))])
     claim = Claim(bad, bad, bad, bad, bad)
     summary = {"seeds": [0, 1], "epsilon": 0.05, "theta": 0.7, "confidence": 0.95, "evaluation_rows": 5}
     summary["saes"] = {"kind": bad, "n_features": 3, "k": 2, "of": bad, "training": bad}
     row = dict.fromkeys(("name", "value", "null", "n", "unit", "meaning"), bad)
     shown = page.template().render(
         title=bad, vega="", figures=[{"name": "a", "title": bad, "sentence": bad, "spec": page._script_json({"x": bad})}], rows=[row],
-        remarks=[bad], claims=[claim], examples=[example], subspaces=[subspace], settings=validated(common.study()), summary=summary,
+        remarks=[bad], claims=[claim], examples=[example], subspaces=[subspace], about=page.About(bad, 0.7, 0.95, 1.0), summary=summary,
         features={"json": page._script_json({"columns": [bad], "rows": [[bad]], "opened": [{"details": [[bad, bad]], "contexts": [[bad] * 5]}]}), "left_out": 3},
     )  # fmt: skip
     assert "<script>alert" not in shown and shown.count("&lt;script&gt;alert") > 15
@@ -76,9 +77,9 @@ def test_a_pool_that_has_no_more_features_is_one_point():
         for n, p, explained in asked
         for figure, value in (("p", p), ("explained", explained))
     ]
-    found = pool_figures._over_features(rows, "pool")
+    found = pool_charts._over_features(rows, "pool")
     assert sorted((r["features"], r["p_value"], r["explained_value"]) for r in found) == [(128, 0.9, 0.5), (256, 0.8, 0.6)]
-    assert not pool_figures._over_features(rows, "stable features")
+    assert not pool_charts._over_features(rows, "stable features")
 
 
 def test_without_the_converter_the_page_is_written_and_says_what_is_missing(tmp_path, monkeypatch, capsys):
@@ -93,11 +94,11 @@ def test_without_the_converter_the_page_is_written_and_says_what_is_missing(tmp_
     figure = Figure("one", "One", "It shows one point.", alt.Chart(alt.Data(values=[{"x": 1}])).mark_point().encode(x="x:Q"))
     template = types.SimpleNamespace(render=lambda **values: values["vega"])
     monkeypatch.setattr(page, "template", lambda name: template)
-    settings = types.SimpleNamespace(report=types.SimpleNamespace(png_scale=1.0))
-    whole = page._write(epath.Path(tmp_path / "with"), "x", [figure], settings)
+    settings = page.About("a page", 0.7, 0.95, 1.0)
+    whole = page.write(epath.Path(tmp_path / "with"), "x", [figure], settings)
     assert [p.name for p in whole] == ["index.html", "one.png"] and whole[1].read_bytes().startswith(b"\x89PNG")
     assert len(whole[0].read_text()) > 100_000 and "src=" not in whole[0].read_text()[:200]
     monkeypatch.setattr(page, "vl_convert", None)
-    alone = page._write(epath.Path(tmp_path / "without"), "x", [figure], settings)
+    alone = page.write(epath.Path(tmp_path / "without"), "x", [figure], settings)
     assert [p.name for p in alone] == ["index.html"] and alone[0].read_text().count("<script src=") == 3
     assert "vl-convert-python is not installed, so there are no PNG copies" in capsys.readouterr().out

@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from configs import default
 from saes.autoencoder import Knobs
 from saes.config import SAEConfig, TrainConfig
 
@@ -15,12 +14,12 @@ VARIANTS = ("batchtopk", "gated", "jumprelu", "l1", "matryoshka", "topk")
 
 def sae(**changes: Any) -> SAEConfig:
     small = {"n_features": 48, "k": 4, "dead_after_tokens": 64, "prefix_fractions": (0.25, 0.25, 0.5)}
-    return SAEConfig(**(dict(default.get_config().sae) | small | changes))
+    return SAEConfig(**(small | changes))
 
 
 def train(**changes: Any) -> TrainConfig:
-    small = {"tokens": 640, "batch_size": 16, "warmup_fraction": 0.1, "steps_per_dispatch": 4, "checkpoint_every": 8, "snapshots": 4}
-    return TrainConfig(**(dict(default.get_config().train) | small | changes))
+    small = {"tokens": 640, "batch_size": 16, "warmup_fraction": 0.1, "steps_per_dispatch": 4, "snapshots": 4}
+    return TrainConfig(**(small | changes))
 
 
 def knobs(k: int = 4, sparsity: float = 0.5, lr: float = 3e-3) -> Knobs:

@@ -8,9 +8,9 @@ from tests.saes.test_lanes import start
 GIB = 2**30
 
 
-def choose(count, memory, platform="gpu", devices=1, **changes):
+def choose(count, memory, platform="gpu", devices=1, **config):
     return capacity.choose(
-        count, sae(n_features=16384, k=64), train(batch_size=4096, tokens=10**6, **changes), 768, devices, platform, memory
+        count, sae(n_features=16384, k=64), train(batch_size=4096, tokens=10**6), 768, devices, platform, memory, **config
     )
 
 
@@ -22,7 +22,7 @@ def test_what_fits_is_trained_at_once_and_more_in_rounds():
     assert choose(96, 16 * GIB, devices=4).at_once >= 3 * few.at_once
     arguments = sae(n_features=16384, k=64), train(batch_size=4096, tokens=10**6), 768
     held, work = capacity.bytes_per_lane(*arguments)
-    long = sae(n_features=16384, k=64), train(batch_size=4096, tokens=10**8, steps_per_dispatch=64, checkpoint_every=64), 768
+    long = sae(n_features=16384, k=64), train(batch_size=4096, tokens=10**8, steps_per_dispatch=64), 768
     shared, own = (capacity.choose(96, *long, 1, "gpu", 80 * GIB, own_batches=o).at_once for o in (False, True))
     assert own < shared
     assert few.at_once * held + few.width * work <= 16 * GIB

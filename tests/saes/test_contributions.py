@@ -7,7 +7,7 @@ import pytest
 
 from saes import contributions
 from saes.dictionary import encode
-from tests.launch.dictionaries import listed, unit
+from tests.experiments.dictionaries import listed, unit
 
 RNG = np.random.default_rng(0)
 X_ND = RNG.normal(size=(100, 8)).astype(np.float32)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launch import sae_paths
-from launch.dictionary_list import READERS
+from experiments.data import sae_paths
+from experiments.data.dictionary_list import READERS
 from saes.dictionary import decode, encode
 from tests.saes import folders
 

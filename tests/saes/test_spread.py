@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from launch import judging
+from experiments.pooling import scoring
 from saes import autoencoder, contributions, masking, moments, spread
 from saes.dictionary import Dictionary
 from saes.evaluation import evaluate, explained_inside
@@ -63,7 +63,7 @@ def test_rows_that_are_all_alike_have_no_variance_and_nothing_is_a_share_of_it()
     m = moments.measure(d, [x])
     assert np.isnan(effects(m.zz_FF, m.zr_FD, d.w_dec_FD, m.error, m.x.from_point(d.b_dec_D), m.variance).left)
     assert np.isnan(moments.refitted_explained_variance(m, m, d, np.arange(4)))
-    assert np.isnan(judging.explained_by_means([d, d], x)[0]) and np.isnan(explained_inside([d], x, np.eye(6)[:, :2])).all()
+    assert np.isnan(scoring.explained_by_means([d, d], x)[0]) and np.isnan(explained_inside([d], x, np.eye(6)[:, :2])).all()
     found = contributions.measure([d, d], [[np.arange(3)] * 2], [[np.arange(3, 6)] * 2], lambda size: batches(x, size), 2)
     assert np.isnan(found.energy_CS).all()
 
@@ -78,7 +78,7 @@ def test_every_place_gives_the_same_explained_variance(ratio):
     eff = effects(m.zz_FF, m.zr_FD, d.w_dec_FD, m.error, m.x.from_point(d.b_dec_D), m.variance)
     variance = spread.of_rows(x).variance
     of_choices = 1 - masking.errors_of_choices(d, batches(x, 256), np.ones((1, 10), bool))[0] / variance
-    of_means = judging.explained_by_means([d, d], x)[0]
+    of_means = scoring.explained_by_means([d, d], x)[0]
     of_all = explained_inside([d], x, np.eye(6))[0]
     np.testing.assert_allclose([found.explained_variance_S[0], 1 - eff.left, of_choices, of_means, of_all], right, atol=1e-6)
     everything = sums(eff, np.ones((1, 10))).at(0)

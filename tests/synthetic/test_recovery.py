@@ -5,12 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from configs import common, synthetic
-from launch import config
-from launch.stages import recovery as stage
+from configs import synthetic
+from experiments import registry
+from experiments.ground_truth import recovery as stage
+from experiments.reappearance.labels import LabelRule
 from stability.nulls import chance_of_match
 from stability.subspaces import span_overlap
 from synthetic import recovery
+from synthetic.config import Recovery, WorldConfig
 from synthetic.generator import make_truth
 
 
@@ -18,7 +20,11 @@ from synthetic.generator import make_truth
 def settings():
     c = synthetic.get_config("tiny")
     c.synthetic.width, c.synthetic.block_rank = 40, 12
-    return config.validated(c)
+    return registry.validated(c)
+
+
+def measure(settings, w, alive):
+    return stage.measure(settings[Recovery], settings[LabelRule], settings[WorldConfig], w, alive)
 
 
 def orthogonal(rng, n):
@@ -27,7 +33,7 @@ def orthogonal(rng, n):
 
 def dictionaries(settings, turn):
     """Three seeds with a latent on every atom, in an order of their own; block latents turned inside the block if `turn`."""
-    truth, out = make_truth(settings.synthetic), []
+    truth, out = make_truth(settings[WorldConfig]), []
     for seed in range(3):
         rng = np.random.default_rng(seed)
         rows = truth.atoms_AD.copy()
@@ -54,7 +60,7 @@ def test_spectra_are_shares_of_squared_norm_and_end_with_the_rank():
 
 def test_the_truth_is_found_in_every_sense(settings):
     w = dictionaries(settings, turn=False)
-    got = stage.measure(settings, w, np.ones(w.shape[:2], bool))
+    got = measure(settings, w, np.ones(w.shape[:2], bool))
     for group in ("free", "block"):
         for figure in ("atoms found at 0.9", "atoms found one to one at 0.9", "p̂ at 0.9", "p̂ at 0.7", "PW-MCC", "ground-truth MCC"):
             assert value(got, group, "latents", figure) == pytest.approx(1.0, abs=1e-5), (group, figure)
@@ -65,7 +71,7 @@ def test_the_truth_is_found_in_every_sense(settings):
 
 def test_turned_inside_the_block_the_span_is_found_and_the_atoms_by_chance(settings):
     w = dictionaries(settings, turn=True)
-    got = stage.measure(settings, w, np.ones(w.shape[:2], bool))
+    got = measure(settings, w, np.ones(w.shape[:2], bool))
     assert value(got, "free", "latents", "atoms found at 0.9") == 1.0
     for which in ("all its latents", "its unstable latents"):
         for what in ("overlap with the planted one", "overlap between seeds"):
@@ -90,17 +96,16 @@ def test_dead_latents_are_neither_counted_nor_matched(settings):
     w = dictionaries(settings, turn=False)
     rubbish = np.random.default_rng(9).normal(size=w.shape).astype(np.float32)
     alive = np.concatenate([np.ones(w.shape[:2], bool), np.zeros(w.shape[:2], bool)], axis=1)
-    alone = stage.measure(settings, w, np.ones(w.shape[:2], bool))
-    beside = stage.measure(settings, np.concatenate([w, rubbish], axis=1), alive)
+    alone = measure(settings, w, np.ones(w.shape[:2], bool))
+    beside = measure(settings, np.concatenate([w, rubbish], axis=1), alive)
     for place, estimate in alone.items():
         assert beside[place].value == pytest.approx(estimate.value, abs=1e-5), place
-    swapped = stage.measure(settings, np.concatenate([rubbish, w], axis=1), ~alive)
+    swapped = measure(settings, np.concatenate([rubbish, w], axis=1), ~alive)
     assert swapped["free", "latents", "p̂ at 0.9"].value == pytest.approx(1.0)
 
 
 def test_latents_belong_to_the_block_that_holds_them():
-    c = config.validated(common.synthetic_study()).synthetic
-    truth = make_truth(c)
+    truth = make_truth(WorldConfig())
     basis = truth.bases[0]
     outside = truth.atoms_AD[0]
     rows = np.stack([basis[:, 0], outside, 0.8 * basis[:, 1] + 0.6 * outside, 0.6 * basis[:, 1] + 0.8 * outside])
@@ -149,8 +154,8 @@ def test_the_null_of_a_span_knows_that_its_latents_were_chosen_by_where_they_lie
 
 
 def test_of_two_blocks_each_is_found_and_their_union_without_the_truth(settings):
-    two = dataclasses.replace(settings, synthetic=dataclasses.replace(settings.synthetic, blocks=2, block_rank=10))
-    truth, rng = make_truth(two.synthetic), np.random.default_rng(0)
+    two = settings.replaced(dataclasses.replace(settings[WorldConfig], blocks=2, block_rank=10))
+    truth, rng = make_truth(two[WorldConfig]), np.random.default_rng(0)
     w = []
     for _ in range(3):
         rows = truth.atoms_AD.copy()
@@ -158,7 +163,7 @@ def test_of_two_blocks_each_is_found_and_their_union_without_the_truth(settings)
             inside = truth.group_A == b
             rows[inside] = rows[inside] @ basis @ orthogonal(rng, 10) @ basis.T
         w.append(rows)
-    got = stage.measure(two, np.stack(w).astype(np.float32), np.ones((3, len(truth.atoms_AD)), bool))
+    got = measure(two, np.stack(w).astype(np.float32), np.ones((3, len(truth.atoms_AD)), bool))
     for group in ("block 1", "block 2"):
         assert value(got, group, "subspace", "top plane, overlap with the planted one, all its latents") == pytest.approx(1.0, abs=1e-5)
     assert {place[0] for place in got} == {"free", "block 1", "block 2", "blocks"}

@@ -25,7 +25,7 @@ from activations.language_model import checkpoint, decoder
 from activations.language_model.placement import Placement
 from activations.store import ActivationStore, StoreWriter
 from activations.text.contexts import Contexts
-from launch.mesh import make_language_mesh
+from runtime.mesh import make_language_mesh
 from tests.activations.language_model import small_models
 
 root = pathlib.Path(sys.argv[1])

@@ -1,0 +1,86 @@
+"""Figures on what single features respond to: surface form by label, kinds of explanations."""
+
+import altair as alt
+import numpy as np
+
+from experiments.ablation.charts import COLOURS
+from interpret.explanations import KINDS
+from reports.chart import WIDTH, Figure, data, sized
+from reports.results import Results
+from reports.text import number, with_interval
+
+BINS = np.linspace(0, 1, 26)
+LABELS = ("stable", "intermediate", "unstable")
+
+
+def all_figures(results: Results, seeds: tuple[int, ...]) -> list[Figure]:
+    """Those whose data a run has."""
+    del seeds
+    figures = []
+    if results.has("statistics/features.parquet"):
+        figures.append(_surface(results))
+    if results.has("explanations/features.parquet"):
+        figures.append(_explanations(results))
+    return figures
+
+
+def _surface(results: Results) -> Figure:
+    found = results.columns("statistics/features.parquet", ("label", "stratum", "surface_score", "surface_score_null"))
+    live = (found["stratum"] == "live") & np.isfinite(found["surface_score"])
+    records = []
+    series = [(label, found["surface_score"][live & (found["label"] == label)]) for label in LABELS]
+    series.append(("firing on random tokens (null)", found["surface_score_null"][live]))
+    for name, scores in series:
+        counts = np.histogram(scores, BINS)[0] / max(1, len(scores))
+        records += [{"score": float(x), "share": float(y), "label": name} for x, y in zip((BINS[1:] + BINS[:-1]) / 2, counts, strict=True)]
+    order = [*LABELS, "firing on random tokens (null)"]
+    lines = (
+        alt.Chart(data(records))
+        .mark_line(interpolate="monotone")
+        .encode(
+            x=alt.X("score:Q", title="surface-form score", scale=alt.Scale(domain=[0, 1])),
+            y=alt.Y("share:Q", title="share of features", axis=alt.Axis(format="%")),
+            color=alt.Color(
+                "label:N", scale=alt.Scale(domain=order, range=[*(COLOURS[x] for x in LABELS), "#bdbdbd"]), title="live features"
+            ),
+            tooltip=["label:N", alt.Tooltip("score:Q", format=".2f"), alt.Tooltip("share:Q", format=".1%")],
+        )
+    )
+    s = results.summary["statistics"]
+    rule = alt.Chart(data([{"from": s["surface"]}])).mark_rule(strokeDash=[4, 4], color="#333").encode(x="from:Q")
+    sentence = (
+        f"0: firing has nothing to do with the token's text, 1: it is a matter of the text alone. From {number(s['surface'])} on a feature counts as one of surface form: {with_interval(s['surface_unstable'])} of unstable, "
+        f"{with_interval(s['surface_stable'])} of stable ones; unstable ones less others of their firing rates: {with_interval(s['surface_difference_at_equal_frequency'])}. Best predictor of firing: F1 "
+        f"{with_interval(s['f1_unstable'])} of unstable and {with_interval(s['f1_stable'])} of stable ones (random tokens {number(s['f1_unstable']['null'])}); in shuffled contexts activations fall by "
+        f"{with_interval(s['fall_unstable'])} and {with_interval(s['fall_stable'])}."
+    )
+    return Figure("surface", "Is it the token's text?", sentence, sized(lines + rule))
+
+
+def _explanations(results: Results) -> Figure:
+    s = results.summary["explanations"]
+    records = [
+        {"kind": kind, "label": label, "share": n / max(1, sum(kinds.values()))}
+        for label, kinds in s["kinds"].items()
+        for kind, n in kinds.items()
+    ]
+    bars = (
+        alt.Chart(data(records))
+        .mark_bar()
+        .encode(
+            y=alt.Y("kind:N", sort=list(KINDS), title="", axis=alt.Axis(labelLimit=180)),
+            yOffset=alt.YOffset("label:N", sort=["stable", "unstable"]),
+            x=alt.X("share:Q", title="share of explanations", axis=alt.Axis(format="%")),
+            color=alt.Color(
+                "label:N", scale=alt.Scale(domain=["stable", "unstable"], range=[COLOURS["stable"], COLOURS["unstable"]]), title=""
+            ),
+            tooltip=["kind:N", "label:N", alt.Tooltip("share:Q", format=".1%")],
+        )
+    )
+    only = "" if s["asked_a_model"] else " (rules know nothing else)"
+    sentence = (
+        f"{s['features']} features in pairs of about the same firing rate, explained by {s['by']}, which does not see labels. Of a substring speak {with_interval(s['substring_unstable'])} of the explanations of unstable, "
+        f"{with_interval(s['substring_stable'])} of those of stable features; of surface form in any way {with_interval(s['surface_unstable'])} and {with_interval(s['surface_stable'])}{only}. They tell on which other tokens a feature fires with a balanced accuracy of {with_interval(s['detection_unstable'])} and "
+        f"{with_interval(s['detection_stable'])} (0.5 by chance; the same tokens where there are such)."
+    )
+    return Figure("explanations", "What explanations speak of", sentence, sized(bars, 240, WIDTH - 80))

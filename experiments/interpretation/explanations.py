@@ -1,0 +1,280 @@
+"""Stage: what a sample of features responds to, in words, and whether the words tell where the features fire.
+
+features.parquet   a row per explained feature: explanation, kind, detection score
+"""
+
+import contextlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from etils import epath
+from jaxtyping import Array
+
+from activations.store import Rows
+from experiments.ablation.function import Function
+from experiments.data import dictionary_list, row_texts
+from experiments.data.dictionary_list import DictionaryList
+from experiments.fields import check, config, field
+from experiments.reappearance import feature_sets
+from experiments.reappearance.feature_sets import STABLE, UNSTABLE, Features
+from experiments.reappearance.labels import LabelRule
+from experiments.reappearance.seed_values import Key, Values
+from experiments.stage import Outputs, Stage, Task
+from interpret import explanations as explaining
+from interpret.bill import bill
+from interpret.completion import Cached, Completer, CompletionError, Usage, total
+from interpret.contexts import ContextReader
+from interpret.endpoint import Endpoint
+from interpret.explanations import KINDS, SUBSTRING, SURFACE, Explained, explain_all
+from interpret.rules import RuleBased
+from runtime import progress
+from saes.dictionary import Dictionary, encode
+from stability.estimates import Estimate
+
+
+@config("explanations")
+class Explanations:
+    """Who explains which features, and what that may cost."""
+
+    model: str = field(
+        default="", doc="of an OpenAI-compatible endpoint (OPENAI_BASE_URL, OPENAI_API_KEY); '': rules on the text of tokens, offline"
+    )
+    pairs: int = field(default=40, doc="of a stable and an unstable feature of one SAE that fire about equally often", gt=0)
+    contexts: int = field(default=8, doc="from which a feature is explained", gt=0)
+    candidates: int = field(default=10, doc="other contexts in which it is asked whether the feature fires; in half of them it does", gt=0)
+    context_tokens: int = field(default=24, doc="tokens of a context before the one in question; a third as many behind", gt=0)
+    at_once: int = field(default=4, doc="questions under way", gt=0, how=True)
+    timeout: float = field(default=60.0, doc="seconds for an answer", gt=0, how=True)
+    retries: int = field(default=4, doc="of a question that was not answered, with growing pauses", ge=0, how=True)
+    max_tokens: int = field(default=400, doc="of an answer", gt=0)
+    price_in: float = field(default=0.0, doc="per million tokens of questions, in the currency of most_cost; 0: not shown", ge=0, how=True)
+    price_out: float = field(default=0.0, doc="per million tokens of answers", ge=0, how=True)
+    most_cost: float = field(
+        default=0.0, doc="of all answers, kept ones too, above which nothing more is asked; 0: no bound", ge=0, how=True
+    )
+
+    def check(self) -> None:
+        check(
+            self.candidates % 2 == 0, "explanations.candidates", self.candidates,
+            "must be even: half of them are contexts in which the feature fires",
+        )  # fmt: skip
+        check(
+            not self.most_cost or self.price_in + self.price_out > 0, "explanations.most_cost", self.most_cost,
+            "needs prices: set explanations.price_in and explanations.price_out",
+        )  # fmt: skip
+
+
+STAGE = Stage(config=Explanations, reads=(Function, LabelRule), needs=("saes", "stability", "statistics"), uses=("rows", "model"))
+
+ANSWERS = "completions"  # folder of the workdir: answers are kept whatever becomes of the stage
+MOST_APART = 1.5  # factor between the firing rates of a pair
+
+
+class Chosen(NamedTuple):
+    """A feature that is explained: place of its SAE, its number, its label."""
+
+    seed: int
+    feature: int
+    label: str
+
+
+def run(task: Task, out: Outputs) -> None:
+    c = task.of(Explanations)
+    counted = task.summary("statistics")
+    if "not_measured" in counted:
+        out.not_measured(counted["not_measured"])
+        return
+    whole = dictionary_list.saes(task)
+    listed = whole.first(task.of(Function).seeds)
+    known = feature_sets.read(task, whole, task.of(Function).seeds)
+    chosen = _pairs(known, c.pairs)
+    if not chosen:
+        out.not_measured("no stable and unstable features that fire about equally often")
+        return
+    text = row_texts.read(task)
+    assert text is not None
+    # First of all, since an endpoint that is not there is found out at once.
+    endpoint = contextlib.closing(Endpoint(c.model, c.timeout, c.retries, c.max_tokens)) if c.model else None
+    with endpoint or contextlib.nullcontext(RuleBased()) as completer:
+        tasks = _tasks(task, listed, chosen, text)
+        found, usage = _asked(c, completer, tasks, task.root / ANSWERS)
+    if any(found.unusable.values()):
+        which = ", ".join(f"{n} of {found.asked[phase]} to the {phase}" for phase, n in found.unusable.items() if n)
+        print(f"explanations: answers that could not be used: {which}. Another model may do better, or this one with more max_tokens")
+    explained = found.explained
+    values = Values(len(listed.seeds), task.of(LabelRule).confidence, "share")
+    for seed in range(len(listed.seeds)):
+        values.fixed(seed, _figures([(f.label, e) for f, e in zip(chosen, explained, strict=True) if f.seed == seed]))
+    summary = _summary(values) | {
+        "by": completer.name,
+        "asked_a_model": bool(c.model),
+        "features": len(chosen),
+        "asked": found.asked,
+        "unusable": found.unusable,
+    }
+    summary |= {"usage": usage._asdict(), "kinds": _kinds(chosen, explained)}
+    out.summary(summary)
+    out.table("features", _table(listed, chosen, explained))
+
+
+def _pairs(known: Features, count: int) -> list[Chosen]:
+    """Of every SAE alike pairs of a stable and an unstable feature that fire about equally often, each feature in one pair."""
+    masks, found = feature_sets.by_label(known), []
+    s = len(known.live_SF)
+    for seed in range(s):
+        wanted = count // s + (seed < count % s)
+        log_rate_F = np.log(np.maximum(known.rate_SF[seed], 1e-12))
+        stable = np.flatnonzero(masks[STABLE][seed]).tolist()
+        for unstable in np.random.default_rng(seed).permutation(np.flatnonzero(masks[UNSTABLE][seed])).tolist():
+            if not wanted or not stable:
+                break
+            nearest = min(stable, key=lambda f: abs(log_rate_F[f] - log_rate_F[unstable]))
+            if abs(log_rate_F[nearest] - log_rate_F[unstable]) <= np.log(MOST_APART):
+                stable.remove(nearest)
+                found += [Chosen(seed, nearest, STABLE), Chosen(seed, unstable, UNSTABLE)]
+                wanted -= 1
+    return found
+
+
+def _tasks(task: Task, listed: DictionaryList, chosen: list[Chosen], text: row_texts.Texts) -> list[explaining.Task]:
+    """Explained from the strongest contexts of one half, held against places of the other half: some where the feature fires, at random, and as
+    many where it does not, on the same tokens where there are such."""
+    c = task.of(Explanations)
+    table = task.table("statistics/features", ("seed", "feature", "top_rows", "top_values", "sample_rows"))
+    by_seed = {name: listed.by_seed(np.stack(list(table[name])), -1) for name in ("top_rows", "top_values", "sample_rows")}
+    reader = ContextReader(text.rows, text.vocabulary, text.documents)
+    around = lambda row: reader.around(int(row), c.context_tokens, c.context_tokens // 3)
+    odd_N = text.context_N % 2 == 1
+    tasks: list[explaining.Task] = []
+    seeds = list(dict.fromkeys(f.seed for f in chosen))
+    bar = progress.tokens(len(seeds) * len(odd_N), "explanations/firing")
+    for seed in seeds:
+        features = [f.feature for f in chosen if f.seed == seed]
+        fires_NM = _fires(listed.dictionaries[seed], features, text.rows, bar)
+        for m, feature in enumerate(features):
+            top, strength = by_seed["top_rows"][seed, feature], by_seed["top_values"][seed, feature]
+            shown = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0 and not odd_N[r]][: c.contexts]
+            if not shown:  # it fires in the other half alone
+                shown = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0][: c.contexts]
+            used = [r for r, _ in shown]
+            others = [r for r in by_seed["sample_rows"][seed, feature] if r >= 0 and text.context_N[r] not in text.context_N[used]]
+            positives = others[: c.candidates // 2]
+            rng = np.random.default_rng((listed.seeds[seed], feature))
+            negatives = _negatives(rng, text.rows.token_N, positives, odd_N & ~fires_NM[:, m])
+            detect = [*positives, *negatives] if positives and negatives else []
+            tasks.append(
+                explaining.Task(
+                    [around(r) for r in used],
+                    np.array([v for _, v in shown]),
+                    [around(r) for r in detect],
+                    np.arange(len(detect)) < len(positives),
+                    f"{seed}/{feature}",
+                )
+            )
+    bar.close()
+    return tasks
+
+
+def _fires(dictionary: Dictionary, features: list[int], rows: Rows, bar: Any) -> np.ndarray:
+    """(N, M) whether each of the features of one SAE is active."""
+    on_device, place = jax.device_put(dictionary), jnp.asarray(features)
+    padded = ((x, np.pad(x, ((0, progress.BATCH - len(x)), (0, 0)))) for x in progress.batches(rows.acts_ND, bar))
+    return np.concatenate([np.asarray(_active(on_device, whole, place))[: len(x)] for x, whole in padded])
+
+
+@jax.jit
+def _active(dictionary: Dictionary, x_BD: Array, at_M: Array) -> Array:
+    return encode(dictionary, x_BD)[:, at_M] > 0
+
+
+def _negatives(rng: np.random.Generator, token_N: np.ndarray, positives: list[int], silent_N: np.ndarray) -> list[int]:
+    """For each row another on which the feature is silent: of the same token where there is one, else of any."""
+    found: list[int] = []
+    for row in positives:
+        alike = np.setdiff1d(np.flatnonzero(silent_N & (token_N == token_N[row])), found)
+        pool = alike if len(alike) else np.setdiff1d(np.flatnonzero(silent_N), found)
+        if len(pool):
+            found.append(int(rng.choice(pool)))
+    return found
+
+
+def _asked(
+    c: Explanations, completer: Completer, tasks: list[explaining.Task], folder: epath.Path
+) -> tuple[explaining.Explanations, Usage]:
+    """Answers of the rules at once; of an endpoint through files, with what it costs shown before and on the way. The usage is of all answers, whenever
+    they were paid for."""
+    if not c.model:
+        return explain_all(completer, tasks), completer.usage
+    before, ahead = bill(Cached(completer, folder).kept, tasks)
+    had = f", beside {before.requests:,} answers that are kept ({_price(c, before)})" if before.requests else ""
+    print(f"explanations: {ahead.requests:,} questions to {completer.name}, about {_price(c, ahead)}{had}", flush=True)
+    expected = _cost(c, total([before, ahead]))
+    if c.most_cost and ahead.requests and expected > c.most_cost:
+        raise ValueError(f"config.explanations.most_cost={c.most_cost}: the questions are expected to cost {expected:.2f}{had}")
+    with tqdm.tqdm(total=ahead.requests, desc="explanations", unit="question", mininterval=1.0) as bar:
+
+        def on_answer() -> None:
+            progress.look_for_signals()
+            bar.set_postfix_str(_price(c, completer.usage))
+            bar.update()
+            if c.most_cost and _cost(c, total([before, completer.usage])) > c.most_cost:
+                raise CompletionError(
+                    f"explanations: {_price(c, completer.usage)} in this run{had}: above explanations.most_cost={c.most_cost}; answers are kept"
+                )
+
+        asked = Cached(completer, folder, c.at_once, on_answer)
+        return explain_all(asked, tasks), asked.usage
+
+
+def _cost(c: Explanations, usage: Usage) -> float:
+    return (c.price_in * usage.prompt_tokens + c.price_out * usage.completion_tokens) / 1e6
+
+
+def _price(c: Explanations, usage: Usage) -> str:
+    tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out"
+    return f"{tokens}, cost {_cost(c, usage):.2f}" if c.price_in or c.price_out else tokens
+
+
+def _figures(explained: list[tuple[str, Explained]]) -> dict[Key, float]:
+    out: dict[Key, float] = {}
+    for label in (STABLE, UNSTABLE):
+        kinds = [e.kind for found, e in explained if found == label and e.kind is not None]
+        scores = [e.detection.balanced_accuracy for found, e in explained if found == label and e.detection is not None]
+        if kinds:
+            out["surface", label] = float(np.mean([kind in SURFACE for kind in kinds]))
+            out["substring", label] = float(np.mean([kind == SUBSTRING for kind in kinds]))
+        if scores:
+            out["detection", label] = float(np.mean(scores))
+    return out
+
+
+def _summary(values: Values) -> dict[str, Any]:
+    figures: dict[str, Estimate] = {}
+    shares = ((name, None, "share of explanations") for name in ("substring", "surface"))
+    for name, null, unit in (*shares, ("detection", 0.5, "balanced accuracy")):
+        for label in (STABLE, UNSTABLE):
+            figures[f"{name}_{label}"] = values.mean((name, label), null=null, unit=unit, bounds=(0.0, 1.0))
+        figures[f"{name}_difference"] = values.difference((name, UNSTABLE), (name, STABLE), null=0.0, unit=unit)
+    return {name: e.as_dict() for name, e in figures.items()}
+
+
+def _kinds(chosen: list[Chosen], explained: list[Explained]) -> dict[str, dict[str, int]]:
+    """How many explanations of each kind, by label."""
+    found = lambda label, kind: sum(f.label == label and e.kind == kind for f, e in zip(chosen, explained, strict=True))
+    return {label: {kind: found(label, kind) for kind in KINDS} for label in (STABLE, UNSTABLE)}
+
+
+def _table(listed: DictionaryList, chosen: list[Chosen], explained: list[Explained]) -> dict[str, list[Any]]:
+    return {
+        "seed": [listed.seeds[f.seed] for f in chosen],
+        "feature": [f.feature for f in chosen],
+        "label": [f.label for f in chosen],
+        "explanation": [e.explanation or "" for e in explained],
+        "kind": [e.kind or "" for e in explained],
+        "detection": [None if e.detection is None else e.detection.balanced_accuracy for e in explained],
+        "true_positive_rate": [None if e.detection is None else e.detection.true_positive_rate for e in explained],
+        "false_positive_rate": [None if e.detection is None else e.detection.false_positive_rate for e in explained],
+    }

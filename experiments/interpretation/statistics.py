@@ -1,0 +1,326 @@
+"""Stage: what single features respond to, counted on held-out tokens: on which tokens, where, in bursts or not; and how far it is the token's text.
+
+features.parquet   a row per (seed, feature): statistics, the parts of the surface-form score, its best predictor, top contexts
+profiles.parquet   mean firing rate over positions of a context, relative to the feature's own, by label
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from activations.harvest import Harvest
+from activations.language_model import checkpoint
+from activations.language_model import cost as model_cost
+from activations.language_model.placement import Placement
+from activations.text.contexts import Contexts, contexts_of_rows
+from activations.text.tokenizer import load_tokenizer
+from experiments.ablation.function import Function
+from experiments.data import costs, dictionary_list, row_texts, sources
+from experiments.data.activations import batch_size
+from experiments.data.costs import Cost, Hardware, Size
+from experiments.data.harvesting import Harvesting
+from experiments.data.language_model import LanguageModel
+from experiments.data.row_texts import Texts
+from experiments.data.seeds import Seeds
+from experiments.fields import config, field
+from experiments.reappearance import feature_sets
+from experiments.reappearance.feature_sets import FREQUENCY, LABELS, RANDOM, STABLE, UNSTABLE, Features
+from experiments.reappearance.labels import LabelRule
+from experiments.reappearance.seed_values import Key, Values
+from experiments.settings import Settings
+from experiments.stage import Outputs, Stage, Task
+from interpret import statistics as counting
+from interpret import surface
+from interpret.statistics import Accumulator, Places
+from runtime import progress
+from runtime.mesh import make_language_mesh
+from saes.config import SAEConfig
+from saes.dictionary import Dictionary, encode
+from stability.estimates import Estimate
+from stability.function import sign_flips
+
+COUNTING_SECONDS, ENTRY_SECONDS = 1e-9, 1.2e-7  # on the host, an activation looked at, one that is above 0 counted; on two EPYC cores
+RULE_SECONDS = 4e-7  # on the host, a firing held against the rules on its token, and so for the null; on two EPYC cores, at 300 to 2000 firings a feature
+
+
+@config("statistics")
+class Statistics:
+    """What is counted of single features, and what counts as surface form."""
+
+    top_contexts: int = field(default=16, doc="kept per feature, in which it is most active; one token of each", gt=0)
+    samples: int = field(default=16, doc="tokens kept per feature, at random among those on which it fires in every other context", gt=0)
+    shuffled_tokens: int = field(default=65_536, doc="evaluation rows whose contexts are put in random order", gt=0)
+    table_bytes: int = field(
+        default=2**31, doc="memory for counts of features by tokens; larger tables are made part by part", gt=0, how=True
+    )
+    surface: float = field(default=0.5, doc="surface-form score from which a feature counts as one of surface form", gt=0, lt=1)
+    draws: int = field(default=1, doc="of random tokens for the null of the entropy over tokens", gt=0)
+
+
+STAGE = Stage(config=Statistics, reads=(Function, LabelRule), needs=("saes", "stability"), uses=("rows", "model"))
+
+TABLE_BYTES_A_CELL = 12  # of counts in two halves and of mass, for a feature and a token
+
+
+class Shuffled(NamedTuple):
+    """The same rows where they stand and in contexts of random order: activations of the model's site, (N, D) each."""
+
+    original_ND: np.ndarray
+    shuffled_ND: np.ndarray
+
+
+class OfSAE(NamedTuple):
+    """What is found of one SAE's F features; NaN where it is not known.
+
+    Attributes:
+      columns: of `features.parquet`.
+      profile_FT: firing rate over positions of a context, relative to the feature's own.
+    """
+
+    columns: dict[str, Any]
+    profile_FT: np.ndarray
+
+
+def run(task: Task, out: Outputs) -> None:
+    c = task.of(Statistics)
+    text = row_texts.read(task)
+    if text is None:
+        out.not_measured("no activations with the text of their tokens")
+        return
+    listed = dictionary_list.saes(task)
+    predicates = surface.Predicates.of(text.vocabulary)
+    shuffled = _shuffled(task, text)
+    found = []
+    with progress.tokens(len(text.context_N) * len(listed.seeds), "statistics") as bar:
+        for seed, dictionary in zip(listed.seeds, listed.dictionaries, strict=True):
+            make = functools.partial(_of_sae, c, text, dictionary, predicates, shuffled, seed, bar.update)
+            found.append(out.part(f"seed {seed}", make))
+    known = feature_sets.read(task, listed, task.of(Function).seeds)
+    labels = task.table("stability/features", ("label", "stratum"))
+    table = {"seed": np.concatenate([np.full(size, seed) for seed, size in zip(listed.seeds, listed.sizes, strict=True)])}
+    table |= {"feature": np.concatenate([np.arange(size) for size in listed.sizes])} | labels
+    table |= {name: np.concatenate([f.columns[name] for f in found]) for name in found[0].columns}
+    values = _values(task, known, found[: task.of(Function).seeds])
+    out.summary(_summary(c, values, shuffled is not None) | {"predicates": len(predicates.names)})
+    out.table("features", table)
+    out.table("profiles", _profiles(values))
+
+
+def _of_sae(
+    c: Statistics,
+    text: Texts,
+    dictionary: Dictionary,
+    predicates: surface.Predicates,
+    shuffled: Shuffled | None,
+    seed: int,
+    on_rows: Callable[[int], Any],
+) -> OfSAE:
+    """A block of features a pass, so that tables of features by tokens stay within `statistics.table_bytes`."""
+    f, v = dictionary.w_dec_FD.shape[0], len(text.vocabulary)
+    block = max(1, min(f, c.table_bytes // (TABLE_BYTES_A_CELL * v)))
+    parts = []
+    for first in range(0, f, block):
+        features = range(first, min(f, first + block))
+        counted = _counted(c, text, dictionary, features, seed, on_rows if first == 0 else lambda _: None)
+        parts.append((_surface(c, counted, predicates, text.vocabulary, np.random.default_rng((seed, first))), counted.profile_FT))
+    columns = {name: np.concatenate([p[name] for p, _ in parts]) for name in parts[0][0]}
+    fall_F = _fall(dictionary, shuffled)
+    known = shuffled is not None
+    parts_of_score = columns["top_token_share"], columns["f1"]
+    columns["fall"] = fall_F
+    columns["surface_score"] = surface.score(*parts_of_score, fall_F if known else None)
+    nothing_kept = np.ones(f) if known else None
+    columns["surface_score_null"] = surface.score(columns["top_token_share_null"], columns["f1_null"], nothing_kept)
+    return OfSAE(columns, np.concatenate([p for _, p in parts]))
+
+
+def _counted(
+    c: Statistics, text: Texts, dictionary: Dictionary, features: range, seed: int, on_rows: Callable[[int], Any]
+) -> counting.Statistics:
+    places = Places(text.rows.token_N, text.context_N, text.position_N)
+    taken = Accumulator(places, features, len(text.vocabulary), contexts=c.top_contexts, samples=c.samples, salt=seed)
+    on_device = jax.device_put(dictionary)
+    acts_ND = text.rows.acts_ND
+    for first in range(0, len(acts_ND), progress.BATCH):
+        progress.look_for_signals()
+        x = acts_ND[first : first + progress.BATCH]
+        z_BF = np.asarray(_encoded(on_device, np.pad(x, ((0, progress.BATCH - len(x)), (0, 0)))))[: len(x)]
+        taken.add(z_BF, first)
+        on_rows(len(x))
+    return taken.result()
+
+
+@jax.jit
+def _encoded(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Float[Array, "B F"]:
+    return encode(dictionary, x_BD)
+
+
+def _surface(
+    c: Statistics, s: counting.Statistics, predicates: surface.Predicates, vocabulary: list[str], rng: np.random.Generator
+) -> dict[str, Any]:
+    """Columns of a block of features; the null is of as many firings on tokens drawn at random."""
+    tokens_HV = s.row_count_HV
+    token_F, share_F = surface.top_token(s.mass_FV)
+    best = surface.best_predictor(s.count_HFV[0], s.count_HFV[1], tokens_HV[0], tokens_HV[1], predicates)
+    drawn = [surface.null_counts(rng, s.count_HFV[h].sum(1), tokens_HV[h] / max(1, tokens_HV[h].sum())) for h in range(2)]
+    null = surface.best_predictor(drawn[0], drawn[1], tokens_HV[0], tokens_HV[1], predicates)
+    names = np.array([*predicates.names, ""], object)  # −1: none
+    return {
+        "firing_rate": s.firing_rate_F,
+        "mean_activation": s.mean_activation_F,
+        "std_activation": s.std_activation_F,
+        "max_activation": s.max_activation_F,
+        "dispersion": s.dispersion_F,
+        "token_entropy": counting.token_entropy(s.count_HFV.sum(0)),
+        "token_entropy_null": counting.expected_entropy_of_random(rng, s.firings_F, tokens_HV.sum(0), c.draws),
+        "top_token": np.where(s.firings_F > 0, np.array(vocabulary, object)[token_F], "").astype(str),
+        "top_token_share": share_F,
+        "top_token_share_null": surface.top_token(drawn[0] + drawn[1])[1],
+        "predictor": names[best.index_F].astype(str),
+        "f1": best.f1_F,
+        "f1_fit": best.f1_fit_F,
+        "f1_null": null.f1_F,
+        "top_rows": s.top_rows_FC,
+        "top_values": s.top_values_FC,
+        "sample_rows": s.sample_rows_FM,
+    }
+
+
+def _shuffled(task: Task, text: Texts) -> Shuffled | None:
+    """Evenly spaced contexts, and the model's activations for the same tokens in random order; None where there is no language model."""
+    if not task.has("model"):
+        return None
+    lm, read = task.of(LanguageModel), task.of(Harvesting)
+    home = checkpoint.locate(lm.path, lm.revision)
+    model = checkpoint.load_config(home)
+    if not model.causal:
+        return None  # its contexts end with a token that rows do not hold
+    rows, length = text.rows, read.context_length
+    start = load_tokenizer(home, read.start_token).start
+    every = contexts_of_rows(rows.document_N, rows.position_N, rows.token_N, length, start)
+    count = -(-len(every.length_N) * task.of(Statistics).shuffled_tokens // len(rows.token_N))
+    chosen = sources.evenly_spaced(len(every.length_N), count)
+    some = Contexts(*(field[chosen] for field in every))
+    tokens_NT, place_NT = surface.shuffled_contexts(some.tokens_NT, some.length_N, np.random.default_rng(0))
+    placement = Placement(make_language_mesh(lm.model_parallel))
+    params = checkpoint.load_params(home, model, lm.dtype, placement)
+    at_once = batch_size(task, model, placement.data)
+    harvester = Harvest(params, model, read.layer, read.site, at_once, len(chosen), placement=placement)
+    shuffled_ND = harvester.acts(some._replace(tokens_NT=tokens_NT))
+    first_N = np.cumsum(some.length_N - 1) - (some.length_N - 1)
+    real_NT = (np.arange(length) > 0) & (np.arange(length) < some.length_N[:, None])
+    where_N = (first_N[:, None] + place_NT - 1)[real_NT]  # of every row, in the order of the contexts, its row in the shuffled ones
+    return Shuffled(rows.acts_ND[np.isin(text.context_N, chosen)], shuffled_ND[where_N].astype(np.float32))
+
+
+def _fall(dictionary: Dictionary, shuffled: Shuffled | None) -> np.ndarray:
+    """(F,) by how much activation falls on the rows on which a feature fires; NaN where it is not known."""
+    f = dictionary.w_dec_FD.shape[0]
+    if shuffled is None:
+        return np.full(f, np.nan)
+    on_device, sums = jax.device_put(dictionary), np.zeros((2, f))
+    for first in range(0, len(shuffled.original_ND), progress.BATCH):
+        progress.look_for_signals()
+        both = [np.asarray(x[first : first + progress.BATCH], np.float32) for x in shuffled]
+        missing = ((0, progress.BATCH - len(both[0])), (0, 0))
+        sums += np.asarray(_on_the_same_tokens(on_device, *(np.pad(x, missing) for x in both), np.int32(len(both[0]))))
+    return surface.fall(*sums)
+
+
+@jax.jit
+def _on_the_same_tokens(dictionary: Dictionary, x_BD: Array, shuffled_BD: Array, length: Array) -> Float[Array, "2 F"]:
+    """Σ of activations, and of those in the shuffled contexts on the tokens on which the feature fired."""
+    real_B1 = (jnp.arange(x_BD.shape[0]) < length)[:, None]
+    z_BF = jnp.where(real_B1, encode(dictionary, x_BD), 0.0)
+    other_BF = jnp.where(z_BF > 0, encode(dictionary, shuffled_BD), 0.0)
+    return jnp.stack([z_BF.sum(0), other_BF.sum(0)])
+
+
+def _values(task: Task, known: Features, found: list[OfSAE]) -> Values:
+    """Means of live features by label, under the labels that all seeds give and those without each."""
+    c, values = task.of(Statistics), Values(len(found), task.of(LabelRule).confidence, "share of features")
+    names = {"f1": "f1", "f1_null": "f1 null", "top_token_share": "top token share", "fall": "fall", "dispersion": "dispersion"}
+    sets = feature_sets.labelled(known, 1).whole
+    for seed, one in enumerate(found):
+        f = len(one.columns["f1"])
+        score_F, null_F = one.columns["surface_score"], one.columns["surface_score_null"]
+        for without in values.samples(seed):
+            masks = sets[without]
+            out: dict[Key, float] = {}
+            for kind in (*LABELS, RANDOM):
+                chosen_F = masks[kind][seed, :f] & np.isfinite(score_F)
+                if not chosen_F.any():
+                    continue
+                out["surface", kind] = float((score_F[chosen_F] >= c.surface).mean())
+                out["surface null", kind] = float((null_F[chosen_F] >= c.surface).mean())
+                out["score", kind] = float(score_F[chosen_F].mean())
+                out["entropy ratio", kind] = _mean(one.columns["token_entropy"][chosen_F] / one.columns["token_entropy_null"][chosen_F])
+                for column, name in names.items():
+                    out[name, kind] = _mean(one.columns[column][chosen_F])
+                profile_T = np.nanmean(one.profile_FT[masks[kind][seed, :f]], axis=0)
+                out |= {("profile", kind, t): float(x) for t, x in enumerate(profile_T)}
+            drawn_TF, _ = feature_sets.fitting(known, masks, FREQUENCY, seed, task.of(Function).draws)
+            if len(drawn_TF) and ("surface", UNSTABLE) in out:
+                surface_F = np.where(np.isfinite(score_F), score_F >= c.surface, np.nan)
+                out["surface", FREQUENCY] = _mean(np.array([_mean(surface_F[mask[:f]]) for mask in drawn_TF]))
+                out["surface of unstable", FREQUENCY] = out["surface", UNSTABLE]  # of the same SAEs
+            values.put(seed, without, out)
+    return values
+
+
+def _mean(values: np.ndarray) -> float:
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if len(there) else float("nan")
+
+
+def _summary(c: Statistics, values: Values, fall_known: bool) -> dict[str, Any]:
+    share: dict[str, Any] = {"bounds": (0.0, 1.0)}
+    figures: dict[str, Estimate] = {
+        "surface_difference": values.difference(("surface", UNSTABLE), ("surface", STABLE), null=0.0),
+        "surface_difference_at_equal_frequency": values.difference(("surface of unstable", FREQUENCY), ("surface", FREQUENCY), null=0.0),
+        "score_difference": values.difference(("score", UNSTABLE), ("score", STABLE), null=0.0, unit="surface-form score"),
+    }
+    for kind in (STABLE, UNSTABLE):
+        figures |= {
+            f"surface_{kind}": values.mean(("surface", kind), null=values.value(("surface null", kind)), **share),
+            f"f1_{kind}": values.mean(("f1", kind), null=values.value(("f1 null", kind)), unit="F1", **share),
+            f"top_token_share_{kind}": values.mean(("top token share", kind), unit="share of activation", **share),
+            f"fall_{kind}": values.mean(("fall", kind), unit="share of activation", **share),
+            f"dispersion_{kind}": values.mean(("dispersion", kind), null=1.0, unit="variance over that of independent firings"),
+            f"token_entropy_{kind}": values.mean(("entropy ratio", kind), null=1.0, unit="entropy over that of random tokens"),
+        }
+    flips = values.of_seeds(("surface", UNSTABLE)) - values.of_seeds(("surface", STABLE))
+    about = {"surface": c.surface, "fall_known": fall_known, "sign_flip_p": {"surface_difference": sign_flips(flips)}}
+    return {name: e.as_dict() for name, e in figures.items()} | about
+
+
+def _profiles(values: Values) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {name: [] for name in ("label", "from_position", "value", "low", "high")}
+    for key in values.keys("profile"):
+        e = values.mean(key, null=1.0, unit="rate over the feature's own")
+        for column, value in zip(columns.values(), (key[1], 0 if key[2] == 0 else 2 ** (key[2] - 1), e.value, e.low, e.high), strict=True):
+            column.append(value)
+    return columns
+
+
+def cost(settings: Settings, size: Size, hardware: Hardware) -> Cost:
+    """Codes of all held-out tokens, counted on the host; with a language model the same for contexts in random order."""
+    c, sae, rows = settings[Statistics], settings[SAEConfig], size.held_out
+    f, n = float(sae.n_features), len(settings[Seeds].list)
+    shuffled = min(float(c.shuffled_tokens), rows) if size.model is not None else 0.0
+    vocabulary = size.model.vocab_size if size.model is not None else 50_000
+    passes = max(1.0, TABLE_BYTES_A_CELL * f * vocabulary / c.table_bytes)
+    encoded = n * (rows * passes + 2 * shuffled) + n * rows * ("explanations" in settings.stages)  # which looks where features are silent
+    flops = encoded * 2 * f * size.width
+    if size.model is not None:
+        read = settings[Harvesting]
+        flops += shuffled * model_cost.flops_per_token(size.model, read.layer, read.site, read.context_length)
+    counting_seconds = n * rows * (COUNTING_SECONDS * f + (ENTRY_SECONDS + RULE_SECONDS) * sae.k)
+    moved, note = 4.0 * encoded * costs.CODING_PASSES * f, f"{math.ceil(passes)} passes over held-out tokens"
+    return Cost("statistics", n * rows, flops, moved, n * f * 500, 4.0 * 1024 * f, "match", note, counting_seconds)

@@ -1,0 +1,60 @@
+"""The page of a study of pools, and the table that ends its run."""
+
+from etils import epath
+
+from experiments.pooling import pool_charts
+from reports import headline, page
+from reports.claims import Claim
+from reports.page import About
+from reports.results import Results
+from reports.text import number, with_interval
+
+TEMPLATE = "experiments.pooling:pool.html.jinja"
+POOL_COLUMNS = {
+    "features": "features",
+    "l0": "L0",
+    "p": "p̂ against fresh seeds",
+    "stable": "in all of them",
+    "between": "p̂ between",
+    "explained": "explained variance",
+    "ce recovered": "CE recovered",
+    "live": "live features",
+    "dead": "dead share",
+    "found free": "free atoms found",
+    "found block": "block atoms found",
+}
+
+
+def write_pool_page(folder: epath.Path, results: Results, claim: Claim, about: About) -> list[epath.Path]:
+    """The page of a study of pools, likewise."""
+    s = results.summary["pooled"]
+    names = {
+        key: name
+        for key, name in POOL_COLUMNS.items()
+        if any(found.get(key, {}).get("value") is not None for found in s["methods"].values())
+    }
+    said = lambda e, key: number(e["value"]) if key in ("features", "live", "l0") else with_interval(e)
+    text = lambda found, key: said(found[key], key) if key in found and found[key]["value"] is not None else "–"
+    order = sorted(s["methods"], key=lambda name: (list(pool_charts.COLOURS).index(pool_charts.family(name)), name != "single SAE"))
+    rows = [{"method": name, "texts": [text(s["methods"][name], key) for key in names]} for name in order]
+    differences = [
+        {"method": name, "texts": [text(s["less a single SAE"][name], key) for key in ("p", "between", "explained")]}
+        for name in order
+        if name in s["less a single SAE"]
+    ]
+    shown = pool_charts.all_figures(results)
+    return page.write(
+        folder, TEMPLATE, shown, about, claim=claim, names=list(names.values()), rows=rows, differences=differences, summary=s
+    )  # fmt: skip
+
+
+def show(results: Results) -> None:
+    """Prints what pools are worth, the claim, and the page's path."""
+    shown = {"p": "p̂ against fresh seeds", "between": "p̂ between groups", "explained": "explained variance"}
+    table = [("", *shown.values())]
+    table += [(name, *(with_interval(found[key]) for key in shown)) for name, found in results.summary["pooled"]["methods"].items()]
+    headline.columns(table)
+    if results.has("report/summary.json"):
+        claim = results.json("report/summary.json")["claims"]["C6"]
+        print(f"\nC6: {claim['holds']}: {claim['because']}")
+        headline.show_page(results)

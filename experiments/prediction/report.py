@@ -1,0 +1,47 @@
+"""Headline rows of classifiers and predictions across seeds, and claim C7."""
+
+from experiments.reappearance.report import too_little
+from reports.claims import Claims, Evidence, Part, Statement
+from reports.headline import Row
+from reports.results import Results
+from reports.text import number, with_interval
+
+ROWS = (
+    Row("transfer.f1", "transfer, F1", "of the class unstable by a logistic regression on decoder rows, on the half of the seeds that took no part; null: all called unstable"),
+    Row("transfer.auroc", "transfer, AUROC", "of the same"),
+    Row("transfer.auroc_excess", "transfer, over baselines", "AUROC less that of crowding or frequency alone, whichever is better"),
+    Row("transfer.brier", "predicted p̂, Brier", "squared error of p̂ predicted for SAEs that were left out; null: the share of the others in which a feature is found"),
+)  # fmt: skip
+
+
+def rows(results: Results) -> tuple[Row, ...]:
+    """Headline rows of the room."""
+    del results
+    return ROWS
+
+
+def _c7(results: Results, rules: Claims) -> Evidence | None:
+    if "transfer" not in results.summary:
+        return None
+    s = results.summary["transfer"]
+    if "not_measured" in s:
+        return Evidence("–", (), s["not_measured"])
+    if s["auroc"]["value"] is None:
+        return Evidence("–", (), "a half of the seeds has no stable or no unstable features")
+    measured = (
+        f"on the half of the seeds that took no part F1 {with_interval(s['f1'])} (all called unstable: {number(s['f1']['null'])}), AUROC {with_interval(s['auroc'])}, "
+        f"{with_interval(s['auroc_excess'])} over crowding or frequency alone; the nearest neighbour: {with_interval(s['auroc_nearest_neighbour'])}"
+    )
+    rule = f"rule: AUROC over the better of crowding and frequency above {rules.c7_excess}"
+    if s["auroc_nearest_neighbour"]["value"] >= s["auroc"]["value"]:
+        rule += "; a nearest neighbour does at least as well, so it may be memory of what recurs"
+    part = Part("excess", (s["auroc_excess"],), rules.c7_excess)
+    return Evidence(measured, (part,), too_little(results, rules), lambda holds, sides: rule)
+
+
+CLAIMS = (
+    Statement(
+        "C7", "Stable and unstable can be told from decoder rows on seeds not trained on (F1 0.67–0.73).",
+        "the stage 'transfer' was not asked for", _c7,
+    ),
+)  # fmt: skip

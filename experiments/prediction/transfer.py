@@ -1,0 +1,134 @@
+"""Stage: can unstable features be told by their decoder rows on seeds that took no part, and can p̂ of a new SAE's features be predicted?
+
+scores.parquet        a row per predictor: F1 of the class unstable and AUROC on the other half of the seeds, with intervals
+calibration.parquet   p̂ predicted for SAEs that were left out against the share that reappeared, by tenths of the features
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from experiments.data import dictionary_list
+from experiments.data.dictionary_list import DictionaryList
+from experiments.fields import config, field
+from experiments.reappearance.labels import LabelRule
+from experiments.stage import Outputs, Stage, Task
+from runtime import progress
+from stability import aggregates, prediction, reappearance, similarity, transfer
+from stability.estimates import Count, Estimate, unmeasured
+from stability.prediction import Bank, Calibration
+from stability.transfer import CROWDING, FREQUENCY, PREVALENCE, ROWS, Seeds
+
+
+@config("transfer")
+class Transfer:
+    """How classifiers of stable and unstable features are tested across seeds."""
+
+    splits: int = field(default=2, doc="cuts of the seeds into halves; from each the other is judged", gt=0)
+    seeds: int = field(default=16, doc="SAEs, the first so many", ge=4, says="at least 4: two halves of 2 label themselves")
+    features: int = field(default=20_000, doc="of a half that are learned from or judged", gt=0)
+
+
+STAGE = Stage(config=Transfer, reads=(LabelRule,), needs=("saes", "stability", "sensitivity"))
+
+PLACED = ("best_cosine", "best_partner")
+
+
+def run(task: Task, out: Outputs) -> None:
+    c = task.of(Transfer)
+    whole = dictionary_list.saes(task)
+    listed = whole.first(c.seeds)
+    s = len(listed.seeds)
+    if s < 4:
+        _not_measured(out, f"{s} seeds: two halves of at least 2 label themselves")
+        return
+    bank, live_SF, log_rate_SF, order = read_bank(task, whole, s)
+    hits_SSF = reappearance.reappears(bank.cosine_SSF, task.of(LabelRule).theta)
+    labelled_seeds = Seeds(np.asarray(similarity.unit_rows(listed.w_dec_SFD))[order], hits_SSF, live_SF, bank.crowding_SF, log_rate_SF)
+    figures, table = _scores(task, out, labelled_seeds)
+    calibration: dict[str, Any] = {"predicted": [], "observed": [], "features": []}
+    try:
+        found = prediction.calibrate(bank, task.of(LabelRule).theta, live_SF)
+        figures, calibration = figures | calibration_figures(found, s), calibration_table(found)
+    except prediction.NothingToLearn as problem:
+        print(f"transfer: no predictions, {problem}")
+    out.summary({name: e.as_dict() for name, e in figures.items()} | {"seeds": s})
+    out.table("scores", table)
+    out.table("calibration", calibration)
+
+
+def _not_measured(out: Outputs, because: str) -> None:
+    empty = {name: unmeasured(Count(0, "seeds"), "share").as_dict() for name in ("f1", "auroc", "auroc_excess", "auroc_nearest_neighbour")}
+    out.not_measured(because, empty)
+
+
+def read_bank(task: Task, listed: DictionaryList, count: int) -> tuple[Bank, np.ndarray, np.ndarray | None, np.ndarray]:
+    """(what stability and sensitivity found of the first `count` SAEs; live features (S, F); logarithms of firing rates if they are known; places of
+    the SAEs in this order, which is that of their seeds' numbers)."""
+    table = task.table("stability/features")
+    crowding = task.table("sensitivity/features", ("crowding",))["crowding"]
+    first, order = listed.first(count), np.argsort(listed.seeds[:count])
+    by_seed = lambda column, empty: first.by_seed(column, empty)[order]
+    cosine_SSF, partner_SSF = (
+        np.swapaxes(by_seed(np.stack(list(table[name])), empty)[:, :, order], 1, 2)
+        for name, empty in zip(PLACED, (np.nan, -1), strict=True)
+    )
+    live_SF = by_seed(table["stratum"], "") == reappearance.LIVE
+    log_rate_SF = None
+    if "firing_rate" in table:
+        with np.errstate(divide="ignore"):
+            log_rate_SF = np.maximum(np.log(by_seed(table["firing_rate"], 0.0)), transfer.LEAST_LOG_RATE)
+    return Bank(cosine_SSF, partner_SSF, np.nan_to_num(by_seed(crowding, 0.0))), live_SF, log_rate_SF, order
+
+
+def _scores(task: Task, out: Outputs, labelled_seeds: Seeds) -> tuple[dict[str, Estimate], dict[str, list[Any]]]:
+    """With one seed left out at a time for the intervals."""
+    c, s = task.of(Transfer), len(labelled_seeds.hits_SSF)
+    between = functools.partial(transfer.between_halves, labelled_seeds, task.of(LabelRule).epsilon, c.splits, c.features)
+    with progress.comparing("transfer/classifiers", s + 1) as on_fit:
+        every = out.part("all seeds", between)
+        on_fit()
+        without = []
+        for place in range(s):
+            without.append(out.part(f"without {place}", functools.partial(between, without=place)))
+            on_fit()
+
+    def knife(figure: Any, null: float | None, lowest: float = 0.0) -> Estimate:
+        """`figure` of the scores by predictor; where the seeds that are left tell nothing the interval is None."""
+        statistic = lambda weights_S: figure(every if weights_S.all() else without[int(np.argmin(weights_S))])
+        return aggregates.jackknifed(statistic, s, task.of(LabelRule).confidence, null=null, unit="share", bounds=(lowest, 1.0))
+
+    columns: dict[str, list[Any]] = {name: [] for name in ("predictor", "figure", "value", "low", "high", "null")}
+    figures: dict[str, Estimate] = {}
+    if not every:
+        return {
+            name: unmeasured(Count(s, "seeds"), "share") for name in ("f1", "auroc", "auroc_excess", "auroc_nearest_neighbour")
+        }, columns
+    get = lambda name, figure: lambda scores: getattr(scores[name], figure) if name in scores else float("nan")
+    for name in every:
+        for figure, null in (("f1", every[PREVALENCE].f1), ("auroc", 0.5)):
+            e = knife(get(name, figure), null)
+            for column, value in zip(columns.values(), (name, figure, e.value, e.low, e.high, e.null), strict=True):
+                column.append(value)
+            if name == ROWS:
+                figures[figure] = e
+    baselines = [name for name in (CROWDING, FREQUENCY, PREVALENCE) if name in every]
+    excess = lambda scores: scores[ROWS].auroc - max(scores[name].auroc for name in baselines) if ROWS in scores else float("nan")
+    figures["auroc_excess"] = knife(excess, 0.0, lowest=-1.0)
+    figures["auroc_nearest_neighbour"] = knife(get(transfer.NEIGHBOUR, "auroc"), 0.5)
+    return figures, columns
+
+
+def calibration_figures(found: Calibration, seeds: int) -> dict[str, Estimate]:
+    """Without intervals: every SAE is both left out and learned from."""
+    n = Count(seeds, "seeds")
+    return {
+        "brier": Estimate(found.brier, None, None, found.brier_of_share, n, "squared error"),
+        "brier_of_mean": Estimate(found.brier_of_mean, None, None, None, n, "squared error"),
+        "calibration_error": Estimate(found.error, None, None, None, n, "probability"),
+    }
+
+
+def calibration_table(found: Calibration) -> dict[str, Any]:
+    return {"predicted": found.predicted_T, "observed": found.observed_T, "features": found.features_T}

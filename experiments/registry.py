@@ -1,0 +1,216 @@
+"""All stages, found in the rooms; the tasks of a config, in order.
+
+Rooms have one fixed order, and a room imports only earlier ones. A stage comes behind those that it reads; between stages that do not
+read each other the order of the rooms decides, then that of the names.
+"""
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+import re
+import types
+from collections.abc import Iterable
+
+import ml_collections
+from etils import epath
+
+from experiments import settings as settings_of
+from experiments.fields import check, fields_of, is_config
+from experiments.settings import Settings
+from experiments.stage import Outputs, Product, Stage, Task
+from runtime import parts
+
+ROOMS = (
+    "data", "training", "reappearance", "ablation", "interpretation", "subspaces", "ground_truth", "pooling", "prediction", "seed_factorial",
+    "language_model",
+)  # fmt: skip
+REPORT = "experiments.report"  # the stage that comes last
+RUN_STAGE = "train"  # of which runs are
+EVERYTHING = "*"  # in `uses`: whatever is there
+SHOWN = ("report", "charts")  # modules of a room that are loaded when a report is made: its rows and evidence, and its charts
+_PAGES = ("page", "pool_charts", "grid_charts", "arm_charts", "feature_table")
+
+
+@dataclasses.dataclass(frozen=True)
+class House:
+    """What the rooms hold: stages in order, products, and all config classes."""
+
+    stages: dict[str, Stage]
+    products: dict[str, Product]
+    classes: tuple[type, ...]
+
+
+@functools.cache
+def house() -> House:
+    """Looks through the rooms, once. Raises ValueError for a stage that does not keep to the contract."""
+    stages: dict[str, Stage] = {}
+    products: dict[str, Product] = {}
+    for name in [*(name for room in ROOMS for name in _modules(room)), REPORT]:
+        module = importlib.import_module(name)
+        products |= {p.name: p for p in vars(module).values() if isinstance(p, Product)}
+        stage = vars(module).get("STAGE")
+        if isinstance(stage, Stage):
+            _, *room, own = name.split(".")
+            stages[own] = dataclasses.replace(stage, name=own, room="".join(room), module=module)
+    for stage in stages.values():
+        _refuse(stage, stages)
+    ordered = _ordered(stages)
+    classes = [cls for stage in ordered for cls in stage.declared] + [cls for p in products.values() for cls in p.reads]
+    return House({s.name: s for s in ordered}, products, tuple(dict.fromkeys(classes)))
+
+
+def _modules(room: str) -> list[str]:
+    """Those of a room that are loaded at once."""
+    package = importlib.import_module(f"experiments.{room}")
+    return [
+        f"{package.__name__}.{name}"
+        for name in sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+        if name not in (*SHOWN, *_PAGES)
+    ]
+
+
+def shown(kind: str) -> list[types.ModuleType]:
+    """The modules of all rooms that have one for reports, `kind` of `SHOWN`, in the order of the rooms."""
+    packages = [importlib.import_module(f"experiments.{room}") for room in ROOMS]
+    there = [p.__name__ for p in packages if any(info.name == kind for info in pkgutil.iter_modules(p.__path__))]
+    return [importlib.import_module(f"{name}.{kind}") for name in there]
+
+
+def _refuse(stage: Stage, stages: dict[str, Stage]) -> None:
+    if not callable(stage.function("run")):
+        raise ValueError(f"the stage {stage.name!r} has no function run(task, out)")
+    if wrong := [cls for cls in stage.declared if not is_config(cls)]:
+        raise ValueError(f"the stage {stage.name!r} declares {wrong[0]!r}, which is no config class")
+    if unknown := set(stage.children) - stages.keys():
+        raise ValueError(f"the stage {stage.name!r} runs {min(unknown)!r}, which is no stage")
+
+
+def _ordered(stages: dict[str, Stage]) -> list[Stage]:
+    """Behind what they read."""
+    before = {s.name: {name for wanted in s.reads_of for name in _makers(wanted, stages)} - {s.name} for s in stages.values()}
+    left, out = list(stages.values()), []
+    while left:
+        ready = [s for s in left if not before[s.name] & {other.name for other in left}]
+        if not ready:
+            raise ValueError(f"the stages {', '.join(s.name for s in left)} read each other in a circle")
+        out.append(ready[0])
+        left.remove(ready[0])
+    return out
+
+
+def _makers(wanted: str, stages: dict[str, Stage]) -> list[str]:
+    """Stages that could make what a stage names."""
+    if wanted == EVERYTHING:
+        return list(stages)
+    if wanted in stages:
+        return [wanted]
+    return [s.name for s in stages.values() if wanted in s.provides] or [RUN_STAGE]
+
+
+def validated(config: ml_collections.ConfigDict) -> Settings:
+    """The settings of a config, held against what its stages declare.
+
+    Raises:
+      ValueError: an unknown stage or run, one without what it reads, or a field that is wrong; names the field.
+    """
+    known = house()
+    settings = settings_of.validated(config, known.classes)
+    labels = [*known.stages, *settings.runs, *_groups(settings)]
+    for name in settings.runs:
+        check(_is_folder(name, known), "runs", name, "a run is named as its folder, by letters, digits and blanks, and not as a stage")
+    check(bool(settings.stages), "stages", settings.stages, f"holds nothing: some of {', '.join(map(repr, labels))}")
+    for name in settings.stages:
+        check(name in labels, "stages", name, f"one of {', '.join(map(repr, labels))}")
+    for task in tasks(settings, epath.Path()):
+        for cls in task.stage.wanted:
+            if cls not in task.settings:
+                raise ValueError(f"config.{next(fields_of(cls)).path} is missing: {task.label!r} in config.stages reads it")
+        for needed in task.stage.needs:
+            check(task.has(needed), "stages", settings.stages, f"{task.label!r} reads what {needed!r} writes")
+        looks = task.stage.function("check_settings")
+        if looks is not None:
+            with settings_of.said_of_run(task.run):
+                looks(task)
+    return settings
+
+
+def _is_folder(run: str, known: House) -> bool:
+    """Whether a run's name is that of a folder of its own in the workdir; a group's comes before it, with a slash between."""
+    parts = run.split("/")
+    return parts[0] not in known.stages and RUN_STAGE not in parts and all(re.fullmatch(r"\w[\w =+-]*", part) for part in parts)
+
+
+def default_config(stages: Iterable[str], *more: type) -> ml_collections.ConfigDict:
+    """A config of these stages, with every field of theirs at its default.
+
+    Args:
+      more: classes of sections beside those that the stages declare themselves, as a world or the model that rows come from.
+    """
+    known = house()
+    stages = tuple(stages)
+    classes = [cls for name in stages if name in known.stages for cls in known.stages[name].wanted]
+    out = settings_of.defaults(*dict.fromkeys([*classes, *more]))
+    out.stages = stages
+    out.runs = ml_collections.ConfigDict()
+    return out
+
+
+def tasks(settings: Settings, root: epath.Path) -> list[Task]:
+    """All that a config asks for, in the order in which it runs."""
+    out = []
+    for stage in house().stages.values():
+        if stage.name in settings.stages:
+            out.append(task_of(stage.name, settings, root))
+        out += [task_of(stage.name, settings, root, run) for run in _runs(settings) if stage.name == RUN_STAGE]
+    return out
+
+
+def task_of(name: str, settings: Settings, root: epath.Path, run: str = "") -> Task:
+    """One stage of a config, in the study itself or in a run."""
+    known = house()
+    stage = known.stages[name]
+    there = {p.name: p for p in known.products.values() if not p.lacking(settings)}
+    sources = {wanted: _labels(wanted, settings, known, there) for wanted in stage.reads_of}
+    products = {p: there[p] for p in there if there[p].given(settings) or sources.get(p)}
+    classes = [*stage.declared, *(cls for child in stage.children for cls in _read(known.stages[child], known)), *_read(stage, known)]
+    return Task(stage, settings.of_run(run) if run else settings, root, classes, sources, products, run)
+
+
+def _read(stage: Stage, known: House) -> list[type]:
+    """Sections that a stage may read: its own, and those that the products are made from."""
+    return [*stage.declared, *(cls for name in stage.reads_of if name in known.products for cls in known.products[name].reads)]
+
+
+def _labels(wanted: str, settings: Settings, known: House, there: dict[str, Product]) -> list[str]:
+    """Of the tasks of a config that make what a stage names."""
+    if wanted == EVERYTHING:
+        return [*(name for name in known.stages if name in settings.stages), *(f"{run}/{RUN_STAGE}" for run in _runs(settings))]
+    if wanted in known.stages and wanted not in settings.runs:
+        return [wanted] if wanted in settings.stages else []
+    if wanted in known.products:
+        providers = [s.name for s in known.stages.values() if wanted in s.provides and s.name in settings.stages]
+        return providers if wanted in there else []
+    return [f"{run}/{RUN_STAGE}" for run in _runs(settings) if run == wanted or run.startswith(f"{wanted}/")]
+
+
+def _runs(settings: Settings) -> list[str]:
+    """The runs that a config asks for, by name or by the name of their group."""
+    return [run for run in settings.runs if any(run == name or run.startswith(f"{name}/") for name in settings.stages)]
+
+
+def _groups(settings: Settings) -> set[str]:
+    return {run.rpartition("/")[0] for run in settings.runs if "/" in run}
+
+
+def run_child(task: Task, name: str, root: epath.Path, settings: Settings) -> None:
+    """Runs a stage that `task` has among its children, on other settings, below another folder; its files are part of the task's results.
+
+    Raises:
+      LookupError: it is none of the children.
+    """
+    if name not in task.stage.children:
+        raise LookupError(f"the stage {task.stage.name!r} runs {name!r}, which it does not declare (children)")
+    child = task_of(name, settings, root)
+    child.stage.function("run")(child, Outputs(child.folder))
+    parts.remove(child.folder)

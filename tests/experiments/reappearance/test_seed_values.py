@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from experiments.reappearance.seed_values import Values
+from stability import aggregates
+
+S = 4
+
+
+def filled():
+    """A figure whose value changes with who is left out, and one that does not."""
+    rng, values = np.random.default_rng(0), Values(S, 0.95, "share")
+    table = rng.normal(size=(S + 1, S)) + 3
+    for seed in range(S):
+        for without in values.samples(seed):
+            values.put(seed, without, {("a",): table[S if without is None else without, seed]})
+        values.fixed(seed, {("b", "x"): float(seed + 1)})
+    return values, table
+
+
+def test_leaving_a_seed_out_takes_the_figures_under_the_labels_of_the_others():
+    values, table = filled()
+    found = values.mean(("a",), null=0.5)
+    statistic = lambda w: table[S].mean() if w.all() else np.delete(table[np.argmin(w)], np.argmin(w)).mean()
+    assert found == aggregates.jackknifed(statistic, S, 0.95, null=0.5, unit="share")
+    assert found.value == pytest.approx(table[S].mean()) == values.value(("a",))
+    np.testing.assert_array_equal(values.of_seeds(("a",)), table[S])
+
+
+def test_fixed_figures_are_those_of_the_seeds_that_are_left():
+    values, _ = filled()
+    assert values.mean(("b", "x")) == aggregates.jackknifed(
+        lambda w: float((w * [1, 2, 3, 4]).sum() / w.sum()), S, 0.95, null=None, unit="share"
+    )
+    assert values.keys("b") == [("b", "x")]
+
+
+def test_ratios_and_differences_are_of_means():
+    values, table = filled()
+    assert values.ratio(("a",), ("b", "x")).value == pytest.approx(table[S].mean() / 2.5)
+    assert values.difference(("a",), ("b", "x"), unit="nats").value == pytest.approx(table[S].mean() - 2.5)
+
+
+def test_what_is_not_there_is_not_measured():
+    values, _ = filled()
+    assert values.mean(("c",)).value is None and values.value(("c",)) is None and values.difference(("a",), ("c",)).value is None
+    values.put(0, None, {("d",): 1.0})  # of one seed alone
+    assert values.mean(("d",)).value == 1.0 and values.mean(("d",)).low is None
