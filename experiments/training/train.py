@@ -27,7 +27,7 @@ from experiments.data.own_arrays import OwnRows
 from experiments.data.seeds import Seeds
 from experiments.data.sources import Sampling, Source
 from experiments.fields import check
-from experiments.settings import Settings
+from experiments.settings import OWN_PROCESS, Settings
 from experiments.stage import Outputs, Stage, Task
 from experiments.training import export, population
 from experiments.training.population import Member, Population, Rounds, Sweep
@@ -105,7 +105,8 @@ def check_settings(task: Task) -> None:
 
 def run(task: Task, out: Outputs) -> None:
     who = population.of_study(task)
-    _warn_of_copies(who.members)
+    if not (task.run and task.settings.runs[task.run].get(OWN_PROCESS)):  # such runs are equal on purpose
+        _warn_of_copies(who.members)
     source = sources.source(task)
     if isinstance(source, sources.StoredSource) and who.train.tokens > REPEATS * source.rows:
         passes = who.train.tokens / source.rows
