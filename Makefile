@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := runs/quickstart
+JOBS ?= 2# processes that share the tests, each a file at a time; 1.5 GB of memory each
+PYTEST = -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: quickstart test test-slow test-interop test-colab lint lock clean
 
@@ -9,10 +11,10 @@ quickstart: $(VENV)/.installed
 	$(VENV)/bin/python -m launch.main --config=configs/quickstart.py --workdir=$(RUN)
 
 test: lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python $(PYTEST)
 
 test-slow: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -m slow
+	$(VENV)/bin/python $(PYTEST) -m slow
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

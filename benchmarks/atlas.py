@@ -33,12 +33,12 @@ def main(argv: list[str]) -> None:
         max_rank=d // 3,
         capture=0.7,
         density=1.5,
-        apart=0.9,
+        min_separation=0.9,
         gap=2.5,
-        most_own=0.8,
-        copy=0.7,
+        max_leverage=0.8,
+        duplicate_cosine=0.7,
         agreement=0.7,
-        starts=16,
+        n_starts=16,
         patience=2,
     )
     square = jnp.asarray(rng.normal(size=(4096, 4096)), jnp.float32)

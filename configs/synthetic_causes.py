@@ -40,7 +40,7 @@ Of those whose cause is not simply seen (dead, rare and still moving are) 90 % o
 
 Read before you quote: few of these latents are unstable and alive, since block latents mostly have a partner in some seed. A first run, with other seeds, F = 480 and the usual cut-off of 100 firings for rare,
 called most latents of blocks rare (their atoms fire on some 120 of the tokens), and counted latents that match nothing and still move as unexplained; the cut-off and what is true of those were settled after it, with its
-figures in sight. So were `atlas.apart` and `atlas.gap`, raised for clouds without structure; no entry here changed by it. A cleaner test, with every cause planted in the rows themselves, is `tests/experiments/subspaces/test_atlas_stages.py`.
+figures in sight. So were `atlas.min_separation` and `atlas.gap`, raised for clouds without structure; no entry here changed by it. A cleaner test, with every cause planted in the rows themselves, is `tests/experiments/subspaces/test_atlas_stages.py`.
 """
 
 import ml_collections

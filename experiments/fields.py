@@ -58,8 +58,8 @@ class Rule(NamedTuple):
             brackets = ("(" if self.gt is not None else "[") + "{}" + (")" if self.lt is not None else "]")
             parts.append("in " + brackets.format(f"{low:g}, {high:g}"))
         elif low is not None:
-            above = "must be above 0" if low == 0 else f"above {low:g}"
-            parts.append(above if self.gt is not None else "must not be negative" if low == 0 else f"at least {low:g}")
+            low_text = "must be above 0" if low == 0 else f"above {low:g}"
+            parts.append(low_text if self.gt is not None else "must not be negative" if low == 0 else f"at least {low:g}")
         elif high is not None:
             parts.append(f"below {high:g}" if self.lt is not None else f"at most {high:g}")
         if self.distinct:

@@ -28,7 +28,7 @@ ROOMS = (
 REPORT = "experiments.report"  # the stage that comes last
 RUN_STAGE = "train"  # of which runs are
 EVERYTHING = "*"  # in `uses`: whatever is there
-SHOWN = ("report", "charts")  # modules of a room that are loaded when a report is made: its rows and evidence, and its charts
+REPORT_MODULES = ("report", "charts")  # modules of a room that are loaded when a report is made: its rows and evidence, and its charts
 _PAGES = ("page", "pool_charts", "grid_charts", "arm_charts", "feature_table")
 
 
@@ -66,12 +66,12 @@ def _modules(room: str) -> list[str]:
     return [
         f"{package.__name__}.{name}"
         for name in sorted(info.name for info in pkgutil.iter_modules(package.__path__))
-        if name not in (*SHOWN, *_PAGES)
+        if name not in (*REPORT_MODULES, *_PAGES)
     ]
 
 
-def shown(kind: str) -> list[types.ModuleType]:
-    """The modules of all rooms that have one for reports, `kind` of `SHOWN`, in the order of the rooms."""
+def modules(kind: str) -> list[types.ModuleType]:
+    """The modules of all rooms that have one for reports, `kind` of `REPORT_MODULES`, in the order of the rooms."""
     packages = [importlib.import_module(f"experiments.{room}") for room in ROOMS]
     there = [p.__name__ for p in packages if any(info.name == kind for info in pkgutil.iter_modules(p.__path__))]
     return [importlib.import_module(f"{name}.{kind}") for name in there]
@@ -88,24 +88,24 @@ def _refuse(stage: Stage, stages: dict[str, Stage]) -> None:
 
 def _ordered(stages: dict[str, Stage]) -> list[Stage]:
     """Behind what they read."""
-    before = {s.name: {name for wanted in s.reads_of for name in _makers(wanted, stages)} - {s.name} for s in stages.values()}
-    left, out = list(stages.values()), []
-    while left:
-        ready = [s for s in left if not before[s.name] & {other.name for other in left}]
+    prerequisites = {s.name: {name for name_read in s.reads_of for name in _makers(name_read, stages)} - {s.name} for s in stages.values()}
+    pending, out = list(stages.values()), []
+    while pending:
+        ready = [s for s in pending if not prerequisites[s.name] & {other.name for other in pending}]
         if not ready:
-            raise ValueError(f"the stages {', '.join(s.name for s in left)} read each other in a circle")
+            raise ValueError(f"the stages {', '.join(s.name for s in pending)} read each other in a circle")
         out.append(ready[0])
-        left.remove(ready[0])
+        pending.remove(ready[0])
     return out
 
 
-def _makers(wanted: str, stages: dict[str, Stage]) -> list[str]:
+def _makers(name: str, stages: dict[str, Stage]) -> list[str]:
     """Stages that could make what a stage names."""
-    if wanted == EVERYTHING:
+    if name == EVERYTHING:
         return list(stages)
-    if wanted in stages:
-        return [wanted]
-    return [s.name for s in stages.values() if wanted in s.provides] or [RUN_STAGE]
+    if name in stages:
+        return [name]
+    return [s.name for s in stages.values() if name in s.provides] or [RUN_STAGE]
 
 
 def validated(config: ml_collections.ConfigDict) -> Settings:
@@ -114,16 +114,16 @@ def validated(config: ml_collections.ConfigDict) -> Settings:
     Raises:
       ValueError: an unknown stage or run, one without what it reads, or a field that is wrong; names the field.
     """
-    known = house()
-    settings = settings_of.validated(config, known.classes)
-    labels = [*known.stages, *settings.runs, *_groups(settings)]
+    rooms = house()
+    settings = settings_of.validated(config, rooms.classes)
+    labels = [*rooms.stages, *settings.runs, *_groups(settings)]
     for name in settings.runs:
-        check(_is_folder(name, known), "runs", name, "a run is named as its folder, by letters, digits and blanks, and not as a stage")
+        check(_is_folder(name, rooms), "runs", name, "a run is named as its folder, by letters, digits and blanks, and not as a stage")
     check(bool(settings.stages), "stages", settings.stages, f"holds nothing: some of {', '.join(map(repr, labels))}")
     for name in settings.stages:
         check(name in labels, "stages", name, f"one of {', '.join(map(repr, labels))}")
     for task in tasks(settings, epath.Path()):
-        for cls in task.stage.wanted:
+        for cls in task.stage.required_sections:
             if cls not in task.settings:
                 raise ValueError(f"config.{next(fields_of(cls)).path} is missing: {task.label!r} in config.stages reads it")
         for needed in task.stage.needs:
@@ -135,10 +135,10 @@ def validated(config: ml_collections.ConfigDict) -> Settings:
     return settings
 
 
-def _is_folder(run: str, known: House) -> bool:
+def _is_folder(run: str, rooms: House) -> bool:
     """Whether a run's name is that of a folder of its own in the workdir; a group's comes before it, with a slash between."""
     parts = run.split("/")
-    return parts[0] not in known.stages and RUN_STAGE not in parts and all(re.fullmatch(r"\w[\w =+-]*", part) for part in parts)
+    return parts[0] not in rooms.stages and RUN_STAGE not in parts and all(re.fullmatch(r"\w[\w =+-]*", part) for part in parts)
 
 
 def default_config(stages: Iterable[str], *more: type) -> ml_collections.ConfigDict:
@@ -147,9 +147,9 @@ def default_config(stages: Iterable[str], *more: type) -> ml_collections.ConfigD
     Args:
       more: classes of sections beside those that the stages declare themselves, as a world or the model that rows come from.
     """
-    known = house()
+    rooms = house()
     stages = tuple(stages)
-    classes = [cls for name in stages if name in known.stages for cls in known.stages[name].wanted]
+    classes = [cls for name in stages if name in rooms.stages for cls in rooms.stages[name].required_sections]
     out = settings_of.defaults(*dict.fromkeys([*classes, *more]))
     out.stages = stages
     out.runs = ml_collections.ConfigDict()
@@ -168,30 +168,30 @@ def tasks(settings: Settings, root: epath.Path) -> list[Task]:
 
 def task_of(name: str, settings: Settings, root: epath.Path, run: str = "") -> Task:
     """One stage of a config, in the study itself or in a run."""
-    known = house()
-    stage = known.stages[name]
-    there = {p.name: p for p in known.products.values() if not p.lacking(settings)}
-    sources = {wanted: _labels(wanted, settings, known, there) for wanted in stage.reads_of}
+    rooms = house()
+    stage = rooms.stages[name]
+    there = {p.name: p for p in rooms.products.values() if not p.lacking(settings)}
+    sources = {name_read: _labels(name_read, settings, rooms, there) for name_read in stage.reads_of}
     products = {p: there[p] for p in there if there[p].given(settings) or sources.get(p)}
-    classes = [*stage.declared, *(cls for child in stage.children for cls in _read(known.stages[child], known)), *_read(stage, known)]
+    classes = [*stage.declared, *(cls for child in stage.children for cls in _read(rooms.stages[child], rooms)), *_read(stage, rooms)]
     return Task(stage, settings.of_run(run) if run else settings, root, classes, sources, products, run)
 
 
-def _read(stage: Stage, known: House) -> list[type]:
+def _read(stage: Stage, rooms: House) -> list[type]:
     """Sections that a stage may read: its own, and those that the products are made from."""
-    return [*stage.declared, *(cls for name in stage.reads_of if name in known.products for cls in known.products[name].reads)]
+    return [*stage.declared, *(cls for name in stage.reads_of if name in rooms.products for cls in rooms.products[name].reads)]
 
 
-def _labels(wanted: str, settings: Settings, known: House, there: dict[str, Product]) -> list[str]:
+def _labels(name_read: str, settings: Settings, rooms: House, there: dict[str, Product]) -> list[str]:
     """Of the tasks of a config that make what a stage names."""
-    if wanted == EVERYTHING:
-        return [*(name for name in known.stages if name in settings.stages), *(f"{run}/{RUN_STAGE}" for run in _runs(settings))]
-    if wanted in known.stages and wanted not in settings.runs:
-        return [wanted] if wanted in settings.stages else []
-    if wanted in known.products:
-        providers = [s.name for s in known.stages.values() if wanted in s.provides and s.name in settings.stages]
-        return providers if wanted in there else []
-    return [f"{run}/{RUN_STAGE}" for run in _runs(settings) if run == wanted or run.startswith(f"{wanted}/")]
+    if name_read == EVERYTHING:
+        return [*(name for name in rooms.stages if name in settings.stages), *(f"{run}/{RUN_STAGE}" for run in _runs(settings))]
+    if name_read in rooms.stages and name_read not in settings.runs:
+        return [name_read] if name_read in settings.stages else []
+    if name_read in rooms.products:
+        providers = [s.name for s in rooms.stages.values() if name_read in s.provides and s.name in settings.stages]
+        return providers if name_read in there else []
+    return [f"{run}/{RUN_STAGE}" for run in _runs(settings) if run == name_read or run.startswith(f"{name_read}/")]
 
 
 def _runs(settings: Settings) -> list[str]:

@@ -46,13 +46,18 @@ STAGE = Stage(
     optional=(Seeds, SAEConfig, Grid, Recovery, External, OwnRows, WorldConfig),
     uses=("*", "rows"),
 )
-SHOWN = ("stability", "verdicts", "arms", "pooled")  # stages without any of which there is nothing to show
+PAGE_STAGES = ("stability", "verdicts", "arms", "pooled")  # stages without any of which there is nothing to show
 
 
 def check_settings(task: Task) -> None:
     """What must hold between sections."""
     stages = task.settings.stages
-    check(any(name in stages for name in SHOWN), "stages", stages, f"'report' shows what one of {', '.join(map(repr, SHOWN))} writes")
+    check(
+        any(name in stages for name in PAGE_STAGES),
+        "stages",
+        stages,
+        f"'report' shows what one of {', '.join(map(repr, PAGE_STAGES))} writes",
+    )
 
 
 def run(task: Task, out: Outputs) -> None:
@@ -61,63 +66,65 @@ def run(task: Task, out: Outputs) -> None:
     from experiments.seed_factorial import page as arms_page
     from reports import page
 
-    c, rules, rule = task.of(Report), task.of(Claims), task.of(LabelRule)
+    c, rules, rule = task.section(Report), task.section(Claims), task.section(LabelRule)
     stages = task.settings.stages
     results = Results(task.root, stages)
     sae = task.maybe(SAEConfig)
-    about = page.About("", rule.theta, rule.confidence, c.png_scale, sae.variant if sae else "", sae.n_features if sae else 0)
+    study = page.StudyFacts("", rule.theta, rule.confidence, c.png_scale, sae.variant if sae else "", sae.n_features if sae else 0)
     decided = claims.decide(statements(), results, rules)
     if "verdicts" in stages:
-        recovery, title = task.of(Recovery), "Latents and subspaces in worlds of known atoms"
-        about = about._replace(title=title, starts=task.of(Grid).starts, found=recovery.found, tie=recovery.tie)
-        out.add(*grid_page.write_grid_page(task.folder, results, task.of(Seeds).list, about))
+        recovery, title = task.section(Recovery), "Latents and subspaces in worlds of known atoms"
+        study = study._replace(title=title, starts=task.section(Grid).starts, found_cosine=recovery.found, tie=recovery.tie)
+        out.add(*grid_page.write_grid_page(task.folder, results, task.section(Seeds).list, study))
     elif "arms" in stages:
-        out.add(*arms_page.write_arms_page(task.folder, results, task.of(Seeds).list, about._replace(title="Where instability comes from")))
+        out.add(
+            *arms_page.write_arms_page(task.folder, results, task.section(Seeds).list, study._replace(title="Where instability comes from"))
+        )
     elif "pooled" in stages:
         s, (claim,) = results.summary["pooled"], [claim for claim in decided if claim.name == "C6"]
         _write_claims(out, [claim], f"{s['of']}, 2 × {s['group']} {s['sae']['variant']} SAEs, F={s['sae']['n_features']}")
-        about = about._replace(title="Pools of features of many seeds")
-        out.add(*pool_page.write_pool_page(task.folder, results, claim, about))
+        study = study._replace(title="Pools of features of many seeds")
+        out.add(*pool_page.write_pool_page(task.folder, results, claim, study))
     else:
         s = results.summary["stability"]
         _write_claims(out, decided, f"{s['saes']['of']}, {len(s['seeds'])} {s['saes']['kind']} SAEs, F={s['saes']['n_features']}")
-        _write_page(task, out, results, decided, about._replace(title="Which features reappear across seeds"))
+        _write_page(task, out, results, decided, study._replace(title="Which features reappear across seeds"))
 
 
 def statements() -> list[Statement]:
     """The claims of all rooms."""
-    return [s for room in registry.shown("report") for s in room.CLAIMS]
+    return [s for room in registry.modules("report") for s in room.CLAIMS]
 
 
 def rows(results: Results) -> list[Row]:
     """The headline rows of all rooms."""
-    return [row for room in registry.shown("report") for row in room.rows(results)]
+    return [row for room in registry.modules("report") for row in room.rows(results)]
 
 
 def remarks(results: Results, rules: Claims) -> list[str]:
     """What a reader must know before believing the figures, of all rooms, and which stages found nothing to measure."""
-    found = [text for room in registry.shown("report") if hasattr(room, "remarks") for text in room.remarks(results, rules)]
+    texts = [text for room in registry.modules("report") if hasattr(room, "remarks") for text in room.remarks(results, rules)]
     unmeasured = [(stage, s["not_measured"]) for stage, s in results.summary.items() if "not_measured" in s]
-    return found + [f"The stage {stage!r} did not measure: {because}." for stage, because in unmeasured]
+    return texts + [f"The stage {stage!r} did not measure: {because}." for stage, because in unmeasured]
 
 
-def _write_page(task: Task, out: Outputs, results: Results, decided: list[Claim], about: "page.About") -> None:
+def _write_page(task: Task, out: Outputs, results: Results, decided: list[Claim], study: "page.StudyFacts") -> None:
     from experiments.interpretation import feature_table
     from reports import page
 
-    c, rules, seeds, external = task.of(Report), task.of(Claims), task.maybe(Seeds), task.maybe(External)
+    c, rules, seeds, external = task.section(Report), task.section(Claims), task.maybe(Seeds), task.maybe(External)
     store = sources.evaluation_store(task)
     reader = None if store is None else _reader(task, store)
     examples = [] if reader is None else _examples(results, reader, c)
-    features = feature_table.table(results, feature_table.listed(results), _contexts(results, reader, c))
+    features = feature_table.table(results, feature_table.listed_places(results), _contexts(results, reader, c))
     own = "train" in task.settings.stages and not (external and external.dictionaries)
     trained = seeds.list if seeds is not None and own else ()
-    charts = registry.shown("charts")
+    charts = registry.modules("charts")
     last = [room for room in charts if room.__name__.startswith("experiments.training.")]  # how SAEs were trained, behind what they are
     figures = [figure for room in [*(r for r in charts if r not in last), *last] for figure in room.all_figures(results, trained)]
-    told = remarks(results, rules)
+    notes = remarks(results, rules)
     subspaces = _subspaces(results, reader, c)
-    out.add(*page.write_page(task.folder, results, figures, rows(results), told, decided, examples, subspaces, features, about))
+    out.add(*page.write_page(task.folder, results, figures, rows(results), notes, decided, examples, subspaces, features, study))
 
 
 def _write_claims(out: Outputs, decided: list[Claim], subject: str) -> None:
@@ -137,12 +144,12 @@ def _subspaces(results: Results, reader: ContextReader | None, c: Report) -> lis
     """Every local subspace with its figures and the contexts of the tokens to which its features add most."""
     if not results.has("atlas/entries.parquet"):
         return []
-    found = []
+    subspaces = []
     for e in results.table("atlas/entries.parquet"):
         top = [(v, r) for v, r in zip(e.get("top_values") or [], e.get("top_rows") or [], strict=True) if v > 0][: c.contexts]
-        contexts = [] if reader is None else [(v, reader.around(r, c.context_tokens, c.context_tokens // 2)) for v, r in top]
-        found.append(Subspace(e, contexts))
-    return found
+        contexts = [] if reader is None else [(v, reader.context(r, c.context_tokens, c.context_tokens // 2)) for v, r in top]
+        subspaces.append(Subspace(e, contexts))
+    return subspaces
 
 
 def _contexts(results: Results, reader: ContextReader | None, c: Report) -> Callable[[tuple[int, int]], list[tuple[float, Context]]]:
@@ -150,20 +157,20 @@ def _contexts(results: Results, reader: ContextReader | None, c: Report) -> Call
     if reader is None:
         return lambda place: []
     name = "statistics/features.parquet" if results.has("statistics/features.parquet") else "stability/features.parquet"
-    found = results.columns(name, ("seed", "feature", "top_rows", "top_values"))
-    where = {place: i for i, place in enumerate(zip(found["seed"].tolist(), found["feature"].tolist(), strict=True))}
+    columns = results.columns(name, ("seed", "feature", "top_rows", "top_values"))
+    where = {place: i for i, place in enumerate(zip(columns["seed"].tolist(), columns["feature"].tolist(), strict=True))}
 
     def contexts(place: tuple[int, int]) -> list[tuple[float, Context]]:
         i = where[place]
-        top = [(float(v), int(r)) for v, r in zip(found["top_values"][i], found["top_rows"][i], strict=True) if v > 0]
-        return [(v, reader.around(r, c.context_tokens, c.context_tokens // 2)) for v, r in top[: c.table_contexts]]
+        top = [(float(v), int(r)) for v, r in zip(columns["top_values"][i], columns["top_rows"][i], strict=True) if v > 0]
+        return [(v, reader.context(r, c.context_tokens, c.context_tokens // 2)) for v, r in top[: c.table_contexts]]
 
     return contexts
 
 
 def _examples(results: Results, reader: ContextReader, c: Report) -> "list[page.Example]":
     """Live stable and unstable features drawn at random (not chosen for looks), each with its top contexts."""
-    wanted = (
+    columns = (
         "seed",
         "feature",
         "label",
@@ -176,7 +183,7 @@ def _examples(results: Results, reader: ContextReader, c: Report) -> "list[page.
         "top_rows",
         "top_values",
     )
-    features = results.table("stability/features.parquet", wanted)
+    features = results.table("stability/features.parquet", columns)
     from reports import page
 
     rng = np.random.default_rng(0)
@@ -186,7 +193,7 @@ def _examples(results: Results, reader: ContextReader, c: Report) -> "list[page.
         for i in sorted(rng.permutation(len(candidates))[: c.examples]):
             f = candidates[i]
             top = [(v, r) for v, r in zip(f["top_values"], f["top_rows"], strict=True) if v > 0][: c.contexts]
-            contexts = [(v, reader.around(r, c.context_tokens, c.context_tokens // 2)) for v, r in top]
+            contexts = [(v, reader.context(r, c.context_tokens, c.context_tokens // 2)) for v, r in top]
             share = f"{f['reappearances']}/{f['comparisons']} [{f['p_low']:.2f}, {f['p_high']:.2f}]"
             examples.append(page.Example(f["seed"], f["feature"], label, share, f"{f['firing_rate']:.2%}", contexts))
     return examples

@@ -32,67 +32,67 @@ class Settings:
     """
 
     def __init__(self, sections: Iterable[object], stages: tuple[str, ...], runs: Mapping[str, Mapping[str, Any]]):
-        self._of = {type(section): section for section in sections}
+        self._by_class = {type(section): section for section in sections}
         self.stages, self.runs = stages, runs
 
     def __getitem__(self, cls: type[S]) -> S:
-        found = self._of.get(cls)
-        if not isinstance(found, cls):
+        section = self._by_class.get(cls)
+        if not isinstance(section, cls):
             raise ValueError(
                 f"config.{section_of(cls) or next(fields_of(cls)).name} is missing: {cls.__name__} is wanted by a stage of this config"
             )
-        return found
+        return section
 
     def get(self, cls: type[S]) -> S | None:
         """The section, or None in a config without it."""
-        found = self._of.get(cls)
-        return found if isinstance(found, cls) else None
+        section = self._by_class.get(cls)
+        return section if isinstance(section, cls) else None
 
     def __contains__(self, cls: type) -> bool:
-        return cls in self._of
+        return cls in self._by_class
 
     def __iter__(self) -> Iterator[object]:
-        return iter(self._of.values())
+        return iter(self._by_class.values())
 
     def replaced(self, *sections: object) -> "Settings":
         """The same with these sections in place of those of their classes, or beside the others."""
-        return Settings((self._of | {type(s): s for s in sections}).values(), self.stages, self.runs)
+        return Settings((self._by_class | {type(s): s for s in sections}).values(), self.stages, self.runs)
 
     def only(self, *stages: str) -> "Settings":
         """The same for other stages, without runs."""
-        return Settings(self._of.values(), stages, {})
+        return Settings(self._by_class.values(), stages, {})
 
     def of_run(self, name: str) -> "Settings":
         """With what a run changes. Raises ValueError for a change of a field that there is not."""
-        given = {key: value for key, value in self.runs[name].items() if key not in (OWN_PROCESS, NEW_SEEDS)}
-        changes = dict(_flat(given, ""))
+        run_fields = {key: value for key, value in self.runs[name].items() if key not in (OWN_PROCESS, NEW_SEEDS)}
+        changes = dict(_flat(run_fields, ""))
         if NEW_SEEDS in self.runs[name]:
-            changes["seeds"] = self._behind(int(self.runs[name][NEW_SEEDS]))
-        found = []
-        for section in self._of.values():
+            changes["seeds"] = self._new_seeds(int(self.runs[name][NEW_SEEDS]))
+        sections = []
+        for section in self._by_class.values():
             of_section = {f.name: _convert(f.type, changes.pop(f.path), f.path) for f in fields_of(type(section)) if f.path in changes}
-            found.append(_replaced(section, of_section))
+            sections.append(_replaced(section, of_section))
         if changes:
             raise ValueError(f"config.runs.{name}.{min(changes)}: changes a field that this config has not")
-        return Settings(found, self.stages, self.runs)
+        return Settings(sections, self.stages, self.runs)
 
-    def _behind(self, count: int) -> tuple[int, ...]:
+    def _new_seeds(self, count: int) -> tuple[int, ...]:
         """Seeds that the study does not have."""
-        seeds = next(getattr(s, "list") for s in self._of.values() if hasattr(s, "seeds") and not section_of(type(s)))  # noqa: B009
+        seeds = next(getattr(s, "list") for s in self._by_class.values() if hasattr(s, "seeds") and not section_of(type(s)))  # noqa: B009
         return tuple(range(max(seeds) + 1, max(seeds) + 1 + count))
 
     def fields(self, classes: Iterable[type]) -> dict[str, Any]:
         """Values by path of the fields that results depend on, of those of the classes that the config has."""
-        return {f.path: getattr(self._of[cls], f.name) for cls, f in self._declared(classes) if not (f.rule.how or f.rule.path)}
+        return {f.path: getattr(self._by_class[cls], f.name) for cls, f in self._declared(classes) if not (f.rule.how or f.rule.path)}
 
     def paths(self, classes: Iterable[type]) -> list[tuple[str, str]]:
         """(field, file or folder) of all that is read from outside; a field with commas once a path."""
-        values = [(f.path, str(getattr(self._of[cls], f.name))) for cls, f in self._declared(classes) if f.rule.path]
+        values = [(f.path, str(getattr(self._by_class[cls], f.name))) for cls, f in self._declared(classes) if f.rule.path]
         return [(path, place.strip()) for path, value in values for place in value.split(",") if place.strip()]
 
     def _declared(self, classes: Iterable[type]) -> Iterator[tuple[type, Field]]:
         for cls in dict.fromkeys(classes):
-            if cls in self._of:
+            if cls in self._by_class:
                 yield from ((cls, f) for f in fields_of(cls))
 
 
@@ -134,10 +134,10 @@ def said_of_run(name: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        before = f"config.runs.{name}"
-        if not name or str(error).startswith(before):
+        prefix = f"config.runs.{name}"
+        if not name or str(error).startswith(prefix):
             raise
-        raise ValueError(f"{before}: {error}") from error
+        raise ValueError(f"{prefix}: {error}") from error
 
 
 def defaults(*classes: type) -> ml_collections.ConfigDict:

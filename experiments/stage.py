@@ -76,14 +76,14 @@ class Stage:
     module: types.ModuleType | None = None
 
     @property
-    def wanted(self) -> tuple[type, ...]:
+    def required_sections(self) -> tuple[type, ...]:
         """Sections without which it cannot run."""
         return (*((self.config,) if self.config else ()), *self.reads)
 
     @property
     def declared(self) -> tuple[type, ...]:
         """All sections that it names itself."""
-        return (*self.wanted, *self.optional)
+        return (*self.required_sections, *self.optional)
 
     @property
     def reads_of(self) -> tuple[str, ...]:
@@ -126,10 +126,10 @@ class Task:
 
     @property
     def settings(self) -> Settings:
-        """All sections, for those who run stages on other settings (`experiments.registry`); a stage itself asks `of`."""
+        """All sections, for those who run stages on other settings (`experiments.registry`); a stage itself asks `section`."""
         return self._settings
 
-    def of(self, cls: type[S]) -> S:
+    def section(self, cls: type[S]) -> S:
         """A section of the config. Raises LookupError for one that the stage does not declare, ValueError for one that the config lacks."""
         self._allow(cls)
         return self._settings[cls]
@@ -143,13 +143,13 @@ class Task:
         """Whether a stage, product or run that the stage declares is there. Raises LookupError for one that it does not declare."""
         if name not in self.stage.reads_of and "*" not in self.stage.reads_of:
             raise LookupError(f"the stage {self.stage.name!r} asks for {name!r}, which it does not declare (needs, uses)")
-        among = [label for label in self.sources.get("*", ()) if label == name or label.startswith(f"{name}/")]
-        return bool(self.sources.get(name) or among) or name in self._products
+        labels = [label for label in self.sources.get("*", ()) if label == name or label.startswith(f"{name}/")]
+        return bool(self.sources.get(name) or labels) or name in self._products
 
     def path(self, name: str) -> epath.Path:
         """Of a file or folder that another task wrote, as 'stability/features.parquet'. Raises LookupError where the stage does not declare to read it."""
-        made = [label for labels in self.sources.values() for label in labels]
-        if not any(name == label or name.startswith(f"{label}/") for label in (*made, self.label)):
+        readable = [label for labels in self.sources.values() for label in labels]
+        if not any(name == label or name.startswith(f"{label}/") for label in (*readable, self.label)):
             raise LookupError(
                 f"the stage {self.stage.name!r} reads {name!r}, which it does not declare (needs, uses), or which this config does not make"
             )
@@ -161,8 +161,8 @@ class Task:
 
     def summary(self, stage: str) -> dict[str, Any]:
         """The figures of another stage."""
-        found: dict[str, Any] = files.read_json(self.path(f"{stage}/{SUMMARY}"))
-        return found
+        figures: dict[str, Any] = files.read_json(self.path(f"{stage}/{SUMMARY}"))
+        return figures
 
     def fingerprint(self) -> dict[str, Any]:
         """Config fields that the results depend on, by path."""
@@ -174,12 +174,12 @@ class Task:
 
     def inputs(self) -> dict[str, str]:
         """Digests of what the results depend on outside the workdir. Raises ValueError for settings that do not fit it."""
-        found: dict[str, str] = {}
+        digests: dict[str, str] = {}
         for product in self._products.values():
             if product.name in self.stage.reads_of:
-                found |= product.inputs(self)
+                digests |= product.inputs(self)
         own = self.stage.function("inputs")
-        return found | (own(self) if own else {})
+        return digests | (own(self) if own else {})
 
     def _allow(self, cls: type) -> None:
         if cls not in self.classes:
@@ -232,4 +232,4 @@ class Outputs:
           key: a name of its own in the stage.
           make: returns arrays, numbers and strings, alone or in tuples, lists, dicts and NamedTuples; see `runtime.parts`.
         """
-        return parts.kept(self.folder / parts.FOLDER, key, make)
+        return parts.load_or_make(self.folder / parts.FOLDER, key, make)

@@ -8,15 +8,15 @@ from interpret.explanations import Task, classify_prompt, detection_prompt, firs
 USUAL, USUAL_ANSWER = 80, 40  # characters of an explanation, tokens of an answer that are expected where nothing is known
 
 
-def bill(kept: Callable[[Sequence[str]], list[Answer | None]], tasks: Sequence[Task]) -> tuple[Usage, Usage]:
+def bill(stored_answers: Callable[[Sequence[str]], list[Answer | None]], tasks: Sequence[Task]) -> tuple[Usage, Usage]:
     """(what the answers that are there have cost, about what the others will), of all that `explain_all` asks.
 
     Args:
-      kept: prompts → their answers as far as they are there, as `Cached.kept`.
+      kept: prompts → their answers as far as they are there, as `Cached.stored_answers`.
     """
     paid: dict[str, Usage] = {}  # equal prompts are asked once
     ahead: list[str] = []
-    explained = kept([first_prompt(task) for task in tasks])
+    explained = stored_answers([first_prompt(task) for task in tasks])
     for task, answer in zip(tasks, explained, strict=True):
         first = first_prompt(task)
         if answer is None:
@@ -31,7 +31,7 @@ def bill(kept: Callable[[Sequence[str]], list[Answer | None]], tasks: Sequence[T
         if answer is None:
             ahead += follow
             continue
-        for prompt, found in zip(follow, kept(follow), strict=True):
+        for prompt, found in zip(follow, stored_answers(follow), strict=True):
             if found is not None:
                 paid[prompt] = usage_of(prompt, found)
             elif prompt not in ahead:

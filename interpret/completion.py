@@ -102,7 +102,7 @@ class Cached:
         What this process paid is the completer's own."""
         return total(self._used.values())
 
-    def kept(self, prompts: Sequence[str]) -> list[Answer | None]:
+    def stored_answers(self, prompts: Sequence[str]) -> list[Answer | None]:
         """Their answers as far as they are there; nothing is asked."""
         self._unanswered(prompts)
         return [self._kept.get(self._key(prompt)) for prompt in prompts]

@@ -26,7 +26,7 @@ class ContextReader:
     def __init__(self, rows: Rows, vocabulary: list[str], documents: list[str]):
         self._rows, self._vocabulary, self._documents = rows, vocabulary, documents
 
-    def around(self, row: int, before: int, after: int) -> Context:
+    def context(self, row: int, before: int, after: int) -> Context:
         """Up to `before` and `after` tokens on either side, not beyond the document or a part that was not harvested."""
         document = int(self._rows.document_N[row])
         start = row

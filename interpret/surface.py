@@ -52,7 +52,7 @@ class Predicates(NamedTuple):
     holds_VP: sparse.csr_array
 
     @classmethod
-    def of(cls, vocabulary: Sequence[str]) -> "Predicates":
+    def from_vocabulary(cls, vocabulary: Sequence[str]) -> "Predicates":
         """Regular classes, every exact text, what begins or ends with up to 3 characters, what contains up to 4; of rules that hold for the same
         tokens the first is kept, and but for exact texts those that hold for one text alone are left out. A token of n characters is in about 4n + 6 of them."""
         tokens: dict[str, list[int]] = {}

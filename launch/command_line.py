@@ -11,12 +11,12 @@ from absl import flags
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with one line for all that it and the config file raise; refuses a flag given twice and a stray word."""
     argv = [_saved(arg) for arg in argv]
-    given = Counter(arg.split("=")[0].lstrip("-") for arg in argv[1:] if arg.startswith("--"))
+    counts = Counter(arg.split("=")[0].lstrip("-") for arg in argv[1:] if arg.startswith("--"))
     try:
         configs = [arg.removeprefix("--config=").split(":")[0] for arg in argv[1:] if arg.startswith("--config=")]
         if missing := [path for path in configs if not os.path.isfile(path)]:
             raise flags.Error(f"no config file {missing[0]}")
-        if repeated := [name for name, count in given.items() if count > 1]:
+        if repeated := [name for name, count in counts.items() if count > 1]:
             raise flags.Error(f"--{repeated[0]} is given more than once")
         if stray := flags.FLAGS(argv)[1:]:
             raise flags.Error(f"{stray[0]!r} is no flag: all arguments have the form --name=value")
@@ -25,8 +25,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         if "module " in str(error) or "object has no attribute" in str(error):  # of the file's own code, not of a field
             print(f"error: the config file fails with AttributeError: {' '.join(str(error).split())}", file=sys.stderr)
             raise SystemExit(1) from error
-        said = " ".join(str(error).replace("\\n", " ").replace("\\'", "").split()).strip("\"'")
-        print(f"error: the config has no field {said}; `--describe` lists them", file=sys.stderr)
+        field_name = " ".join(str(error).replace("\\n", " ").replace("\\'", "").split()).strip("\"'")
+        print(f"error: the config has no field {field_name}; `--describe` lists them", file=sys.stderr)
     except (flags.Error, ValueError, OSError) as error:
         print(f"error: {_one_line(error)} (see --help)", file=sys.stderr)
     except Exception as error:  # a config file may raise anything

@@ -17,10 +17,10 @@ def text(config: ml_collections.ConfigDict) -> str:
         value = _value(config, f.path)
         if value is None:
             continue
-        found = value[0]
-        mark = " " if _same(found, f.default) else "*"
+        own_value = value[0]
+        mark = " " if _same(own_value, f.default) else "*"
         default = "" if mark == " " else f" (default {f.default!r})"
-        lines.append(f"{mark} {f.path} = {found!r}{default}: {_meaning(f)}")
+        lines.append(f"{mark} {f.path} = {own_value!r}{default}: {_meaning(f)}")
     return "\n".join(lines)
 
 
@@ -61,12 +61,12 @@ def _fields(classes: Iterable[type]) -> Iterator[Field]:
 
 def _value(config: ml_collections.ConfigDict, path: str) -> tuple[Any] | None:
     """In a tuple; None where the config has no such field."""
-    found: Any = config
+    value: Any = config
     for part in path.split("."):
-        if not isinstance(found, ml_collections.ConfigDict) or part not in found:
+        if not isinstance(value, ml_collections.ConfigDict) or part not in value:
             return None
-        found = found[part]
-    return (found.to_dict() if isinstance(found, ml_collections.ConfigDict) else found,)
+        value = value[part]
+    return (value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value,)
 
 
 def _same(value: Any, default: Any) -> bool:

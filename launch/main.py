@@ -38,7 +38,7 @@ _DISTRIBUTED = flags.DEFINE_bool(
     "Share the harvest (--stages=activations) among several hosts that see one workdir, each started with this command. On cloud TPUs and under "
     "Slurm they find each other; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.",
 )
-_FROM = flags.DEFINE_string("from", "", "Run this one of the config's stages and those that depend on it.")
+_FROM_STAGE = flags.DEFINE_string("from", "", "Run this one of the config's stages and those that depend on it.")
 _DESCRIBE = flags.DEFINE_bool("describe", False, "Print all fields of the config with value, default, bounds and meaning, and end.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Throw away results that were made with other settings.")
 flags.mark_flags_as_required(["config"])
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
             raise ValueError("--workdir is missing: the folder for everything that the run writes")
         if _DISTRIBUTED.value:
             hosts.join(settings.stages, _STAGES.value)
-        run.run(_CONFIG.value, settings, workdir, _STAGES.value, _FROM.value, _OVERWRITE.value)
+        run.run(_CONFIG.value, settings, workdir, _STAGES.value, _FROM_STAGE.value, _OVERWRITE.value)
         if _DISTRIBUTED.value:
             hosts.leave()
         _show(settings, workdir)

@@ -13,7 +13,7 @@ from runtime import interrupts
 from storage import ownership
 
 
-def wanted(task: Task) -> bool:
+def is_wanted(task: Task) -> bool:
     """Whether the task's run asks for it."""
     return bool(task.run and task.settings.runs[task.run].get(OWN_PROCESS))
 

@@ -64,16 +64,16 @@ DEVICES = {
 def hardware(name: str, dtype: str) -> Hardware:
     """The device at hand (""), or a published one, e.g. "h100" or "tpu-v5e:8". Raises ValueError for an unknown one."""
     if not name:
-        found = jax.devices()
+        devices = jax.devices()
         return Hardware(
-            found[0].device_kind, len(found), found[0].platform, capacity.device_memory(), device.measure(jnp.dtype(dtype)), True
+            devices[0].device_kind, len(devices), devices[0].platform, capacity.device_memory(), device.measure(jnp.dtype(dtype)), True
         )
     kind, _, count = name.partition(":")
     if kind not in DEVICES or not re.fullmatch("[1-9][0-9]*", count or "1"):
         raise ValueError(f"--plan_on={name}: one of {', '.join(DEVICES)}, with a number of them behind a colon")
-    chosen = DEVICES[kind]
-    speed = Speed(chosen.bfloat16 if dtype == "bfloat16" else chosen.exact, chosen.float32, chosen.exact, chosen.bytes)
-    return Hardware(chosen.name, int(count or 1), chosen.platform, int(capacity.SHARE * chosen.memory), speed, False)
+    entry = DEVICES[kind]
+    speed = Speed(entry.bfloat16 if dtype == "bfloat16" else entry.exact, entry.float32, entry.exact, entry.bytes)
+    return Hardware(entry.name, int(count or 1), entry.platform, int(capacity.SHARE * entry.memory), speed, False)
 
 
 def seconds(one: Cost, device_used: Hardware) -> float:
@@ -87,26 +87,26 @@ def seconds(one: Cost, device_used: Hardware) -> float:
 
 def of_tasks(settings: Settings, device_used: Hardware) -> tuple[list[Cost], list[str]]:
     """(what the tasks of a config take, labels of those that nobody planned)."""
-    chosen = costs.size(settings)
-    found, unplanned = [], []
+    size = costs.size(settings)
+    estimates, unplanned = [], []
     for task in registry.tasks(settings, epath.Path()):
         own = task.stage.function("cost")
-        one = own(task.settings, chosen, device_used) if own else None
+        one = own(task.settings, size, device_used) if own else None
         if one is None:
             unplanned.append(task.label)
         else:
-            found.append(one._replace(stage=task.label))
-    return found, unplanned
+            estimates.append(one._replace(stage=task.label))
+    return estimates, unplanned
 
 
 def text(settings: Settings, device_used: Hardware) -> str:
     """The whole plan, as it is printed. Raises ValueError for a config whose SAEs are there already, or of which no stage says what it takes."""
     if SAEConfig not in settings or Seeds not in settings:
         raise ValueError("--plan: counts studies that train SAEs; this config is of another kind")
-    found, unplanned = of_tasks(settings, device_used)
-    if not found:
+    estimates, unplanned = of_tasks(settings, device_used)
+    if not estimates:
         raise ValueError(f"--plan: no stage of this config says what it takes ({', '.join(unplanned)})")
-    name = max(14, *(len(one.stage) for one in found))
+    name = max(14, *(len(one.stage) for one in estimates))
     speed = "measured now" if device_used.measured else "published; what a run reaches of it is assumed"
     s, k = settings[SAEConfig], len(settings[Seeds].list)
     lines = [
@@ -116,15 +116,15 @@ def text(settings: Settings, device_used: Hardware) -> str:
         "",
         f"{'stage':{name}} {'tokens':>9} {'FLOP':>9} {'moved':>10} {'on disk':>10} {'memory':>10} {'time':>10}",
     ]
-    for one in found:
+    for one in estimates:
         lines.append(
             f"{one.stage:{name}} {_number(one.tokens):>9} {one.flops:9.1e} {_size(one.moved):>10} {_size(one.disk):>10} "
             f"{_size(one.memory):>10} {_time(seconds(one, device_used)):>10}" + (f"  {one.note}" if one.note else "")
         )
-    total = sum(seconds(one, device_used) for one in found)
+    total = sum(seconds(one, device_used) for one in estimates)
     lines.append(
-        f"{'all':{name}} {'':9} {sum(c.flops for c in found):9.1e} {_size(sum(c.moved for c in found)):>10} {_size(sum(c.disk for c in found)):>10} "
-        f"{_size(max((c.memory for c in found), default=0)):>10} {_time(total):>10}"
+        f"{'all':{name}} {'':9} {sum(c.flops for c in estimates):9.1e} {_size(sum(c.moved for c in estimates)):>10} {_size(sum(c.disk for c in estimates)):>10} "
+        f"{_size(max((c.memory for c in estimates), default=0)):>10} {_time(total):>10}"
     )
     if unplanned:
         lines.append(f"not planned: {', '.join(unplanned)}")

@@ -40,29 +40,29 @@ def run(config: ml_collections.ConfigDict, settings: Settings, workdir: epath.Pa
         fields, results of a guarded stage that are damaged, or a workdir or folder in it that is not the program's.
     """
     tasks = registry.tasks(settings, workdir)
-    chosen = _chosen(tasks, only, start)
+    selection = _select(tasks, only, start)
     labels = [t.label for t in tasks]
     workdirs.refuse(workdir, [*registry.house().stages, *labels], labels, list(dict.fromkeys(p for t in tasks for p in t.paths())))
     workdirs.make(workdir)
     with workdirs.alone(workdir):
-        _run_chosen(config, settings, tasks, chosen, overwrite)
+        _run_selection(config, settings, tasks, selection, overwrite)
 
 
-def _chosen(tasks: list[Task], only: list[str], start: str) -> set[str]:
+def _select(tasks: list[Task], only: list[str], start: str) -> set[str]:
     """Labels of the tasks that run."""
     labels = [t.label for t in tasks]
     matching = lambda name: [label for label in labels if label == name or label.startswith(f"{name}/")]
     for flag, names in (("--stages", only), ("--from", [start] if start else [])):
         if unknown := [name for name in names if not matching(name)]:
             raise ValueError(f"{flag}: {unknown[0]!r} is not among this config's tasks {labels}")
-    found = {label for name in only for label in matching(name)} or set(labels)
+    selection = {label for name in only for label in matching(name)} or set(labels)
     if start:
-        behind = set(matching(start))
+        downstream = set(matching(start))
         for task in tasks:
-            if behind & set(_sources(task)):
-                behind.add(task.label)
-        found &= behind
-    return found
+            if downstream & set(_sources(task)):
+                downstream.add(task.label)
+        selection &= downstream
+    return selection
 
 
 def _sources(task: Task) -> list[str]:
@@ -70,7 +70,7 @@ def _sources(task: Task) -> list[str]:
     return [label for label in dict.fromkeys(label for labels in task.sources.values() for label in labels) if label != task.label]
 
 
-def _run_chosen(config: ml_collections.ConfigDict, settings: Settings, tasks: list[Task], chosen: set[str], overwrite: bool) -> None:
+def _run_selection(config: ml_collections.ConfigDict, settings: Settings, tasks: list[Task], selection: set[str], overwrite: bool) -> None:
     workdir = tasks[0].root
     on_disk = {t.label: records.read(workdir, t.label, t.stage.guarded) for t in tasks}
     mended = {t.label for t in tasks if _take_new_fields(t, on_disk[t.label])}
@@ -82,10 +82,10 @@ def _run_chosen(config: ml_collections.ConfigDict, settings: Settings, tasks: li
     for task in tasks:
         record, stage = on_disk[task.label], task.stage
         missing = [label for label in _sources(task) if label not in current]
-        if missing and task.label not in chosen:
+        if missing and task.label not in selection:
             continue
         if missing:
-            also = [label for label in missing if label not in chosen] or missing
+            also = [label for label in missing if label not in selection] or missing
             raise ValueError(
                 f"stage {task.label!r} reads what {', '.join(map(repr, also))} write{'s' * (len(also) == 1)}, which is not there or out of date: "
                 f"run that too, with --stages={','.join([*also, task.label])}"
@@ -105,18 +105,18 @@ def _run_chosen(config: ml_collections.ConfigDict, settings: Settings, tasks: li
                 records.write(workdir, record)
             workdirs.remove_replaced(task.folder, task.label)
             parts.remove(task.folder)  # of a stage that was killed when it was complete
-            if task.label in chosen:
+            if task.label in selection:
                 print(f"{task.label}: done already, skipped")
-        elif task.label in chosen:
+        elif task.label in selection:
             for label in _sources(task):
                 if problem := _damage_of_large(workdir, current[label]):
                     raise ValueError(f"{problem}: put the file back from a copy, or --overwrite to run {label!r} again")
             why = damage or ("its config or inputs changed" if record is None or record["status"] != "lost" else "its record was lost")
-            aside = None
+            old_results = None
             if record is not None and (damage or not same):
-                aside = _set_aside(task, why, overwrite)
+                old_results = _set_aside(task, why, overwrite)
             files.write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
-            current[task.label] = _run_one(task, fingerprint, aside)
+            current[task.label] = _run_one(task, fingerprint, old_results)
             workdirs.remove_replaced(task.folder, task.label)
     files.write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
     _merge_summaries(workdir, list(current))
@@ -128,12 +128,12 @@ def _run_chosen(config: ml_collections.ConfigDict, settings: Settings, tasks: li
 def _set_aside(task: Task, why: str, overwrite: bool) -> epath.Path | None:
     """Says so; of what was asked to be overwritten also how much it is."""
     target = workdirs.set_aside(task.folder)
-    kept = f"; what was there ({ownership.size(target) / 1e6:,.1f} MB) is in {target} until the new result is complete" if target else ""
-    print(f"{task.label}: {why}, running again{kept if overwrite else ''}")
+    remark = f"; what was there ({ownership.size(target) / 1e6:,.1f} MB) is in {target} until the new result is complete" if target else ""
+    print(f"{task.label}: {why}, running again{remark if overwrite else ''}")
     return target
 
 
-def _run_one(task: Task, fingerprint: Fingerprint, aside: epath.Path | None) -> Record:
+def _run_one(task: Task, fingerprint: Fingerprint, old_results: epath.Path | None) -> Record:
     interrupts.raise_if_stop_requested(f"stopped before {task.label}")
     workdir, folder = task.root, task.folder
     record: Record = {"stage": task.label, "status": "started", "fingerprint": fingerprint, "outputs": {}}
@@ -142,14 +142,14 @@ def _run_one(task: Task, fingerprint: Fingerprint, aside: epath.Path | None) -> 
     with ownership.recording(folder):
         records.write(workdir, record)
         try:
-            if own_process.wanted(task):
+            if own_process.is_wanted(task):
                 own_process.run(task)
             paths = outputs_of(task)
         except Exception:
             if not _holds_work(folder):  # a wrong path or value corrected must not meet a workdir that is taken
                 ownership.remove(folder, [records.NAME])
                 records.forget(workdir, task.label)
-                workdirs.put_back(folder, aside)
+                workdirs.put_back(folder, old_results)
             raise
         record = {**record, "outputs": records.outputs(folder, paths), "status": "done"}
         records.write(workdir, record)
@@ -185,12 +185,12 @@ def _take_new_fields(task: Task, record: Record | None) -> bool:
         return False
     was, now = record["fingerprint"]["config"], _plain(task.fingerprint())
     absent = {name: now[name] for name in sorted(now.keys() - was.keys())}
-    gone = was.keys() - now.keys()
+    lacking = was.keys() - now.keys()
     record["fingerprint"]["config"] = {name: value for name, value in (was | absent).items() if name in now}
     if absent:
-        shown = ", ".join(f"config.{name}={value!r}" for name, value in absent.items())
-        print(f"{task.label}: the record of {task.folder} is older than some fields, taken to have been as now: {shown}")
-    return bool(absent or gone)
+        fields = ", ".join(f"config.{name}={value!r}" for name, value in absent.items())
+        print(f"{task.label}: the record of {task.folder} is older than some fields, taken to have been as now: {fields}")
+    return bool(absent or lacking)
 
 
 def _refuse_other_fields(task: Task, record: Record | None) -> None:

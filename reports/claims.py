@@ -60,13 +60,13 @@ class Part(NamedTuple):
       name: in what is said of it.
       estimates: as in `summary.json`; of several all must lie on one side.
       margin: the whole interval must lie above it.
-      below: it must lie below instead.
+      must_be_below: it must lie below instead.
     """
 
     name: str
     estimates: tuple[Estimated, ...]
     margin: float
-    below: bool = False
+    must_be_below: bool = False
 
 
 class Evidence(NamedTuple):
@@ -76,14 +76,14 @@ class Evidence(NamedTuple):
       measured: the figures in words.
       parts: that decide it: yes if all say yes, no if one says no.
       withheld: why nothing is decided, if so; may say on which side the parts stand.
-      said: the reason, from the verdict and the sides of the parts.
+      reason: the reason, from the verdict and the sides of the parts.
       no_yes: why a yes is withheld, if so.
     """
 
     measured: str
     parts: tuple[Part, ...]
     withheld: str | Callable[[Sides], str] = ""
-    said: Callable[[str, Sides], str] = lambda holds, sides: ""
+    reason: Callable[[str, Sides], str] = lambda holds, sides: ""
     no_yes: str = ""
 
 
@@ -126,13 +126,13 @@ def _verdict(evidence: Evidence) -> tuple[str, str]:
     holds = _joint(list(sides.values()))
     if holds == YES and evidence.no_yes:
         return UNDECIDED, evidence.no_yes
-    return holds, evidence.said(holds, sides)
+    return holds, evidence.reason(holds, sides)
 
 
 def _of_part(part: Part) -> str:
     sides = {side(e, part.margin) for e in part.estimates}
-    found = sides.pop() if len(sides) == 1 else UNDECIDED
-    return {YES: NO, NO: YES}.get(found, found) if part.below else found
+    common_side = sides.pop() if len(sides) == 1 else UNDECIDED
+    return {YES: NO, NO: YES}.get(common_side, common_side) if part.must_be_below else common_side
 
 
 def side(estimate: Estimated, threshold: float) -> str:

@@ -15,7 +15,7 @@ class Row(NamedTuple):
     meaning: str
 
 
-def measured(results: Results, rows: Iterable[Row]) -> list[Row]:
+def measured_rows(results: Results, rows: Iterable[Row]) -> list[Row]:
     """Those whose figures a run has."""
     return [row for row in rows if row.path.split(".", 1)[1] in results.summary.get(row.path.split(".", 1)[0], {})]
 
@@ -23,7 +23,7 @@ def measured(results: Results, rows: Iterable[Row]) -> list[Row]:
 def show(results: Results, rows: Iterable[Row], remarks: Iterable[str]) -> None:
     """Prints the figures that the stages made, what a reader must know first, and the page's path."""
     table = [("", "value [interval]", "null")]
-    for row in measured(results, rows):
+    for row in measured_rows(results, rows):
         estimate = results.figure(row.path)
         table.append((row.name, with_interval(estimate), number(estimate["null"])))
     columns(table)

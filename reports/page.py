@@ -40,14 +40,14 @@ class Example(NamedTuple):
     contexts: list[tuple[float, Context]]
 
 
-class About(NamedTuple):
+class StudyFacts(NamedTuple):
     """What a page says of the study.
 
     Attributes:
       title: of the page.
       theta, confidence: of matches and intervals.
       variant, n_features: of the SAEs, where a study trains them.
-      starts, found, tie: of a grid of worlds.
+      starts, found_cosine, tie: of a grid of worlds.
       png_scale: pixels a point of the PNG copies.
     """
 
@@ -58,21 +58,21 @@ class About(NamedTuple):
     variant: str = ""
     n_features: int = 0
     starts: tuple[str, ...] = ()
-    found: float = 0.0
+    found_cosine: float = 0.0
     tie: float = 0.0
 
 
 def write_page(
     folder: epath.Path,
     results: Results,
-    shown: list[Figure],
+    figures: list[Figure],
     headline_rows: Iterable[Row],
     remarks: list[str],
     claims: list[Claim],
     examples: list[Example],
     subspaces: Sequence[Any],
     features: dict[str, Any],
-    about: About,
+    study: StudyFacts,
 ) -> list[epath.Path]:
     """Writes `index.html` and a PNG per figure into `folder`; returns the paths.
 
@@ -81,15 +81,15 @@ def write_page(
       features: columns, rows and opened rows of the table of features.
     """
     rows = []
-    for f in headline.measured(results, headline_rows):
+    for f in headline.measured_rows(results, headline_rows):
         e = results.figure(f.path)
         n = f"{e['n']['number']:,} {e['n']['of']}"
         rows.append({"name": f.name, "value": with_interval(e), "null": number(e["null"]), "n": n, "unit": e["unit"], "meaning": f.meaning})
     return write(
         folder,
         "page.html.jinja",
-        shown,
-        about,
+        figures,
+        study,
         rows=rows,
         remarks=remarks,
         claims=claims,
@@ -100,26 +100,28 @@ def write_page(
     )
 
 
-def write(folder: epath.Path, template_name: str, shown: list[Figure], about: About, **values: Any) -> list[epath.Path]:
+def write(folder: epath.Path, template_name: str, charts: list[Figure], study: StudyFacts, **values: Any) -> list[epath.Path]:
     """Writes a page by its template, "package:file" or a file of this package, and a PNG per figure; returns the paths."""
     if vl_convert is None:
         print(_NO_CONVERTER)
-    outputs = [] if vl_convert is None else [_png(folder, figure, about.png_scale) for figure in shown]
+    specs = [figure.chart.to_dict() for figure in charts]
+    outputs = [] if vl_convert is None else [_png(folder / f"{f.name}.png", spec, study.png_scale) for f, spec in zip(charts, specs, strict=True)]
     html = template(template_name).render(
         vega=_scripts(),
-        figures=[{"name": f.name, "title": f.title, "sentence": f.sentence, "spec": _script_json(f.chart.to_dict())} for f in shown],
-        about=about,
-        title=about.title,
+        figures=[
+            {"name": f.name, "title": f.title, "sentence": f.sentence, "spec": _script_json(spec)} for f, spec in zip(charts, specs, strict=True)
+        ],
+        study=study,
+        title=study.title,
         **values,
     )
     files.write_bytes(folder / "index.html", html.encode())
     return [folder / "index.html", *outputs]
 
 
-def _png(folder: epath.Path, figure: Figure, scale: float) -> epath.Path:
-    """Returns where it lies."""
-    path = folder / f"{figure.name}.png"
-    files.write_bytes(path, vl_convert.vegalite_to_png(figure.chart.to_dict(), vl_version=_vega_lite(), scale=scale))
+def _png(path: epath.Path, spec: dict[str, Any], scale: float) -> epath.Path:
+    """Returns the path of the image that it writes."""
+    files.write_bytes(path, vl_convert.vegalite_to_png(spec, vl_version=_vega_lite(), scale=scale))
     return path
 
 

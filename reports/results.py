@@ -20,8 +20,8 @@ class Results:
     def __init__(self, workdir: epath.Path, stages: Sequence[str]):
         """`stages`: of the config; what others left in the workdir is not shown."""
         self.workdir, self._stages = workdir, tuple(stages)
-        found = {stage: self.json(f"{stage}/summary.json") for stage in self._stages if self.has(f"{stage}/summary.json")}
-        self.summary: dict[str, Any] = found
+        summary = {stage: self.json(f"{stage}/summary.json") for stage in self._stages if self.has(f"{stage}/summary.json")}
+        self.summary: dict[str, Any] = summary
 
     def has(self, name: str) -> bool:
         return name.split("/")[0] in self._stages and (self.workdir / name).exists()

@@ -50,10 +50,10 @@ class Checkpoints:
             return
         write_json(self._manifest(self._unsealed), self._sums(self._unsealed))
         self._unsealed = None
-        kept = {str(step) for step in self._manager.all_steps()}
+        steps = {str(step) for step in self._manager.all_steps()}
         if jax.process_index() == 0:
             for manifest in self._manifests.glob("*.json"):
-                if manifest.stem.isdigit() and manifest.stem not in kept:
+                if manifest.stem.isdigit() and manifest.stem not in steps:
                     manifest.unlink()
 
     def restore_latest(self, like: Any) -> tuple[Any, int] | None:
@@ -94,12 +94,12 @@ class Checkpoints:
         if not self._manifest(step).exists():
             return "no manifest (stopped between save and checksum)"
         try:
-            expected, found = read_json(self._manifest(step)), self._sums(step)
+            manifest, sums = read_json(self._manifest(step)), self._sums(step)
         except ValueError:
-            expected, found = None, {}
-        if not isinstance(expected, dict):
+            manifest, sums = None, {}
+        if not isinstance(manifest, dict):
             return f"damaged manifest {self._manifest(step)}"
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        wrong = sorted(name for name in manifest.keys() | sums.keys() if manifest.get(name) != sums.get(name))
         return f"damaged file {self._folder / str(step) / wrong[0]}" if wrong else None
 
 

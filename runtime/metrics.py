@@ -25,8 +25,8 @@ class MetricsWriter:
         written = read_json_lines(self._path) if self._path.exists() else []
         if nameless := [i for i, record in enumerate(written, 1) if not isinstance(record.get("step"), int)]:
             raise ValueError(f"{self._path}: line {nameless[0]} has no step, it is damaged: take it out, or train again with --overwrite")
-        kept = [json_line(record) for record in written if record["step"] <= resume_step]
-        write_bytes(self._path, "".join(kept).encode())
+        lines = [json_line(record) for record in written if record["step"] <= resume_step]
+        write_bytes(self._path, "".join(lines).encode())
 
     def write(self, step: int, **values: Any) -> None:
         cut = {k: v[: self._width] if getattr(v, "ndim", 0) else v for k, v in values.items()}

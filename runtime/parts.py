@@ -22,7 +22,7 @@ FOLDER = "parts"
 _OURS = ("activations.", "experiments.", "interpret.", "saes.", "stability.", "synthetic.")
 
 
-def kept(folder: epath.Path, key: str, make: Callable[[], P]) -> P:
+def load_or_make(folder: epath.Path, key: str, make: Callable[[], P]) -> P:
     """The value of a part: read, if it is there and whole, or else made and written. The same either way: arrays are NumPy's.
 
     Args:
@@ -30,13 +30,13 @@ def kept(folder: epath.Path, key: str, make: Callable[[], P]) -> P:
     """
     name = re.sub(r"[^\w.-]", "_", key)
     path = folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.part"
-    found = _decoded(path.read_bytes()) if path.exists() else None
-    if found is None:
+    stored = _decoded(path.read_bytes()) if path.exists() else None
+    if stored is None:
         data = _encoded(make())
         files.write_bytes(path, data)
-        found = _decoded(data)
-    assert found is not None
-    value: P = found[0]
+        stored = _decoded(data)
+    assert stored is not None
+    value: P = stored[0]
     return value
 
 
@@ -101,18 +101,18 @@ def _ours(value: Any) -> str:
 
 
 def _value(skeleton: Any, arrays: Any) -> Any:
-    (kind, of), *more = skeleton.items()
+    (kind, content), *more = skeleton.items()
     inner = lambda s: _value(s, arrays)
     if kind == "plain":
-        return of
+        return content
     if kind in ("named", "data"):
-        module, _, name = of.partition(":")
-        if not of.startswith(_OURS):
-            raise ValueError(f"a part names {of!r}, which is none of ours")
-        cls, inside = getattr(importlib.import_module(module), name), dict(more)["of"]
-        return cls(*map(inner, inside)) if kind == "named" else cls(**{key: inner(s) for key, s in inside.items()})
+        module, _, name = content.partition(":")
+        if not content.startswith(_OURS):
+            raise ValueError(f"a part names {content!r}, which is none of ours")
+        cls, items = getattr(importlib.import_module(module), name), dict(more)["of"]
+        return cls(*map(inner, items)) if kind == "named" else cls(**{key: inner(s) for key, s in items.items()})
     if kind in ("tuple", "list"):
-        return (tuple if kind == "tuple" else list)(map(inner, of))
+        return (tuple if kind == "tuple" else list)(map(inner, content))
     if kind == "dict":
-        return {inner(k): inner(v) for k, v in of}
-    return arrays[f"arr_{of}"][()] if kind == "scalar" else arrays[f"arr_{of}"]
+        return {inner(k): inner(v) for k, v in content}
+    return arrays[f"arr_{content}"][()] if kind == "scalar" else arrays[f"arr_{content}"]

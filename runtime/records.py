@@ -86,7 +86,7 @@ def outputs(folder: epath.Path, paths: list[epath.Path]) -> dict[str, dict[str, 
     return {str(p.relative_to(folder)): {"sha256": files.sha256_file(p), "bytes": p.stat().length} for p in sorted(paths)}
 
 
-def listed(folder: epath.Path, stage: str) -> list[str]:
+def files_of(folder: epath.Path, stage: str) -> list[str]:
     """Files of a stage's folder, wherever it was moved to, that its record says are the program's."""
     record = _valid(folder / NAME, stage)
     return [] if record is None else [NAME, *record["outputs"]]
@@ -124,13 +124,13 @@ def damage(workdir: epath.Path, record: Record, everything: bool = False) -> str
 
 def unverified(record: Record) -> list[str]:
     """Outputs that `damage` leaves to whoever reads them and that nobody else verifies: neither rows with block checksums nor files with a side-car."""
-    budget, left = OF_A_STAGE, []
+    budget, names = OF_A_STAGE, []
     for name, entry in sorted(record["outputs"].items(), key=lambda item: (item[1]["bytes"], item[0])):
         budget -= entry["bytes"]
         checked_by_readers = f"{name}.sha256" in record["outputs"] or epath.Path(name).name.startswith("shard-")
         if not _on_start(entry, budget) and not checked_by_readers:
-            left.append(name)
-    return left
+            names.append(name)
+    return names
 
 
 def _on_start(entry: dict[str, Any], budget: int) -> bool:

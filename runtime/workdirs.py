@@ -26,7 +26,7 @@ class Busy(ValueError):
     """Another process runs in the workdir."""
 
 
-def refuse(workdir: epath.Path, stages: Iterable[str], chosen: Iterable[str], inputs: Iterable[tuple[str, str]]) -> None:
+def refuse(workdir: epath.Path, stages: Iterable[str], selection: Iterable[str], inputs: Iterable[tuple[str, str]]) -> None:
     """Raises ValueError for a workdir that is a source tree or holds others' files under names that a run writes, and for inputs inside a stage's folder.
 
     Args:
@@ -47,12 +47,12 @@ def refuse(workdir: epath.Path, stages: Iterable[str], chosen: Iterable[str], in
     for name in _WRITTEN_IN_IT:
         if not ours and os.path.exists(os.path.join(here, name)):
             raise ValueError(f"--workdir={workdir} holds a {name} of somebody else, which a run would replace: take another --workdir")
-    chosen = list(chosen)
+    selection = list(selection)
     for field, value in inputs:
         if value.startswith(("http://", "https://")):
             raise ValueError(f"config.{field}={value!r} is an address: give a folder, a file or a hub id (owner/name)")
         path = os.path.realpath(value)
-        for stage in chosen:
+        for stage in selection:
             folder = os.path.join(here, stage)
             if path == folder or path.startswith(folder + os.sep):
                 raise ValueError(
@@ -145,8 +145,8 @@ def remove_replaced(folder: epath.Path, label: str) -> None:
     if jax.process_index() != 0:
         return
     for target in replaced(folder):
-        listed = records.listed(target, label)
-        if not listed and not ownership.written(target):
+        names = records.files_of(target, label)
+        if not names and not ownership.written(target):
             continue
-        if left := ownership.remove(target, listed):
-            print(f"{folder.name}: {target} keeps {len(left)} files that are not the program's, e.g. {left[0]}")
+        if strays := ownership.remove(target, names):
+            print(f"{folder.name}: {target} keeps {len(strays)} files that are not the program's, e.g. {strays[0]}")

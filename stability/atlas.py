@@ -21,7 +21,7 @@ from stability.subspaces import span_overlap
 PADDED = 256  # rows are filled up to a multiple of so many
 LATE = 5  # steps of a search in which its threshold rises; from then on rows only leave
 STEPS = 16  # of a search, at most
-MIDST = 0.5  # of `Rules.apart` in a search, whose plane is not final
+MIDST = 0.5  # of `Rules.min_separation` in a search, whose plane is not final
 NEAREST = 0.25  # squared cosine from which a neighbour weighs no more: copies of the start say nothing of the plane around it
 
 
@@ -32,12 +32,12 @@ class Rules(NamedTuple):
       min_rank, max_rank: dimensions that it may have.
       capture: share of a row's squared norm inside a plane from which the row lies in it.
       density: different directions in the plane for each of its dimensions; a plane of features that each reappear has 1.
-      apart: rows in a plane for each that is at least half in it, between chance and `capture`; 1 where there is nothing between inside and outside.
+      min_separation: rows in a plane for each that is at least half in it, between chance and `capture`; 1 where there is nothing between inside and outside.
       gap: how many times as strong the weakest direction inside must be as the strongest outside, among the rows that lie in the plane.
-      most_own: share of what holds a row in the plane that may be its own direction.
-      copy: |cosine| from which rows count as one direction.
+      max_leverage: share of what holds a row in the plane that may be its own direction.
+      duplicate_cosine: |cosine| from which rows count as one direction.
       agreement: overlap from which planes of two halves are the same.
-      starts: rows that are tried at a time.
+      n_starts: rows that are tried at a time.
       patience: batches of starts without a find after which nothing more is looked for.
       directions: of wider rows only so many leading directions are searched, those in which the rows have most of their squared norm.
     """
@@ -46,12 +46,12 @@ class Rules(NamedTuple):
     max_rank: int
     capture: float
     density: float
-    apart: float
+    min_separation: float
     gap: float
-    most_own: float
-    copy: float
+    max_leverage: float
+    duplicate_cosine: float
     agreement: float
-    starts: int
+    n_starts: int
     patience: int
     directions: int = 512
 
@@ -63,14 +63,15 @@ class Entry(NamedTuple):
       plane_DR: orthonormal columns, from all seeds.
       without_SDR: the same without one seed each, from which that seed's features are judged.
       agreement: overlap of the planes that the two halves of the seeds found.
-      gap, apart: as of `Rules`.
+      gap: as of `Rules`.
+      separation: as `Rules.min_separation` bounds it.
     """
 
     plane_DR: np.ndarray
     without_SDR: np.ndarray
     agreement: float
     gap: float
-    apart: float
+    separation: float
 
     @property
     def rank(self) -> int:
@@ -115,7 +116,7 @@ def seek(
         threshold = jnp.minimum(rules.capture, 0.4 + 0.1 * step)
         # What a row's own direction gives to the plane: 1 where nothing else holds it there. Smooth weights come first, which say little of it.
         own_N = (square_ND / jnp.maximum(size_D, 1e-6)).sum(1)
-        inside_N = (weight_N > 0) & (square_ND.sum(1) >= threshold) & ((step < LATE) | (before_N & (own_N <= rules.most_own)))
+        inside_N = (weight_N > 0) & (square_ND.sum(1) >= threshold) & ((step < LATE) | (before_N & (own_N <= rules.max_leverage)))
         same = jnp.all(inside_N == before_N) & (step > LATE)
         next_N = inside_N * jnp.where(step + 1 < LATE, 1.0, weight_N)
         return step + 1, next_N, vectors_DD, rank, inside_N, same
@@ -164,17 +165,17 @@ def discover(rows: Sequence[np.ndarray], rules: Rules, on_batch: Callable[[], No
         return []
     host_ND = np.pad(np.concatenate(rows).astype(np.float32), ((0, -n % PADDED), (0, 0)))  # few shapes, few programs
     rows_ND, highest = jnp.asarray(host_ND), min(rules.max_rank, d - 1)
-    weight_N = np.where(np.arange(len(host_ND)) < n, 1 / np.maximum(np.asarray(_copies(rows_ND, least_cosine(rules.copy))), 1), 0.0).astype(
-        np.float32
-    )
+    weight_N = np.where(
+        np.arange(len(host_ND)) < n, 1 / np.maximum(np.asarray(_copies(rows_ND, least_cosine(rules.duplicate_cosine))), 1), 0.0
+    ).astype(np.float32)
     untried = np.random.default_rng(0).permutation(np.flatnonzero(weight_N))
     found: list[np.ndarray] = []
     failures = 0
     while failures < rules.patience and len(untried) and highest >= rules.min_rank:
-        start_K = np.resize(untried[: rules.starts], rules.starts)  # one program, however few are left
+        start_K = np.resize(untried[: rules.n_starts], rules.n_starts)  # one program, however few are left
         vectors_KDD, rank_K = _seek_all(rows_ND, jnp.asarray(weight_N), jnp.asarray(start_K), jnp.int32(highest), rules)
         vectors_KDD, rank_K = np.asarray(vectors_KDD), np.asarray(rank_K)
-        untried = untried[rules.starts :]
+        untried = untried[rules.n_starts :]
         on_batch()
         if not rank_K.any():
             failures += 1
@@ -226,15 +227,15 @@ def make(rows: Sequence[np.ndarray], rules: Rules, on_batch: Callable[[], None] 
         taken[1].add(j)
         near_N = (energy_inside(every_ND, first[i]) + energy_inside(every_ND, second[j])) / 2 >= rules.capture
         plane_DR, gap = _fitted(every_ND, near_N, rules)
-        clear = apart(every_ND, plane_DR, rules)
+        clear = separation(every_ND, plane_DR, rules)
         known = any(span_overlap(plane_DR, e.plane_DR) >= rules.agreement for e in entries)
-        if gap < rules.gap or clear < rules.apart or known:
+        if gap < rules.gap or clear < rules.min_separation or known:
             continue
         entries.append(Entry(plane_DR, _without_each(rows, plane_DR, rules), agreement, gap, clear))
     return sorted(entries, key=lambda e: -sum((energy_inside(r, e.plane_DR) >= rules.capture).sum() for r in rows))
 
 
-def apart(rows_ND: np.ndarray, plane_DR: np.ndarray, rules: Rules) -> float:
+def separation(rows_ND: np.ndarray, plane_DR: np.ndarray, rules: Rules) -> float:
     """As of `Rules`."""
     energy_N = energy_inside(rows_ND, plane_DR)
     return float((energy_N >= rules.capture).sum() / max(1, (energy_N >= half_in(plane_DR.shape[1], len(plane_DR), rules)).sum()))

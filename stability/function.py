@@ -69,42 +69,42 @@ class Sums(NamedTuple):
     pairs: np.ndarray
     first: np.ndarray
 
-    def at(self, i: int) -> "Sums":
+    def row(self, i: int) -> "Sums":
         """Of one set."""
         return Sums(*(np.asarray(column[i]) for column in self))
 
 
-def sums(of: Effects, member_MF: np.ndarray) -> Sums:
+def sums(eff: Effects, member_MF: np.ndarray) -> Sums:
     """Of sets given as masks (M, F)."""
     member = np.asarray(member_MF, np.float64)
-    pairs_MF = member @ of.pair_FF
-    return Sums(member.sum(1), member @ of.marginal_F, (pairs_MF * member).sum(1), member @ (of.marginal_F + 2.0 * of.pair_FF.sum(1)))
+    pairs_MF = member @ eff.pair_FF
+    return Sums(member.sum(1), member @ eff.marginal_F, (pairs_MF * member).sum(1), member @ (eff.marginal_F + 2.0 * eff.pair_FF.sum(1)))
 
 
-def removed(of: Sums, m: np.ndarray | float | int | None = None) -> np.ndarray:
+def removal_cost(s: Sums, m: np.ndarray | float | int | None = None) -> np.ndarray:
     """By how much the explained variance falls when m features of a set are removed after the activation: mean over all choices of m, exactly.
 
     NaN where the set has fewer. m None: all of it, the joint effect.
     """
-    return _of_subsets(of, m, of.marginal, 1.0)
+    return _of_subsets(s, m, s.marginal, 1.0)
 
 
-def kept(of: Sums, m: np.ndarray | float | int | None = None) -> np.ndarray:
+def explained_alone(s: Sums, m: np.ndarray | float | int | None = None) -> np.ndarray:
     """Explained variance beyond the bias's when m features of a set are all that is left, likewise."""
-    return _of_subsets(of, m, of.first, -1.0)
+    return _of_subsets(s, m, s.first, -1.0)
 
 
-def redundancy(of: Sums) -> np.ndarray:
+def redundancy(s: Sums) -> np.ndarray:
     """Joint effect less the sum of marginal ones: what a set is worth because its features stand in for each other; below 0 where they fight."""
-    return of.pairs
+    return s.pairs
 
 
-def _of_subsets(of: Sums, m: np.ndarray | float | int | None, alone: np.ndarray, sign: float) -> np.ndarray:
-    n = of.features
+def _of_subsets(s: Sums, m: np.ndarray | float | int | None, alone: np.ndarray, sign: float) -> np.ndarray:
+    n = s.features
     m = n if m is None else m
     with np.errstate(invalid="ignore", divide="ignore"):
         share, share_of_pairs = m / n, np.where(n > 1, m * (m - 1.0) / (n * (n - 1.0)), 0.0)
-        value = np.where(n > 0, share * alone + sign * share_of_pairs * of.pairs, 0.0)
+        value = np.where(n > 0, share * alone + sign * share_of_pairs * s.pairs, 0.0)
     return np.where(m <= n, value, np.nan)
 
 

@@ -132,12 +132,12 @@ def splits(seeds: int, count: int) -> list[tuple[list[int], list[int]]]:
     return out
 
 
-def between_halves(of: Seeds, epsilon: float, count: int, most: int, without: int | None = None) -> dict[str, Score]:
-    """Mean score of every predictor over the splits, each half labelled by itself and of at most so many features; `without` one seed, which
+def between_halves(of: Seeds, epsilon: float, count: int, most: int, excluded_seed: int | None = None) -> dict[str, Score]:
+    """Mean score of every predictor over the splits, each half labelled by itself and of at most so many features; `excluded_seed`: left out, which
     leaves its half smaller."""
     found: dict[str, list[Score]] = {}
     for train, test in splits(len(of.hits_SSF), count):
-        sides = [[place for place in side if place != without] for side in (train, test)]
+        sides = [[place for place in side if place != excluded_seed] for side in (train, test)]
         if min(map(len, sides)) < 2:
             continue
         for name, score in scores(*(labelled(of, side, epsilon, most) for side in sides)).items():

@@ -19,7 +19,9 @@ flags.FLAGS.mark_as_parsed()  # grain and others ask for flags at import
 _HOOK = install_import_hook(["activations", "saes", "stability", "synthetic"], "beartype.beartype")
 
 
-def pytest_unconfigure():
+def pytest_unconfigure(config):
+    if hasattr(config, "workerinput"):
+        return  # one of several processes; the folder is the session's
     if "sae-stability-programs-" in os.environ["JAX_COMPILATION_CACHE_DIR"]:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 

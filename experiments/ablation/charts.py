@@ -26,7 +26,7 @@ def all_figures(results: Results, seeds: tuple[int, ...]) -> list[Figure]:
     del seeds
     figures = []
     if results.has("function/curves.parquet"):
-        figures += [_removed(results), _kept(results), _parts(results), _deciles(results)]
+        figures += [_removal_curves(results), _keeping_curves(results), _parts(results), _deciles(results)]
     if results.has("splice/masks.parquet"):
         figures += [_spliced(results), _removed_from_predictions(results)]
     return figures
@@ -51,7 +51,7 @@ def _curves(rows: list[dict[str, Any]], x_title: str, y_title: str) -> alt.Layer
     return result
 
 
-def _removed(results: Results) -> Figure:
+def _removal_curves(results: Results) -> Figure:
     rows = [r | {"how": HOW[r["how"]]} for r in results.table("function/curves.parquet") if r["how"] in HOW]
     base = alt.Chart(data(rows)).encode(
         x=alt.X("features:Q", scale=alt.Scale(type="log", base=2), title="features removed"),
@@ -88,7 +88,7 @@ def _removed_from_predictions(results: Results) -> Figure:
     return Figure("masking-predictions", "What removing features costs predictions", sentence, sized(chart))
 
 
-def _kept(results: Results) -> Figure:
+def _keeping_curves(results: Results) -> Figure:
     rows = [r for r in results.table("function/curves.parquet") if r["how"] == "kept"]
     chart = _curves(rows, "features that are left", "explained variance")
     s = results.summary["function"]

@@ -32,11 +32,11 @@ from stability.function import (
     Effects,
     Sums,
     effects,
+    explained_alone,
     grid,
-    kept,
     partial_correlation,
     redundancy,
-    removed,
+    removal_cost,
     sign_flips,
     sums,
     within_bins,
@@ -65,29 +65,29 @@ EV = "explained variance"
 
 
 def run(task: Task, out: Outputs) -> None:
-    c = task.of(Function)
+    c = task.section(Function)
     acts_ND = sources.evaluation_rows(task)
     if acts_ND is None:
         out.not_measured("no activations to reconstruct")
         return
     whole = dictionary_list.saes(task)
-    listed = whole.first(c.seeds)
-    known = feature_sets.read(task, whole, c.seeds)
-    truth = feature_sets.of_truth(task, listed, known.live_SF)
+    saes = whole.first(c.seeds)
+    stats = feature_sets.read(task, whole, c.seeds)
+    truth = feature_sets.of_truth(task, saes, stats.live_SF)
     some_ND = acts_ND[sources.evenly_spaced(len(acts_ND), c.rows)]
-    values = Values(len(listed.seeds), task.of(LabelRule).confidence, EV)
-    sets = feature_sets.labelled(known, c.splits)
+    values = Values(len(saes.seeds), task.section(LabelRule).confidence, EV)
+    sets = feature_sets.labelled(stats, c.splits)
     few_ND = acts_ND[sources.evenly_spaced(len(acts_ND), c.refill_rows)]
     features: list[dict[str, np.ndarray]] = []
-    with progress.tokens(len(listed.seeds) * (len(some_ND) + len(few_ND)), "function") as bar:
-        for i, dictionary in enumerate(listed.dictionaries):
-            make = functools.partial(_of_sae, task, known, sets, truth, dictionary, some_ND, few_ND, i, values.samples(i), bar)
+    with progress.tokens(len(saes.seeds) * (len(some_ND) + len(few_ND)), "function") as bar:
+        for i, dictionary in enumerate(saes.dictionaries):
+            make = functools.partial(_of_sae, task, stats, sets, truth, dictionary, some_ND, few_ND, i, values.samples(i), bar)
             one = out.part(f"SAE {i}", make)
-            for without, figures in one.by_sample:
-                values.put(i, without, figures)
+            for excluded_seed, figures in one.by_sample:
+                values.put(i, excluded_seed, figures)
             values.fixed(i, one.fixed)
-            features.append(one.features | {"seed": np.full(len(one.features["feature"]), listed.seeds[i])})
-    summary = _summary(task, known, values, truth)
+            features.append(one.features | {"seed": np.full(len(one.features["feature"]), saes.seeds[i])})
+    summary = _summary(task, stats, values, truth)
     out.summary(summary)
     tables: dict[str, Any] = {
         "curves": function_tables.curves_table(values),
@@ -115,7 +115,7 @@ class OfSAE(NamedTuple):
 
 def _of_sae(
     task: Task,
-    known: Features,
+    stats: Features,
     sets: Labelled,
     truth: Masks,
     dictionary: Dictionary,
@@ -128,8 +128,8 @@ def _of_sae(
     halves = _moments(dictionary, some_ND, bar)
     both = moments.added(*halves)
     eff = _effects(both, dictionary)
-    by_sample = [(without, _closed_form(task, known, sets, truth, eff, both, seed, without)) for without in samples]
-    fixed = _refitted(sets.whole[None], halves, dictionary, seed) | _refilled(task, known, sets.whole[None], dictionary, few_ND, seed, bar)
+    by_sample = [(excluded_seed, _closed_form(task, stats, sets, truth, eff, both, seed, excluded_seed)) for excluded_seed in samples]
+    fixed = _refitted(sets.whole[None], halves, dictionary, seed) | _refilled(task, stats, sets.whole[None], dictionary, few_ND, seed, bar)
     return OfSAE(by_sample, fixed, _of_features(eff, both))
 
 
@@ -147,18 +147,18 @@ def _effects(m: Moments, dictionary: Dictionary) -> Effects:
 
 
 def _closed_form(
-    task: Task, known: Features, sets: Labelled, truth: Masks, eff: Effects, m: Moments, seed: int, without: int | None
+    task: Task, stats: Features, sets: Labelled, truth: Masks, eff: Effects, m: Moments, seed: int, excluded_seed: int | None
 ) -> dict[Key, float]:
     """All figures of one SAE that follow from its effects, under the labels of the others less one."""
-    c, f = task.of(Function), len(eff.marginal_F)
-    masks, shapley_F = sets.whole[without], eff.shapley_F
+    c, f = task.section(Function), len(eff.marginal_F)
+    masks, shapley_F = sets.whole[excluded_seed], eff.shapley_F
     own = {name: mask[seed, :f] for name, mask in (masks | truth).items()}
     out: dict[Key, float] = {("left",): eff.left, ("left by bias",): eff.left_by_bias}
     explained = eff.left_by_bias - eff.left
     with np.errstate(invalid="ignore", divide="ignore"):
         per_firing_F = eff.marginal_F * m.rows / m.firings_F
     of_sets = sums(eff, np.stack(list(own.values())))
-    place = {name: of_sets.at(i) for i, name in enumerate(own)}
+    place = {name: of_sets.row(i) for i, name in enumerate(own)}
     live = place[RANDOM]
     for name, s in place.items():
         if not live.features:
@@ -169,24 +169,27 @@ def _closed_form(
         if not s.features:
             continue
         out[("joint", name)], out[("marginal", name)], out[("redundancy", name)] = (
-            float(x) for x in (removed(s), s.marginal, redundancy(s))
+            float(x) for x in (removal_cost(s), s.marginal, redundancy(s))
         )
         out[("per token", name)], out[("per firing", name)] = float(s.marginal / s.features), float(per_firing_F[own[name]].mean())
-        out[("only", name)] = float(1.0 - eff.left_by_bias + kept(s))
-        out[("only as many", name)] = float(1.0 - eff.left_by_bias + kept(live, float(s.features)))
+        out[("only", name)] = float(1.0 - eff.left_by_bias + explained_alone(s))
+        out[("only as many", name)] = float(1.0 - eff.left_by_bias + explained_alone(live, float(s.features)))
         for n in grid(int(s.features)):
-            out[("removed", name, n)], out[("kept", name, n)] = float(removed(s, n)), float(1.0 - eff.left_by_bias + kept(s, n))
+            out[("removed", name, n)], out[("kept", name, n)] = (
+                float(removal_cost(s, n)),
+                float(1.0 - eff.left_by_bias + explained_alone(s, n)),
+            )
     out |= _headline(place[STABLE], place[UNSTABLE], live, c.ratio, "")
     halves = []
-    for by_half in sets.halves[without]:
-        stable, unstable, any_of_them = (sums(eff, by_half[kind][seed, None, :f]).at(0) for kind in (STABLE, UNSTABLE, RANDOM))
+    for by_half in sets.halves[excluded_seed]:
+        stable, unstable, any_of_them = (sums(eff, by_half[kind][seed, None, :f]).row(0) for kind in (STABLE, UNSTABLE, RANDOM))
         halves.append(_headline(stable, unstable, any_of_them, c.ratio, " by the other half"))
     halves = [h for h in halves if h]
     out |= {key: float(np.mean([h[key] for h in halves])) for key in (halves[0] if halves else ())}
-    out |= _against_matched(c, known, masks, eff, seed)
-    rate_F, energy_F = (x[seed, :f] for x in (known.rate_SF, known.energy_SF))
-    others = [k for k in range(len(known.hits_SSF)) if k not in (seed, without)]
-    p_F = known.hits_SSF[seed, others, :f].mean(axis=0) if others else np.zeros(f)
+    out |= _against_matched(c, stats, masks, eff, seed)
+    rate_F, energy_F = (x[seed, :f] for x in (stats.rate_SF, stats.energy_SF))
+    others = [k for k in range(len(stats.hits_SSF)) if k not in (seed, excluded_seed)]
+    p_F = stats.hits_SSF[seed, others, :f].mean(axis=0) if others else np.zeros(f)
     stable_b, unstable_b, n_stable_b, n_unstable_b = within_bins(eff.marginal_F, rate_F, own[STABLE], own[UNSTABLE], c.bins)
     weight_b = np.minimum(n_stable_b, n_unstable_b)
     for b in range(c.bins):
@@ -196,9 +199,9 @@ def _closed_form(
         for name, means_b in ((STABLE, stable_b), (UNSTABLE, unstable_b)):
             out[("within deciles", name)] = float(np.nansum(weight_b * means_b) / weight_b.sum())
     there_F = own[RANDOM]
-    given = np.stack([rate_F, energy_F], axis=1)[there_F]
+    controls = np.stack([rate_F, energy_F], axis=1)[there_F]
     for name, value_F in (("per token", eff.marginal_F), ("per firing", per_firing_F), ("part", shapley_F)):
-        out[("partial", name)] = partial_correlation(p_F[there_F], value_F[there_F], given)
+        out[("partial", name)] = partial_correlation(p_F[there_F], value_F[there_F], controls)
     return out
 
 
@@ -209,28 +212,31 @@ def _headline(stable: Sums, unstable: Sums, live: Sums, ratio: int, what: str) -
         return {}
     return {
         (f"N{what}",): float(n),
-        (f"N{what}", STABLE): float(removed(stable, n)),
-        (f"N{what}", UNSTABLE): float(removed(unstable, ratio * n)),
-        (f"N{what}", RANDOM): float(removed(live, n) - removed(live, ratio * n)),
+        (f"N{what}", STABLE): float(removal_cost(stable, n)),
+        (f"N{what}", UNSTABLE): float(removal_cost(unstable, ratio * n)),
+        (f"N{what}", RANDOM): float(removal_cost(live, n) - removal_cost(live, ratio * n)),
     }
 
 
-def _against_matched(c: Function, known: Features, masks: Masks, eff: Effects, seed: int) -> dict[Key, float]:
+def _against_matched(c: Function, stats: Features, masks: Masks, eff: Effects, seed: int) -> dict[Key, float]:
     """Unstable features beside as many others of their frequency or energy: joint effects, and of m of each on the grid."""
     out: dict[Key, float] = {}
     f = len(eff.marginal_F)
-    unstable = sums(eff, masks[UNSTABLE][seed, None, :f]).at(0)
+    unstable = sums(eff, masks[UNSTABLE][seed, None, :f]).row(0)
     for kind in MATCHED:
-        drawn_TF, apart = feature_sets.fitting(known, masks, kind, seed, c.draws)
+        drawn_TF, mean_ratio = feature_sets.fitting(stats, masks, kind, seed, c.draws)
         if not len(drawn_TF):
             continue
         of_draws = sums(eff, drawn_TF[:, :f])
         n = int(of_draws.features[0])
-        out |= {("apart", kind): apart, ("features", kind): float(n)}
-        out |= {("joint", kind): float(removed(of_draws).mean()), ("joint of unstable as many as", kind): float(removed(unstable, n))}
+        out |= {("apart", kind): mean_ratio, ("features", kind): float(n)}
+        out |= {
+            ("joint", kind): float(removal_cost(of_draws).mean()),
+            ("joint of unstable as many as", kind): float(removal_cost(unstable, n)),
+        }
         for m in grid(n):
-            out[("removed", kind, m)] = float(removed(of_draws, m).mean())
-            out[("kept", kind, m)] = float(1.0 - eff.left_by_bias + kept(of_draws, m).mean())
+            out[("removed", kind, m)] = float(removal_cost(of_draws, m).mean())
+            out[("kept", kind, m)] = float(1.0 - eff.left_by_bias + explained_alone(of_draws, m).mean())
     return out
 
 
@@ -241,26 +247,26 @@ def _refitted(masks: Masks, halves: tuple[Moments, Moments], dictionary: Diction
     out: dict[Key, float] = {}
     everything = np.ones(f, bool)
     for name in (*LABELS, RANDOM):
-        chosen = masks[name][seed, :f]
-        if not chosen.any():
+        mask_F = masks[name][seed, :f]
+        if not mask_F.any():
             continue
-        for key, left in (("refitted only", chosen), ("refitted without", everything & ~chosen)):
+        for key, stays_F in (("refitted only", mask_F), ("refitted without", everything & ~mask_F)):
             both = [
-                moments.refitted_explained_variance(fit, test, dictionary, np.flatnonzero(left)) for fit, test in (halves, halves[::-1])
+                moments.refitted_explained_variance(fit, test, dictionary, np.flatnonzero(stays_F)) for fit, test in (halves, halves[::-1])
             ]
             out[(key, name)] = float(np.mean(both))
     return out
 
 
 def _refilled(
-    task: Task, known: Features, masks: Masks, dictionary: Dictionary, some_ND: np.ndarray, seed: int, bar: Any
+    task: Task, stats: Features, masks: Masks, dictionary: Dictionary, some_ND: np.ndarray, seed: int, bar: Any
 ) -> dict[Key, float]:
     """What removal costs before the selection, when in topk others move up: m features of a kind in a random order, one after the other."""
-    c, f = task.of(Function), dictionary.w_dec_FD.shape[0]
+    c, f = task.section(Function), dictionary.w_dec_FD.shape[0]
     if dictionary.architecture != "topk":
         return {}  # nothing moves up: the same as after the activation
     members = {name: masks[name][seed, :f] for name in KINDS} | {
-        kind: drawn_TF[0, :f] for kind in MATCHED if len(drawn_TF := feature_sets.fitting(known, masks, kind, seed, 1)[0])
+        kind: drawn_TF[0, :f] for kind in MATCHED if len(drawn_TF := feature_sets.fitting(stats, masks, kind, seed, 1)[0])
     }
     orders = {
         name: np.random.default_rng((seed, place)).permutation(np.flatnonzero(member_F))
@@ -275,11 +281,11 @@ def _refilled(
     errors_M = spread.share(
         masking.errors_of_choices(dictionary, progress.batches(some_ND, bar), among_MF), spread.of_rows(some_ND).variance
     )
-    lost = dict(zip(places, errors_M[1:] - errors_M[0], strict=True))
-    out: dict[Key, float] = {("refilled", name, m): value for (name, m), value in lost.items() if m in grid(m)}
+    losses = dict(zip(places, errors_M[1:] - errors_M[0], strict=True))
+    out: dict[Key, float] = {("refilled", name, m): value for (name, m), value in losses.items() if m in grid(m)}
     if n:
-        out |= {("N refilled", STABLE): lost[STABLE, n], ("N refilled", UNSTABLE): lost[UNSTABLE, c.ratio * n]}
-    out |= {("refilled without", name): lost[name, len(order)] for name, order in orders.items() if len(order)}
+        out |= {("N refilled", STABLE): losses[STABLE, n], ("N refilled", UNSTABLE): losses[UNSTABLE, c.ratio * n]}
+    out |= {("refilled without", name): losses[name, len(order)] for name, order in orders.items() if len(order)}
     return out
 
 
@@ -295,8 +301,8 @@ def _of_features(eff: Effects, m: Moments) -> dict[str, np.ndarray]:
     }
 
 
-def _summary(task: Task, known: Features, values: Values, truth: Masks) -> dict[str, Any]:
-    c = task.of(Function)
+def _summary(task: Task, stats: Features, values: Values, truth: Masks) -> dict[str, Any]:
+    c = task.section(Function)
     mean, null = values.mean, values.value
     figures: dict[str, Estimate] = {
         "explained_variance": values.estimate(lambda place: 1.0 - place(("left",)), null=0.0),

@@ -81,7 +81,7 @@ def cannot(task: Task) -> str | None:
     if not model.causal:
         return f"this {model.family} model predicts no next token"
     return (
-        f"{task.of(LanguageModel).path} holds no head, which predictions need: take the checkpoint with its head"
+        f"{task.section(LanguageModel).path} holds no head, which predictions need: take the checkpoint with its head"
         if model.head == "none"
         else None
     )
@@ -91,14 +91,16 @@ def measure(
     task: Task, out: Outputs, dictionaries: Sequence[Dictionary], masks: Sequence[Masks], rows: int
 ) -> tuple[Clean, list[Sums], int]:
     """(the model's own, of every SAE, tokens whose prediction counts), on about so many held-out rows in whole contexts."""
-    lm, read = task.of(LanguageModel), task.of(Harvesting)
+    lm, read = task.section(LanguageModel), task.section(Harvesting)
     home = checkpoint.locate(lm.path, lm.revision)
     model = checkpoint.load_config(home)
     contexts, mean_D = _contexts(task, load_tokenizer(home, read.start_token).start, rows)
     placement = Placement(make_language_mesh(lm.model_parallel))
     params = checkpoint.load_params(home, model, lm.dtype, placement)
-    clean, found = over(Model(params, model, read.layer, read.site, placement), contexts, mean_D, dictionaries, masks, out.part)
-    return clean, found, int((contexts.length_N - 2).clip(0).sum())
+    clean, sae_sums = splice_contexts(
+        Model(params, model, read.layer, read.site, placement), contexts, mean_D, dictionaries, masks, out.part
+    )
+    return clean, sae_sums, int((contexts.length_N - 2).clip(0).sum())
 
 
 class Model:
@@ -165,13 +167,13 @@ class Model:
             ),
             value_QBTX,
         )
-        found = splicing.losses(params, self.config, final, prefix.final_BTD, tokens_BT)
+        losses = splicing.losses(params, self.config, final, prefix.final_BTD, tokens_BT)
         # How much more than the first is lost is added up by itself: what a few features cost is a small part of a large sum.
-        more_Q = ((found.nll_MBU - found.nll_MBU[0]) * weight_BU).sum((1, 2))
-        return (found.nll_MBU[0] * weight_BU).sum(), more_Q, (found.kl_MBU * weight_BU).sum((1, 2))
+        more_Q = ((losses.nll_MBU - losses.nll_MBU[0]) * weight_BU).sum((1, 2))
+        return (losses.nll_MBU[0] * weight_BU).sum(), more_Q, (losses.kl_MBU * weight_BU).sum((1, 2))
 
 
-def over(
+def splice_contexts(
     model: Model,
     contexts: Contexts,
     mean_D: np.ndarray,
@@ -202,8 +204,8 @@ def over(
     with tqdm.tqdm(total=n * len(dictionaries), desc="splice", unit="context", mininterval=1.0) as bar:
         for first in range(0, n, at_once):
             tokens, length = (field[first : first + at_once] for field in (contexts.tokens_NT, contexts.length_N))
-            given = functools.partial(_batch, model, tokens, length, at_once, centre_D, constant_QD, on_device, stacked, bar)
-            of_base, of_x, of_sums = part(f"contexts {first}", given)
+            make_batch = functools.partial(_batch, model, tokens, length, at_once, centre_D, constant_QD, on_device, stacked, bar)
+            of_base, of_x, of_sums = part(f"contexts {first}", make_batch)
             base, x = base + of_base, spread.added(x, of_x)
             sums = [Sums(*(whole + more for whole, more in zip(s, one, strict=True))) for s, one in zip(sums, of_sums, strict=True)]
     names = ("clean", "zero", "mean", "kl zero", "kl mean")
@@ -228,16 +230,16 @@ def _batch(
     spliced_BT = (place_T > 0) & (place_T < length[:, None])  # SAEs have never seen the start token
     weight_BU = (spliced_BT[:, :-1] & spliced_BT[:, 1:]).astype(np.float32)  # predictions made where something was spliced in
     tokens, spliced, weight = jax.device_put((tokens, spliced_BT, weight_BU), model.placement.everywhere())
-    found = model.prefix(model.params, tokens)
-    own = _own(model.params, model.config, found.final_BTD, tokens, weight)
-    positions, sum_D, square = jax.device_get(_moments(found.x_BTX, spliced, centre_D))
+    prefix = model.prefix(model.params, tokens)
+    own = _own(model.params, model.config, prefix.final_BTD, tokens, weight)
+    positions, sum_D, square = jax.device_get(_moments(prefix.x_BTX, spliced, centre_D))
     x = Spread(int(positions), centre_D, sum_D.astype(np.float64), float(square))
-    zero_and_mean = model.constants(model.params, found, tokens, weight, spliced, constant_QD)
+    zero_and_mean = model.constants(model.params, prefix, tokens, weight, spliced, constant_QD)
     base = np.concatenate([np.asarray(own, np.float64)[None], *_whole(zero_and_mean)])
     sums = []
     for dictionary, (after, before) in zip(dictionaries, stacked, strict=True):
         progress.look_for_signals()
-        sums.append(_whole(model.reconstructed(model.params, dictionary, found, tokens, weight, spliced, after, before)))
+        sums.append(_whole(model.reconstructed(model.params, dictionary, prefix, tokens, weight, spliced, after, before)))
         bar.update(at_once - missing)
     return base, x, sums
 
@@ -272,7 +274,7 @@ def _contexts(task: Task, start: int, count_rows: int) -> tuple[Contexts, np.nda
     store = sources.evaluation_store(task)
     assert store is not None
     rows = sources.opened(task, store).load()
-    every = contexts_of_rows(rows.document_N, rows.position_N, rows.token_N, task.of(Harvesting).context_length, start)
+    every = contexts_of_rows(rows.document_N, rows.position_N, rows.token_N, task.section(Harvesting).context_length, start)
     count = -(-len(every.length_N) * count_rows // len(rows.token_N))
-    chosen = sources.evenly_spaced(len(every.length_N), count)
-    return Contexts(*(field[chosen] for field in every)), rows.acts_ND.mean(0, dtype=np.float64)
+    selection = sources.evenly_spaced(len(every.length_N), count)
+    return Contexts(*(field[selection] for field in every)), rows.acts_ND.mean(0, dtype=np.float64)

@@ -44,19 +44,19 @@ def _c2(results: Results, rules: Claims) -> Evidence | None:
         return Evidence("–", (), "too few stable or unstable features to remove")
     spliced = results.summary.get("splice", {"not_measured": "no language model"})
     ratio = s["ratio"]
-    measured = (
+    figures_text = (
         f"removing N stable ({number(s['stable_removed'])} on average) against {ratio}N unstable features costs {with_interval(s['removed_stable'])} against "
         f"{with_interval(s['removed_unstable'])} of explained variance, difference {with_interval(s['removed_difference'])} (any features: {number(s['removed_difference']['null'])})"
     )
     figures = {"explained variance": s["removed_difference"]}
     if "not_measured" not in spliced:
         figures["cross-entropy"] = spliced["removed_difference"]
-        measured += (
+        figures_text += (
             f", and {with_interval(spliced['removed_stable'])} against {with_interval(spliced['removed_unstable'])} nats a token, "
             f"difference {with_interval(spliced['removed_difference'])} ({number(spliced['removed_difference']['null'])})"
         )
     figures["part of what is explained"] = s["part_difference"]
-    measured += (
+    figures_text += (
         f"; stable features hold {with_interval(s['part_stable'])} of what is explained ({number(s['part_stable']['null'])} of the features), "
         f"unstable ones {with_interval(s['part_unstable'])} ({number(s['part_unstable']['null'])})"
     )
@@ -64,12 +64,15 @@ def _c2(results: Results, rules: Claims) -> Evidence | None:
     stands = lambda sides: "; ".join(f"{name}: {side}" for name, side in sides.items())
     where = "" if "cross-entropy" in figures else " (reconstruction alone: no language model)"
     rule = f"rule: all differences, stable less unstable, above {rules.c2_difference}{where}"
-    said = lambda holds, sides: f"{rule}: {stands(sides)}"
+    reason = lambda holds, sides: f"{rule}: {stands(sides)}"
     little, trained = too_little(results, rules), under_trained(results, rules)
     if little or not trained:
-        return Evidence(measured, parts, little, said)
+        return Evidence(figures_text, parts, little, reason)
     return Evidence(
-        measured, parts, lambda sides: f"{trained}; as it stands the differences are above {rules.c2_difference}: {stands(sides)}", said
+        figures_text,
+        parts,
+        lambda sides: f"{trained}; as it stands the differences are above {rules.c2_difference}: {stands(sides)}",
+        reason,
     )
 
 

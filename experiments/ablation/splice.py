@@ -50,78 +50,78 @@ NATS = "nats per token"
 
 
 def run(task: Task, out: Outputs) -> None:
-    c = task.of(Splice)
+    c = task.section(Splice)
     if because := patching.cannot(task):
         out.not_measured(because)
         return
     whole = dictionary_list.saes(task)
-    listed = whole.first(c.seeds)
-    known = feature_sets.read(task, whole, c.seeds)
-    masks = [_masks(task, known, dictionary, seed) for seed, dictionary in enumerate(listed.dictionaries)]
-    clean, found, tokens = patching.measure(task, out, listed.dictionaries, masks, c.tokens)
-    values = Values(len(listed.seeds), task.of(LabelRule).confidence, NATS)
+    saes = whole.first(c.seeds)
+    stats = feature_sets.read(task, whole, c.seeds)
+    masks = [_masks(task, stats, dictionary, seed) for seed, dictionary in enumerate(saes.dictionaries)]
+    clean, sae_sums, tokens = patching.measure(task, out, saes.dictionaries, masks, c.tokens)
+    values = Values(len(saes.seeds), task.section(LabelRule).confidence, NATS)
     base = {name: value / tokens for name, value in clean.losses.items()}
-    by_label = feature_sets.by_label(known)
-    for seed, (sums, own) in enumerate(zip(found, masks, strict=True)):
+    by_label = feature_sets.by_label(stats)
+    for seed, (sums, own) in enumerate(zip(sae_sums, masks, strict=True)):
         values.fixed(seed, _figures(sums, own, base, tokens, clean.variance))
         values.fixed(seed, _singles(by_label, sums, own, tokens, seed))
     out.summary(_summary(task, values, base, tokens))
     out.table("masks", _table(values))
-    out.table("features", _features(listed.seeds, found, masks, tokens))
+    out.table("features", _features(saes.seeds, sae_sums, masks, tokens))
 
 
-def _masks(task: Task, known: Features, dictionary: Dictionary, seed: int) -> Masks:
+def _masks(task: Task, stats: Features, dictionary: Dictionary, seed: int) -> Masks:
     """Sets of the labels that all seeds give, each in one random order, cut where the figures want it."""
-    c, f = task.of(Function), dictionary.w_dec_FD.shape[0]
+    c, f = task.section(Function), dictionary.w_dec_FD.shape[0]
     rng = lambda *salt: np.random.default_rng((seed, *salt))
     order = lambda mask_SF, salt: rng(salt).permutation(np.flatnonzero(mask_SF[seed, :f]))
-    by_label = feature_sets.by_label(known)
+    by_label = feature_sets.by_label(stats)
     orders = {kind: order(by_label[kind], place) for place, kind in enumerate(feature_sets.KINDS)}
-    without = lambda members: ~np.isin(np.arange(f), members)
+    all_but = lambda members: ~np.isin(np.arange(f), members)
     after: dict[Key, np.ndarray] = {PLAIN: np.ones(f, bool)}
     before: dict[Key, np.ndarray] = {}
     n = min(len(orders[STABLE]), len(orders[UNSTABLE]) // c.ratio)
     if n:
         pair = {STABLE: n, UNSTABLE: c.ratio * n}
-        for draw in range(task.of(Splice).draws):
-            after |= {("N", kind, draw): without(rng(20, draw).permutation(orders[kind])[:m]) for kind, m in pair.items()}
-        after |= {("N", RANDOM, m): without(orders[RANDOM][:m]) for m in pair.values()}
+        for draw in range(task.section(Splice).draws):
+            after |= {("N", kind, draw): all_but(rng(20, draw).permutation(orders[kind])[:m]) for kind, m in pair.items()}
+        after |= {("N", RANDOM, m): all_but(orders[RANDOM][:m]) for m in pair.values()}
         if dictionary.architecture == "topk":
-            before |= {("N refilled", kind): without(orders[kind][:m]) for kind, m in pair.items()}
-    for half in feature_sets.by_other_half(known, 1):
+            before |= {("N refilled", kind): all_but(orders[kind][:m]) for kind, m in pair.items()}
+    for half in feature_sets.by_other_half(stats, 1):
         by_half = {kind: order(half[kind], 10 + place) for place, kind in enumerate((STABLE, UNSTABLE))}
         m = min(len(by_half[STABLE]), len(by_half[UNSTABLE]) // c.ratio)
         if m:
-            after[("N by the other half", STABLE)] = without(by_half[STABLE][:m])
-            after[("N by the other half", UNSTABLE)] = without(by_half[UNSTABLE][: c.ratio * m])
+            after[("N by the other half", STABLE)] = all_but(by_half[STABLE][:m])
+            after[("N by the other half", UNSTABLE)] = all_but(by_half[UNSTABLE][: c.ratio * m])
     for kind in LABELS:
         if len(orders[kind]):
-            after[("without", kind)] = without(orders[kind])
+            after[("without", kind)] = all_but(orders[kind])
     for kind in (STABLE, UNSTABLE):
-        after[("only", kind)] = ~without(orders[kind])
-        after[("only as many", kind)] = ~without(orders[RANDOM][: len(orders[kind])])
+        after[("only", kind)] = ~all_but(orders[kind])
+        after[("only as many", kind)] = ~all_but(orders[RANDOM][: len(orders[kind])])
     for place, kind in enumerate(MATCHED):
-        drawn_TF, _ = feature_sets.fitting(known, by_label, kind, seed, 1)
+        drawn_TF, _ = feature_sets.fitting(stats, by_label, kind, seed, 1)
         if len(drawn_TF):
             orders[kind] = rng(30, place).permutation(np.flatnonzero(drawn_TF[0, :f]))
-            after[("matched", kind)] = without(orders[kind])
-            after[("beside matched", kind)] = without(orders[UNSTABLE][: len(orders[kind])])
+            after[("matched", kind)] = all_but(orders[kind])
+            after[("beside matched", kind)] = all_but(orders[UNSTABLE][: len(orders[kind])])
     for kind, members in orders.items():
-        after |= {("removed", kind, m): without(members[:m]) for m in grid(len(members))[4::2]}
-    for feature in _sampled(known, by_label, seed, task.of(Splice).singles):
-        after[("single", int(feature))] = without([feature])
+        after |= {("removed", kind, m): all_but(members[:m]) for m in grid(len(members))[4::2]}
+    for feature in _sampled(stats, by_label, seed, task.section(Splice).singles):
+        after[("single", int(feature))] = all_but([feature])
     return Masks(after, before)
 
 
-def _sampled(known: Features, masks: dict[str, np.ndarray], seed: int, count: int) -> np.ndarray:
+def _sampled(stats: Features, masks: dict[str, np.ndarray], seed: int, count: int) -> np.ndarray:
     """Features of every label alike, in each the middles of equal strata by firing rate."""
-    chosen: list[int] = []
+    sample: list[int] = []
     for place, kind in enumerate(LABELS):
         members = np.flatnonzero(masks[kind][seed])
-        members = members[np.argsort(known.rate_SF[seed, members], kind="stable")]
+        members = members[np.argsort(stats.rate_SF[seed, members], kind="stable")]
         n = min(len(members), count // 3 + (place < count % 3))
-        chosen += members[sources.evenly_spaced(len(members), n)].tolist()
-    return np.unique(np.asarray(chosen, int))
+        sample += members[sources.evenly_spaced(len(members), n)].tolist()
+    return np.unique(np.asarray(sample, int))
 
 
 def _figures(sums: Sums, masks: Masks, base: dict[str, float], tokens: int, variance: float) -> dict[Key, float]:
@@ -138,8 +138,8 @@ def _figures(sums: Sums, masks: Masks, base: dict[str, float], tokens: int, vari
         out["explained variance", *key] = 1.0 - sums.error_Q[i] / variance
     for kind in (STABLE, UNSTABLE):
         for figure in ("rise", "kl", "explained variance"):
-            if drawn := [value for key, value in out.items() if key[:3] == (figure, "N", kind)]:
-                out[figure, "N", kind] = float(np.mean(drawn))
+            if draw_values := [value for key, value in out.items() if key[:3] == (figure, "N", kind)]:
+                out[figure, "N", kind] = float(np.mean(draw_values))
     if randoms := [out["rise", *key] for key in masks.after if key[:2] == ("N", RANDOM)]:
         out["difference of any",] = randoms[0] - randoms[-1]  # N of them, and ratio·N
     return out
@@ -210,9 +210,9 @@ def _table(values: Values) -> dict[str, list[Any]]:
     return columns
 
 
-def _features(seeds: tuple[int, ...], found: list[Sums], masks: list[Masks], tokens: int) -> dict[str, list[Any]]:
+def _features(seeds: tuple[int, ...], sae_sums: list[Sums], masks: list[Masks], tokens: int) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in ("seed", "feature", "firings", "ce_per_token", "ce_per_firing")}
-    for seed, sums, own in zip(seeds, found, masks, strict=True):
+    for seed, sums, own in zip(seeds, sae_sums, masks, strict=True):
         for feature in [key[1] for key in own.after if key[0] == "single"]:
             effect, firings = _exact(sums, own, feature), int(sums.firings_F[feature])
             row = (seed, feature, firings, effect / tokens, effect / firings if firings else None)
@@ -230,8 +230,8 @@ def cost(settings: Settings, size: Size, hardware: Hardware) -> Cost | None:
     replayed = float(n * c.tokens * (SPLICED_SETS + 2 * c.draws + c.singles)) * s.context_length / (s.context_length - 1)
     last = model.n_layers - 1
     whole = model_cost.flops_per_token(model, last, "resid_post", s.context_length)
-    above = whole - model_cost.flops_per_token(model, s.layer, s.site, s.context_length)
-    flops = replayed * (above + 2.0 * model.width * model.vocab_size + 2.0 * settings[SAEConfig].n_features * size.width)
+    flops_above = whole - model_cost.flops_per_token(model, s.layer, s.site, s.context_length)
+    flops = replayed * (flops_above + 2.0 * model.width * model.vocab_size + 2.0 * settings[SAEConfig].n_features * size.width)
     moved = replayed * 4.0 * (LOGIT_PASSES * model.vocab_size + costs.LAYER_PASSES * (last - s.layer) * 6 * model.width)
     note = f"{replayed:,.0f} tokens replayed above layer {s.layer}"
     return Cost("splice", replayed, flops, moved, 1e5, 4.0 * 2**26, "activations", note)

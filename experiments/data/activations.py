@@ -51,9 +51,9 @@ CHECKED_CONTEXTS = 4  # at the beginning, on which it is looked whether the mode
 
 
 def inputs(task: Task) -> dict[str, str]:
-    c, lm, own = task.of(Harvesting), task.of(LanguageModel), task.of(OwnRows)
+    c, lm, own = task.section(Harvesting), task.section(LanguageModel), task.section(OwnRows)
     if own.activations:
-        return own_arrays.digests(own, task.of(OwnStudy))
+        return own_arrays.digests(own, task.section(OwnStudy))
     folder = checkpoint.locate(lm.path, lm.revision)
     if lm.revision and str(folder) == lm.path:
         print(f"activations: config.lm.path={folder} is a folder, config.lm.revision={lm.revision!r} is of a hub and does nothing")
@@ -61,20 +61,20 @@ def inputs(task: Task) -> dict[str, str]:
     model.check_place(c.layer, c.site)
     if c.context_length > model.max_positions:
         raise ValueError(f"config.source.context_length={c.context_length}: the model has {model.max_positions} positions")
-    return {"model": checkpoint.identity(folder).digest, "corpus": text_source(task.of(Text)).digest()}
+    return {"model": checkpoint.identity(folder).digest, "corpus": text_source(task.section(Text)).digest()}
 
 
 def check_settings(task: Task) -> None:
     """What must hold between sections."""
-    own, written = task.of(OwnRows), task.of(Text)
+    own, written = task.section(OwnRows), task.section(Text)
     check(not (written.text and own.activations), "source.text", written.text, "source.activations takes its place")
-    own_arrays.check_together(own, task.of(OwnStudy))
+    own_arrays.check_together(own, task.section(OwnStudy))
 
 
 def run(task: Task, out: Outputs) -> None:
-    c, lm, own, written = task.of(Harvesting), task.of(LanguageModel), task.of(OwnRows), task.of(Text)
+    c, lm, own, written = task.section(Harvesting), task.section(LanguageModel), task.section(OwnRows), task.section(Text)
     if own.activations:
-        out.add(*own_arrays.take_in(own, task.of(OwnStudy), task.folder))
+        out.add(*own_arrays.take_in(own, task.section(OwnStudy), task.folder))
         return
     home = checkpoint.locate(lm.path, lm.revision)
     model = checkpoint.load_config(home)
@@ -104,12 +104,12 @@ def run(task: Task, out: Outputs) -> None:
         "hook": {"model": identity.digest, "commit": identity.commit, "path": lm.path, "layer": c.layer, "site": c.site},
     }
     for split, documents, rows in (("train", text.train, c.tokens), ("eval", text.held_out, own.eval_tokens)):
-        some, chosen = _choose(documents, tokenizer, c.context_length, rows)
+        some, selection = _choose(documents, tokenizer, c.context_length, rows)
         if split == "train":
             _look_at_spelling(some, tokenizer)
-            _look_at_loss(harvester, chosen)
+            _look_at_loss(harvester, selection)
         writer = StoreWriter(task.folder / split, {**header, "documents": list(some.names)})
-        manifest = _harvest(harvester, chosen, writer, f"activations/{split}", task.root)
+        manifest = _harvest(harvester, selection, writer, f"activations/{split}", task.root)
         out.add(manifest, *(task.folder / split / s["file"] for s in files.read_json(manifest)["shards"]))
     out.json("vocabulary.json", tokenizer.texts())
     out.json("corpus.json", {"digest": text.digest, "documents": text.listing, "duplicates": text.dropped, "notes": text.notes})
@@ -118,7 +118,7 @@ def run(task: Task, out: Outputs) -> None:
 
 def batch_size(task: Task, model: DecoderConfig, data: int) -> int:
     """Contexts a forward pass: the config's number, or as many as fit beside the parameters."""
-    c, lm = task.of(Harvesting), task.of(LanguageModel)
+    c, lm = task.section(Harvesting), task.section(LanguageModel)
     width = jnp.dtype(lm.dtype).itemsize
     if c.batch_size:
         if c.batch_size % data:
@@ -126,12 +126,12 @@ def batch_size(task: Task, model: DecoderConfig, data: int) -> int:
         return c.batch_size
     weights = model_cost.parameter_bytes(model, width) // lm.model_parallel
     memory = device.work_memory(jax.devices()[0].platform, capacity.device_memory(), weights)
-    found = model_cost.batch_size(model, c.context_length, width, memory, c.shard_contexts, data)
-    if c.shard_contexts % found:
+    size = model_cost.batch_size(model, c.context_length, width, memory, c.shard_contexts, data)
+    if c.shard_contexts % size:
         raise ValueError(
             f"config.source.shard_contexts={c.shard_contexts}: must be a multiple of the {data} parts that batches are cut into"
         )
-    return found
+    return size
 
 
 def _choose(documents: Documents, tokenizer: Tokenizer, context_length: int, rows: int) -> tuple[Documents, Contexts]:
@@ -139,35 +139,37 @@ def _choose(documents: Documents, tokenizer: Tokenizer, context_length: int, row
     size = BYTES_PER_TOKEN * rows
     while True:
         some = documents.sample(size, seed=0)
-        made = contexts.make_contexts(some, tokenizer, context_length)
-        found = int((made.length_N - 1).sum())
-        if found >= rows or len(some) == len(documents):
+        every = contexts.make_contexts(some, tokenizer, context_length)
+        n_rows = int((every.length_N - 1).sum())
+        if n_rows >= rows or len(some) == len(documents):
             break
         size *= 2
-    if found < rows:
-        print(f"activations: the text holds {found:,} tokens, {rows:,} were asked for")
-    return some, harvest.choose_contexts(made, rows, seed=0)
+    if n_rows < rows:
+        print(f"activations: the text holds {n_rows:,} tokens, {rows:,} were asked for")
+    return some, harvest.choose_contexts(every, rows, seed=0)
 
 
-def _harvest(harvester: Harvest, chosen: Contexts, writer: StoreWriter, name: str, root: epath.Path) -> epath.Path:
+def _harvest(harvester: Harvest, selection: Contexts, writer: StoreWriter, name: str, root: epath.Path) -> epath.Path:
     """Every host its share; the rate, and how near it comes to the device's matrix products, go to wall_times.jsonl. Returns the manifest."""
-    total = int((chosen.length_N - 1).sum())
+    total = int((selection.length_N - 1).sum())
     with tqdm.tqdm(total=total, desc=name, unit="tok", unit_scale=True, mininterval=1.0) as bar:
-        made = harvester.run(
-            chosen, writer, bar.update, lambda: interrupts.raise_if_stop_requested("activations: finished shards are kept")
+        report = harvester.run(
+            selection, writer, bar.update, lambda: interrupts.raise_if_stop_requested("activations: finished shards are kept")
         )
     _wait_for_all(harvester, f"{name} written")
-    manifest = epath.Path(writer.finish(harvester.shards(chosen)))
+    manifest = epath.Path(writer.finish(harvester.shards(selection)))
     _wait_for_all(harvester, f"{name} listed")
-    if made.rows:
-        padded = made.rows * chosen.tokens_NT.size / total  # every position is computed, padding too
+    if report.rows:
+        padded = report.rows * selection.tokens_NT.size / total  # every position is computed, padding too
         flops = (
-            padded * model_cost.flops_per_token(harvester.config, harvester.layer, harvester.site, chosen.tokens_NT.shape[1]) / made.seconds
+            padded
+            * model_cost.flops_per_token(harvester.config, harvester.layer, harvester.site, selection.tokens_NT.shape[1])
+            / report.seconds
         )
         share = flops / (device.matmul_rate(harvester.params["embed"]["w"].dtype) * len(jax.local_devices()))
-        rate = {"tokens_per_second": made.rows / made.seconds, "flops_per_second": flops, "share_of_matmul_rate": share}
-        WallTimes(root / "wall_times.jsonl").write(what=name, seconds=made.seconds, **rate)
-        print(f"{name}: {made.rows / made.seconds:,.0f} tokens/s, {share:.0%} of this device's matrix products", flush=True)
+        rate = {"tokens_per_second": report.rows / report.seconds, "flops_per_second": flops, "share_of_matmul_rate": share}
+        WallTimes(root / "wall_times.jsonl").write(what=name, seconds=report.seconds, **rate)
+        print(f"{name}: {report.rows / report.seconds:,.0f} tokens/s, {share:.0%} of this device's matrix products", flush=True)
     return manifest
 
 
@@ -187,16 +189,16 @@ def _look_at_spelling(documents: Documents, tokenizer: Tokenizer) -> None:
         )
 
 
-def _look_at_loss(harvester: Harvest, chosen: Contexts) -> None:
+def _look_at_loss(harvester: Harvest, selection: Contexts) -> None:
     """Says so where the model predicts the text worse than chance: the tokenizer of another model, or damaged weights."""
     if not harvester.config.causal:
         return
     if harvester.config.head == "none":
         print("activations: the checkpoint in lm.path holds no head: activations are read, cross-entropy and the stage splice are left out")
         return
-    harvest.check_tokens(chosen, harvester.config)
+    harvest.check_tokens(selection, harvester.config)
     count = -(-CHECKED_CONTEXTS // harvester.placement.data) * harvester.placement.data
-    first = Contexts(*(field[:count] for field in chosen))
+    first = Contexts(*(field[:count] for field in selection))
     nll, chance = mean_nll(harvester.params, harvester.config, first, count, harvester.placement), math.log(harvester.config.vocab_size)
     print(f"activations: the model predicts the first {len(first.length_N)} contexts with {nll:.2f} nats a token (chance {chance:.2f})")
     if not nll <= chance + 0.05:

@@ -12,7 +12,7 @@ from etils import epath
 from activations.store import ActivationStore
 from experiments.data import dictionary_list, own_arrays, sae_paths, sources
 from experiments.data.own_arrays import OwnRows
-from experiments.data.sae_paths import Found
+from experiments.data.sae_paths import SaeFolder
 from experiments.fields import check, config, field
 from experiments.stage import Outputs, Stage, Task
 from saes.formats.provenance import SAE, Provenance, differences, known
@@ -35,20 +35,22 @@ class Compared:
 
 
 @config("")
-class Newcomers:
-    """SAEs outside the compared ones."""
+class QuerySaes:
+    """Query SAEs: their features are asked about; they are not among the compared ones."""
 
-    newcomers: str = field(default="", doc="SAEs whose features are asked about, paths or hub ids with commas between them", path=True)
+    query_saes: str = field(
+        default="", doc="query SAEs, whose features are asked about: paths or hub ids with commas between them", path=True
+    )
 
     def check(self) -> None:
-        check(bool(self.paths), "newcomers", self.newcomers, "--config.newcomers=path names the SAE whose features are asked about")
+        check(bool(self.paths), "query_saes", self.query_saes, "--config.query_saes=path names the SAE whose features are asked about")
 
     @property
     def paths(self) -> tuple[str, ...]:
-        return split_paths(self.newcomers)
+        return split_paths(self.query_saes)
 
 
-STAGE = Stage(config=Compared, reads=(OwnRows,), optional=(Newcomers,), provides=("saes", "rows"))
+STAGE = Stage(config=Compared, reads=(OwnRows,), optional=(QuerySaes,), provides=("saes", "rows"))
 
 
 def split_paths(text: str) -> tuple[str, ...]:
@@ -67,36 +69,36 @@ def check_settings(task: Task) -> None:
 
 
 def inputs(task: Task) -> dict[str, str]:
-    c, others = task.of(Compared), task.maybe(Newcomers)
-    saes = found(c)
-    if others is not None:  # refused before anything is measured
-        sae_paths.refuse_newcomers(saes, newcomers(others), c.ignore_names)
+    c, query = task.section(Compared), task.maybe(QuerySaes)
+    saes = compared_saes(c)
+    if query is not None:  # refused before anything is measured
+        sae_paths.refuse_query_saes(saes, query_saes(query), c.ignore_names)
     sums = {f"saes/{i} {sae.path.name}": "".join(_sums(sae).values()) for i, sae in enumerate(saes)}
     return sums | _of_list(c) | sources.evaluation_digest(task)
 
 
-def found(c: Compared) -> list[Found]:
+def compared_saes(c: Compared) -> list[SaeFolder]:
     """The SAEs that a config names."""
     return [sae for text in c.paths for sae in sae_paths.find(text)]
 
 
-def newcomers(c: Newcomers) -> list[Found]:
-    """Those outside the compared ones."""
-    return [sae for text in c.paths for sae in sae_paths.find(text, "newcomers")]
+def query_saes(c: QuerySaes) -> list[SaeFolder]:
+    """The query SAEs."""
+    return [sae for text in c.paths for sae in sae_paths.find(text, "query_saes")]
 
 
 def run(task: Task, out: Outputs) -> None:
-    c, own = task.of(Compared), task.of(OwnRows)
-    saes = found(c)
+    c, own = task.section(Compared), task.section(OwnRows)
+    saes = compared_saes(c)
     sae_paths.refuse_strangers(saes, c.ignore_names)
     if own.activations:
         sae_paths.refuse_transcoders(saes)
     entries = [
         {"seed": seed, "path": str(sae.path), "format": sae.format, "name": sae.name, "sha256": _sums(sae)}
-        | ({} if sae.told.kind == SAE else {"transcoder": True})
+        | ({} if sae.provenance.kind == SAE else {"transcoder": True})
         for seed, sae in zip(sae_paths.seeds(saes), saes, strict=True)
     ]
-    first = next((sae.told for sae in saes if sae.told.model), saes[0].told)
+    first = next((sae.provenance for sae in saes if sae.provenance.model), saes[0].provenance)
     hook = {"path": first.model, "layer": first.layer, "site": first.input} | ({"revision": first.revision} if first.revision else {})
     store = _store(own)
     if store is not None and not c.ignore_names:
@@ -123,10 +125,10 @@ def _store(own: OwnRows) -> Provenance | None:
     return dictionary_list.provenance(ActivationStore(own.activations).manifest.get("hook", {}))
 
 
-def _refuse_other_activations(own: OwnRows, store: Provenance, saes: list[Found]) -> None:
+def _refuse_other_activations(own: OwnRows, store: Provenance, saes: list[SaeFolder]) -> None:
     """Raises ValueError naming the store that tells of another model, layer or site than an SAE does."""
     for sae in saes:
-        for what, theirs, ours in differences(store, sae.told, one_format=False)[:1]:
+        for what, theirs, ours in differences(store, sae.provenance, one_format=False)[:1]:
             raise ValueError(
                 f"config.source.activations: {own.activations} holds {what} {theirs!r}, {sae.name} is of {what} {ours!r} "
                 "(--config.ignore_names=True if only their names differ)"
@@ -153,8 +155,8 @@ def _of_list(c: Compared) -> dict[str, str]:
     place = _list(c)
     if place is None:
         return {}
-    listed = [place, *(place.parent / p for s in dictionary_list.read(place).get("snapshots", []) for p in s["paths"])]
-    return {f"saes/list {i}": files.sha256_file(p) for i, p in enumerate(listed) if p.exists()}
+    paths = [place, *(place.parent / p for s in dictionary_list.read(place).get("snapshots", []) for p in s["paths"])]
+    return {f"saes/list {i}": files.sha256_file(p) for i, p in enumerate(paths) if p.exists()}
 
 
 def _of_our_own(c: Compared) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -173,5 +175,5 @@ def _of_our_own(c: Compared) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return listing.get("training", {}), snapshots
 
 
-def _sums(sae: Found) -> dict[str, str]:
+def _sums(sae: SaeFolder) -> dict[str, str]:
     return {p.name: files.sha256_file(p) for p in sae.files()}

@@ -35,7 +35,7 @@ SAES = Product(
     "saes",
     reads=(External,),
     given=lambda settings: External in settings and bool(settings[External].dictionaries),
-    inputs=lambda task: digest(task.of(External).dictionaries),
+    inputs=lambda task: digest(task.section(External).dictionaries),
 )
 
 
@@ -143,8 +143,8 @@ def provenance(hook: dict[str, Any]) -> Provenance:
 
 def saes(task: Task, first: int | None = None) -> DictionaryList:
     """The SAEs that a stage reads, or the first so many: the list named by `config.stability.dictionaries`, or what the stage `collect` or `train` wrote."""
-    listed = load(place(task))
-    return listed if first is None else listed.first(first)
+    every = load(place(task))
+    return every if first is None else every.first(first)
 
 
 def place(task: Task) -> epath.Path:
@@ -153,7 +153,7 @@ def place(task: Task) -> epath.Path:
     Raises:
       ValueError: the one that is named holds transcoders.
     """
-    external = task.of(External)
+    external = task.section(External)
     if external.dictionaries:
         path = epath.Path(external.dictionaries)
         for entry in read(path)["dictionaries"]:
@@ -172,17 +172,17 @@ def digest(dictionaries: str) -> dict[str, str]:
         return {}
     path = epath.Path(dictionaries)
     listing = read(path)
-    found = {"stability.dictionaries": files.sha256_file(path)}
+    digests = {"stability.dictionaries": files.sha256_file(path)}
     for entry in listing["dictionaries"]:
         folder = path.parent / entry["path"]
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder}, which {path} lists")
         own = {p.name: files.sha256_file(p) for p in sorted(folder.iterdir()) if not p.is_dir()}
-        found |= {f"stability.dictionaries/seed {entry['seed']}/{name}": digest for name, digest in own.items()}
+        digests |= {f"stability.dictionaries/seed {entry['seed']}/{name}": digest for name, digest in own.items()}
     for s in listing.get("snapshots", []):
         there = [path.parent / p for p in s["paths"] if (path.parent / p).exists()]
-        found |= {f"stability.dictionaries/at {s['tokens']} tokens, {i}": files.sha256_file(p) for i, p in enumerate(there)}
-    return found
+        digests |= {f"stability.dictionaries/at {s['tokens']} tokens, {i}": files.sha256_file(p) for i, p in enumerate(there)}
+    return digests
 
 
 def load(path: epath.Path, least: int = 2, distinct: bool = True) -> DictionaryList:
@@ -208,17 +208,17 @@ def load(path: epath.Path, least: int = 2, distinct: bool = True) -> DictionaryL
         lanes.append(lane)
     if len(loaded) < least:
         raise ValueError(f"{path} lists {len(loaded)} usable SAEs: at least {least} are needed")
-    called = [name or f"{path}: seed {seed}" for name, seed in zip(names, loaded, strict=True)]
+    labels = [name or f"{path}: seed {seed}" for name, seed in zip(names, loaded, strict=True)]
     widths = [d.w_dec_FD.shape[1] for d in loaded.values()]
-    for name, width in zip(called, widths, strict=True):
+    for name, width in zip(labels, widths, strict=True):
         if width != widths[0]:
-            raise ValueError(f"{name} is of width {width}, {called[0]} of {widths[0]}: of another model or hook, so not compared")
+            raise ValueError(f"{name} is of width {width}, {labels[0]} of {widths[0]}: of another model or hook, so not compared")
     widths = [d.w_enc_DF.shape[0] for d in loaded.values()]
-    for name, width in zip(called, widths, strict=True):
+    for name, width in zip(labels, widths, strict=True):
         if width != widths[0]:
-            raise ValueError(f"{name} reads a width of {width}, {called[0]} of {widths[0]}: of another model or hook, so not compared")
+            raise ValueError(f"{name} reads a width of {width}, {labels[0]} of {widths[0]}: of another model or hook, so not compared")
     if distinct:
-        refuse_same_weights([identity(d) for d in loaded.values()], called)
+        refuse_same_weights([identity(d) for d in loaded.values()], labels)
     snapshots = [(s["tokens"], [path.parent / p for p in s["paths"]]) for s in listing.get("snapshots", [])]
     if len({dictionary.kind(d) for d in loaded.values()}) != 1:
         snapshots = []

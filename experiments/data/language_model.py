@@ -44,5 +44,5 @@ MODEL = Product(
 
 def loaded_config(task: Task) -> DecoderConfig:
     """Of the model that the config names."""
-    lm = task.of(LanguageModel)
+    lm = task.section(LanguageModel)
     return checkpoint.load_config(checkpoint.locate(lm.path, lm.revision))

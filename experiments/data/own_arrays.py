@@ -67,8 +67,8 @@ def take_in(own: OwnRows, study: OwnStudy, folder: epath.Path) -> list[epath.Pat
     )
     _say_left_out(own.activations, study.eval_activations)
     outputs = []
-    for name, parts, found in (("train", train, arrays), ("eval", evaluated, held_out or arrays)):
-        outputs += _one(parts, found, folder / name, study.activations_of)
+    for name, parts, sources in (("train", train, arrays), ("eval", evaluated, held_out or arrays)):
+        outputs += _one(parts, sources, folder / name, study.activations_of)
     return outputs + _vocabulary(held_out or arrays, folder)
 
 

@@ -86,9 +86,9 @@ def source(task: Task) -> "Source":
     """The one that the config names."""
     world = task.maybe(WorldConfig)
     if world is not None:
-        return SyntheticSource([world], task.of(Sampling), task.of(Seeds))
+        return SyntheticSource([world], task.section(Sampling), task.section(Seeds))
     stored = StoredSource(task)
-    return GaussianSource(stored) if task.of(Sampling).data == "gaussian" else stored
+    return GaussianSource(stored) if task.section(Sampling).data == "gaussian" else stored
 
 
 def gaussian_rows(task: Task) -> np.ndarray:
@@ -102,15 +102,15 @@ def evaluation_store(task: Task) -> epath.Path | None:
         return None
     if "activations" in task.settings.stages:
         return task.path("activations/eval")
-    given = task.of(OwnRows).activations
-    return epath.Path(given) if own_arrays.is_store(given) else task.path("collect/eval")
+    path = task.section(OwnRows).activations
+    return epath.Path(path) if own_arrays.is_store(path) else task.path("collect/eval")
 
 
 def evaluation_rows(task: Task) -> np.ndarray | None:
     """Held-out activations (N, D) float32, None where there are none."""
     world = task.maybe(WorldConfig)
     if world is not None:
-        return SyntheticSource([world], task.of(Sampling), task.of(Seeds)).held_out()
+        return SyntheticSource([world], task.section(Sampling), task.section(Seeds)).held_out()
     store = evaluation_store(task)
     return None if store is None else opened(task, store).load().acts_ND
 
@@ -131,7 +131,7 @@ def evaluation_digest(task: Task) -> dict[str, str]:
     """Of activations from elsewhere: what the measuring stages depend on beside the workdir."""
     if not _collected(task.settings):
         return {}
-    own = task.of(OwnRows)
+    own = task.section(OwnRows)
     path = epath.Path(own.activations) / MANIFEST
     if path.exists():
         return {"source.activations": files.sha256_file(path)}
@@ -147,7 +147,7 @@ class StoredSource:
     def __init__(self, task: Task):
         self._train = opened(task, task.path("activations/train"))
         self._eval = opened(task, task.path("activations/eval"))
-        self._sampling, self._seeds = task.of(Sampling), task.of(Seeds)
+        self._sampling, self._seeds = task.section(Sampling), task.section(Seeds)
         self._halves: list[RowRanges] = []
         if self._sampling.halves:
             document_N = self._train.column("document")
@@ -164,8 +164,8 @@ class StoredSource:
         del world
         if half is None:
             return StoredStream(self._train.take, self._order(self._train.rows, order_seed))
-        among = self._halves[half]
-        return StoredStream(self._train.take, self._order(len(among), order_seed), among)
+        half_rows = self._halves[half]
+        return StoredStream(self._train.take, self._order(len(half_rows), order_seed), half_rows)
 
     def held_out(self, world: int = 0) -> np.ndarray:
         """`train.eval_rows` evenly spaced rows of the held-out store."""

@@ -43,9 +43,9 @@ STAGE = Stage(
 
 def check_settings(task: Task) -> None:
     """What must hold between sections."""
-    seeds = task.of(Seeds)
+    seeds = task.section(Seeds)
     check(len(seeds.list) >= 4, "seeds", seeds.seeds, "at least 4: 'causes' compares two halves of 2")
-    tuned_on, names = task.of(TunedOn).tuned_on, list(task.of(Grid).cells)
+    tuned_on, names = task.section(TunedOn).tuned_on, list(task.section(Grid).cells)
     check(set(tuned_on) <= set(names), "tuned_on", tuned_on, f"some of the cells {names}")
 
 
@@ -88,15 +88,15 @@ def _of_cell(task: Task, group: int, cell: GridCell) -> OfCell:
     settings = task.settings.replaced(cell.world, cell.sae, cell.train, External(dictionaries=str(listing)))
     for name in STAGE.children:
         registry.run_child(task, name, folder, settings.only(*STAGE.children))
-    truth, scored = make_truth(cell.world), cell.name not in task.of(TunedOn).tuned_on
-    found = OfCell(
+    truth, scored = make_truth(cell.world), cell.name not in task.section(TunedOn).tuned_on
+    columns = OfCell(
         {name: [] for name in ATLAS},
         {name: [] for name in FEATURES},
         files.read_json(folder / "atlas" / SUMMARY).get("entries_in_null_draws", []),
     )
-    _score_atlas(found.atlas, folder, cell, scored, truth)
-    _score_features(found.features, task, listing, folder, cell, scored, truth)
-    return found
+    _score_atlas(columns.atlas, folder, cell, scored, truth)
+    _score_features(columns.features, task, listing, folder, cell, scored, truth)
+    return columns
 
 
 def _add(columns: dict[str, list[Any]], row: tuple[Any, ...]) -> None:
@@ -115,25 +115,25 @@ def _score_atlas(columns: dict[str, list[Any]], folder: epath.Path, cell: GridCe
     for b, basis_DR in enumerate(blocks, start=1):
         overlaps = [span_overlap(plane, basis_DR) for plane in planes]
         e = int(np.argmax(overlaps)) if overlaps else -1
-        found = (
+        figures = (
             (e, planes[e].shape[1], overlaps[e], float(entries["span_agreement"][e]), float(entries["span_agreement_null"][e]))
             if overlaps
             else (-1, 0, None, None, None)
         )
-        _add(columns, (cell.name, scored, b, basis_DR.shape[1], len(planes), len(blocks), *found))
+        _add(columns, (cell.name, scored, b, basis_DR.shape[1], len(planes), len(blocks), *figures))
 
 
 def _score_features(
     columns: dict[str, list[Any]], task: Task, listing: epath.Path, folder: epath.Path, cell: GridCell, scored: bool, truth: Truth
 ) -> None:
     table = read_table(folder / "diagnosis" / "features.parquet")
-    listed = dictionary_list.load(listing)
-    place = {seed: s for s, seed in enumerate(listed.seeds)}
+    saes = dictionary_list.load(listing)
+    place = {seed: s for s, seed in enumerate(saes.seeds)}
     seeds, features = table["seed"].tolist(), table["feature"].astype(int)
-    unit_SFD = np.asarray(similarity.unit_rows(listed.w_dec_SFD))
+    unit_SFD = np.asarray(similarity.unit_rows(saes.w_dec_SFD))
     unit_ND = unit_SFD[[place[seed] for seed in seeds], features]
-    moving_N = np.nan_to_num(table["drift"], nan=1.0) < similarity.least_cosine(task.of(Diagnosis).settled)
-    true = true_causes(truth, unit_ND, table["stratum"], moving_N, task.of(Causes))
+    moving_N = np.nan_to_num(table["drift"], nan=1.0) < similarity.least_cosine(task.section(Diagnosis).settled)
+    true = true_causes(truth, unit_ND, table["stratum"], moving_N, task.section(Causes))
     for row in zip(seeds, features.tolist(), table["reason"], true.reason_N, true.clear_N.tolist(), true.block_N.tolist(), strict=True):
         _add(columns, (cell.name, scored, *row))
 
@@ -142,8 +142,8 @@ def _summary(of_atlas: dict[str, list[Any]], of_features: dict[str, list[Any]]) 
     """Over the cells that nothing was tuned on; how many are right is counted among those with a cause to be guessed: neither dead nor rare nor, without another
     cause, still moving, which are seen."""
     scored, clear = np.array(of_features["scored"], bool), np.array(of_features["clear"], bool)
-    true, found = np.array(of_features["true"]), np.array(of_features["found"])
-    tables = {"clear": confusion(true[scored & clear], found[scored & clear]), "all": confusion(true[scored], found[scored])}
+    true, diagnosis = np.array(of_features["true"]), np.array(of_features["found"])
+    tables = {"clear": confusion(true[scored & clear], diagnosis[scored & clear]), "all": confusion(true[scored], diagnosis[scored])}
     hidden = [REASONS.index(reason) for reason in (SPLIT, AMBIGUOUS, UNEXPLAINED)]
     rows = [dict(zip(of_atlas, row, strict=True)) for row in zip(*of_atlas.values(), strict=True)]
     blocks = [r for r in rows if r["scored"] and r["block"]]

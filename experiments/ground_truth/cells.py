@@ -75,11 +75,11 @@ class GridCell:
 
     Attributes:
       name: of its folder.
-      at: its coordinates in a phase diagram, () if it is in none.
+      coordinates: its coordinates in a phase diagram, () if it is in none.
     """
 
     name: str
-    at: tuple[tuple[str, float], ...]
+    coordinates: tuple[tuple[str, float], ...]
     world: WorldConfig
     sae: SAEConfig
     train: TrainConfig
@@ -105,47 +105,51 @@ class Group:
                 cell_name(c.name, start), c.train.peak_lr(c.sae.n_features), c.sae.k, c.sae.sparsity or own, world, c.sae.n_features, start
             )
             for world, c in enumerate(self.cells)
-            for start in task.of(Grid).starts
+            for start in task.section(Grid).starts
         ]
-        return population.made(self.sae, self.train, task.of(Rounds), task.of(Seeds), False, cells, {"dataset_path": "synthetic"})
+        return population.make_population(
+            self.sae, self.train, task.section(Rounds), task.section(Seeds), False, cells, {"dataset_path": "synthetic"}
+        )
 
 
 def all_cells(task: Task) -> tuple[GridCell, ...]:
     """Those of the config. Raises ValueError naming the field for one that cannot be trained or judged."""
-    study = {"synthetic": task.of(WorldConfig), "sae": task.of(SAEConfig), "train": task.of(TrainConfig)}
-    found = []
-    for name, change in task.of(Grid).cells.items():
-        chosen = {part: _changed(section, change.get(part, {}), f"cells.{name}.{part}") for part, section in study.items()}
+    study = {"synthetic": task.section(WorldConfig), "sae": task.section(SAEConfig), "train": task.section(TrainConfig)}
+    cells = []
+    for name, change in task.section(Grid).cells.items():
+        sections = {part: _changed(section, change.get(part, {}), f"cells.{name}.{part}") for part, section in study.items()}
         cell = GridCell(
             name,
             tuple((axis, float(value)) for axis, value in change.get("at", {}).items()),
-            chosen["synthetic"],
-            chosen["sae"],
-            chosen["train"],
+            sections["synthetic"],
+            sections["sae"],
+            sections["train"],
         )
         check(cell.world.blocks > 0, "synthetic.blocks", cell.world.blocks, f"cell {name!r} has no block to judge")
         check(cell.sae.variant in _PLAIN, "sae.variant", cell.sae.variant, f"one of {_PLAIN}, whose encoders can be fitted to the truth")
-        found.append(cell)
-    rows = task.of(Sampling).eval_rows
+        cells.append(cell)
+    rows = task.section(Sampling).eval_rows
     check(rows <= 65_536, "train.eval_rows", rows, "at most 65536 in a grid")
-    common_shape([c.world for c in found])
-    return tuple(found)
+    common_shape([c.world for c in cells])
+    return tuple(cells)
 
 
 def source_of(cells: Sequence[GridCell], task: Task) -> SyntheticSource:
     """Tokens of these worlds."""
     worlds = [c.world for c in cells]
-    return SyntheticSource(worlds, task.of(Sampling), task.of(Seeds), f"{len(worlds)} synthetic worlds of width {worlds[0].width}")
+    return SyntheticSource(
+        worlds, task.section(Sampling), task.section(Seeds), f"{len(worlds)} synthetic worlds of width {worlds[0].width}"
+    )
 
 
 def groups(task: Task) -> list[Group]:
     """The cells of a config, in the order of their first."""
-    found: dict[Any, list[GridCell]] = {}
+    by_program: dict[Any, list[GridCell]] = {}
     for cell in all_cells(task):
         same = [v for k, v in (vars(cell.sae) | vars(cell.train)).items() if k not in ("n_features", "k", "lr")]
-        found.setdefault((-(-cell.sae.n_features // FEATURES_STEP), *same), []).append(cell)
+        by_program.setdefault((-(-cell.sae.n_features // FEATURES_STEP), *same), []).append(cell)
     out = []
-    for cells in found.values():
+    for cells in by_program.values():
         features, k = (max(getattr(c.sae, name) for c in cells) for name in ("n_features", "k"))
         out.append(Group(tuple(cells), dataclasses.replace(cells[0].sae, n_features=features, k=k), cells[0].train))
     return out
@@ -157,7 +161,7 @@ def cell_name(name: str, start: str) -> str:
 
 
 def _changed(section: Any, changes: Mapping[str, Any], path: str) -> Any:
-    known = {f.name for f in fields_of(type(section))}
+    names = {f.name for f in fields_of(type(section))}
     for name in changes:
-        check(name in known, f"{path}.{name}", changes[name], f"no field of config.{section_of(type(section))}")
+        check(name in names, f"{path}.{name}", changes[name], f"no field of config.{section_of(type(section))}")
     return Settings([section], (), {path: {section_of(type(section)): changes}}).of_run(path)[type(section)]

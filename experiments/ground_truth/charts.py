@@ -8,7 +8,7 @@ from reports.chart import NULL_COLOUR, Figure, data, sized
 from reports.results import Results
 from reports.text import with_interval
 
-SHOWN = (
+FIGURES = (
     ("latents", "atoms found at {found}"),
     ("latents", "p̂ at {found}"),
     ("latents", "p̂ at {theta}"),
@@ -26,17 +26,17 @@ def all_figures(results: Results, seeds: tuple[int, ...]) -> list[Figure]:
     if not results.has("recovery/recovery.parquet"):
         return []
     place = {name: f"{results.summary['recovery'][name]:g}" for name in ("found", "theta")}
-    shown = [(level, figure.format(**place)) for level, figure in SHOWN]
-    figures = [_levels(results.table("recovery/recovery.parquet"), shown)]
+    places = [(level, figure.format(**place)) for level, figure in FIGURES]
+    figures = [_levels(results.table("recovery/recovery.parquet"), places)]
     spectra, angles = (results.table(f"recovery/{name}.parquet") for name in ("spectra", "angles"))
     return figures + ([_spectra(spectra), _angles(angles)] if angles else [])
 
 
 def _levels(rows: list[dict[str, Any]], places: list[tuple[str, str]]) -> Figure:
-    found = {(r["group"], r["level"], r["figure"]): r for r in rows}
+    row_by_place = {(r["group"], r["level"], r["figure"]): r for r in rows}
     groups = list(dict.fromkeys(r["group"] for r in rows))
-    shown = [found[group, *place] for group in groups for place in places if (group, *place) in found]
-    records = [r | {"shown": f"{r['level']}: {r['figure']}"} for r in shown if r["value"] is not None]
+    present = [row_by_place[group, *place] for group in groups for place in places if (group, *place) in row_by_place]
+    records = [r | {"shown": f"{r['level']}: {r['figure']}"} for r in present if r["value"] is not None]
     order = [f"{level}: {figure}" for level, figure in places]
     colour = alt.Color("group:N", scale=alt.Scale(domain=groups, scheme="set1"), title="")
     base = alt.Chart(data(records)).encode(y=alt.Y("shown:N", sort=order, title=None, axis=alt.Axis(labelLimit=420)))
@@ -44,7 +44,7 @@ def _levels(rows: list[dict[str, Any]], places: list[tuple[str, str]]) -> Figure
     dots = base.mark_point(filled=True, size=70).encode(x=x, color=colour, tooltip=["group:N", "shown:N", "value:Q", "null:Q"])
     bars = base.mark_rule().encode(x="low:Q", x2="high:Q", color=colour)
     ticks = base.mark_tick(thickness=2, size=16, color="#555").encode(x="null:Q")
-    atoms = {g: found[g, *places[0]] for g in groups if (g, *places[0]) in found}
+    atoms = {g: row_by_place[g, *places[0]] for g in groups if (g, *places[0]) in row_by_place}
     sentence = (
         "Atoms found: "
         + ", ".join(f"{g} {with_interval(e)}" for g, e in atoms.items())

@@ -22,7 +22,7 @@ STAGE = Stage(config=Grid, reads=(WorldConfig, SAEConfig, TrainConfig, Rounds, S
 
 def check_settings(task: Task) -> None:
     """What must hold between sections."""
-    sampling, rounds = task.of(Sampling), task.of(Rounds)
+    sampling, rounds = task.section(Sampling), task.section(Rounds)
     check(sampling.data == "activations" and not sampling.halves, "train.data", sampling.data, "a world has no stored rows")
     for cell in all_cells(task):
         each, variant = cell.train.steps_per_dispatch, cell.sae.variant

@@ -21,9 +21,9 @@ VERDICT_COLOURS = {
 SPHERE_COLOURS = ["#bdbdbd", "#d6604d", "#2166ac", "#1b7837"]
 
 
-def all_figures(results: Results, found: float) -> list[Figure]:
+def all_figures(results: Results, least_cosine: float) -> list[Figure]:
     """`found`: cosine from which an atom counts as found."""
-    panels = {key: title.format(found=found) for key, title in PANELS.items()}
+    panels = {key: title.format(found=least_cosine) for key, title in PANELS.items()}
     rows = results.table("verdicts/verdicts.parquet")
     figures = []
     for x, y in _diagrams(rows):
@@ -75,10 +75,10 @@ def _heat(cells: list[dict[str, Any]], x: str, y: str, key: str, title: str) -> 
 def _phase(cells: list[dict[str, Any]], x: str, y: str, titles: dict[str, str]) -> Figure:
     panels = [_heat(cells, x, y, key, title) for key, title in titles.items()]
     crowded = [c for c in cells if c["p"] is not None and c["p"] < 0.5]
-    held = [c for c in crowded if (c["span overlap, planted"] or 0.0) > 0.9]
+    spans_found = [c for c in crowded if (c["span overlap, planted"] or 0.0) > 0.9]
     sentence = (
         f"Random starts, means over seeds, with what chance gives in small. In {len(crowded)} of {len(cells)} cells fewer than half of the "
-        f"block's latents reappear (p̂ < 0.5); in {len(held)} of these the block's span is found all the same (overlap above 0.9)."
+        f"block's latents reappear (p̂ < 0.5); in {len(spans_found)} of these the block's span is found all the same (overlap above 0.9)."
     )
     return Figure(_slug(f"phase {y} {x}"), f"Found as latents, found as a subspace: {y} × {x}", sentence, styled(alt.hconcat(*panels)))
 

@@ -34,11 +34,11 @@ NULL_DRAWS = 6
 
 
 def run(task: Task, out: Outputs) -> None:
-    c, rule, world = task.of(Recovery), task.of(LabelRule), task.of(WorldConfig)
-    listed = dictionary_list.saes(task)
+    c, rule, world = task.section(Recovery), task.section(LabelRule), task.section(WorldConfig)
+    saes = dictionary_list.saes(task)
     features = task.table("stability/features")
-    alive_SF = (features["stratum"] != reappearance.DEAD).reshape(listed.w_dec_SFD.shape[:2])
-    figures = measure(c, rule, world, listed.w_dec_SFD, alive_SF, sources.evaluation_rows(task))
+    alive_SF = (features["stratum"] != reappearance.DEAD).reshape(saes.w_dec_SFD.shape[:2])
+    figures = measure(c, rule, world, saes.w_dec_SFD, alive_SF, sources.evaluation_rows(task))
     rules = {"found": c.found, "theta": c.theta, "unstable_below": c.unstable_below}
     out.summary({_key(*place): estimate for place, estimate in figures.items()} | rules)
     columns: dict[str, list[Any]] = {"group": [], "level": [], "figure": [], "value": [], "low": [], "high": [], "null": [], "unit": []}
@@ -46,8 +46,8 @@ def run(task: Task, out: Outputs) -> None:
         for column, value in zip(columns, (group, level, figure, e.value, e.low, e.high, e.null, e.unit), strict=True):
             columns[column].append(value)
     out.table("recovery", columns)
-    out.table("angles", angles_of_planes(world, listed.w_dec_SFD, alive_SF))
-    out.table("spectra", spectra_of_latents(world, listed.w_dec_SFD, alive_SF))
+    out.table("angles", angles_of_planes(world, saes.w_dec_SFD, alive_SF))
+    out.table("spectra", spectra_of_latents(world, saes.w_dec_SFD, alive_SF))
 
 
 def group_names(blocks: int) -> list[str]:
@@ -96,8 +96,8 @@ def measure(
 class PlaneNulls(NamedTuple):
     """What overlaps and angle come out as by chance."""
 
-    planted: float
-    between: float
+    planted_overlap: float
+    seed_overlap: float
     angle: float
 
 
@@ -119,15 +119,17 @@ def _nulls_without_truth(basis_DR: np.ndarray, acts_ND: np.ndarray | None, rows:
         return random
     components = reproducibility.principal_components(acts_ND)[:, :rank]
     planes = [u for r in rows if (u := recovery.top_plane(r, rank)) is not None]
-    between = float(np.mean([span_overlap(u, components) for u in planes])) if planes else 0.0
+    seed_overlap = float(np.mean([span_overlap(u, components) for u in planes])) if planes else 0.0
     angle = min(random.angle, _largest_angle(components, basis_DR))
-    return PlaneNulls(max(random.planted, span_overlap(components, basis_DR)), max(random.between, between), angle)
+    return PlaneNulls(max(random.planted_overlap, span_overlap(components, basis_DR)), max(random.seed_overlap, seed_overlap), angle)
 
 
 def _mean_nulls(planes: list[np.ndarray], basis_DR: np.ndarray) -> PlaneNulls:
-    between = [span_overlap(u, v) for u, v in itertools.combinations(planes, 2)]
-    planted = [span_overlap(u, basis_DR) for u in planes]
-    return PlaneNulls(float(np.mean(planted)), float(np.mean(between)), float(np.mean([_largest_angle(u, basis_DR) for u in planes])))
+    seed_overlap = [span_overlap(u, v) for u, v in itertools.combinations(planes, 2)]
+    planted_overlap = [span_overlap(u, basis_DR) for u in planes]
+    return PlaneNulls(
+        float(np.mean(planted_overlap)), float(np.mean(seed_overlap)), float(np.mean([_largest_angle(u, basis_DR) for u in planes]))
+    )
 
 
 def angles_of_planes(world: WorldConfig, w_dec_SFD: np.ndarray, alive_SF: np.ndarray) -> dict[str, list[Any]]:
@@ -140,13 +142,13 @@ def angles_of_planes(world: WorldConfig, w_dec_SFD: np.ndarray, alive_SF: np.nda
         basis_DR = truth.bases[g - 1]
         rank = basis_DR.shape[1]
         rows = [unit_FD[(group_F == g) & alive_F] for unit_FD, group_F, alive_F in zip(unit_SFD, group_SF, alive_SF, strict=True)]
-        found = [plane for r in rows if (plane := recovery.top_plane(r, rank)) is not None and plane.shape[1] == rank]
+        planes = [plane for r in rows if (plane := recovery.top_plane(r, rank)) is not None and plane.shape[1] == rank]
         n = max(1, round(np.mean([len(r) for r in rows])))
         draws = (np.random.default_rng((g, 17, draw)) for draw in range(20))
         by_chance = [recovery.top_plane(recovery.directions_chosen_alike(rng, n, basis_DR), rank) for rng in draws]
         pairs = {
-            "a seed and the planted one": [(u, basis_DR) for u in found],
-            "two seeds": list(itertools.combinations(found, 2)),
+            "a seed and the planted one": [(u, basis_DR) for u in planes],
+            "two seeds": list(itertools.combinations(planes, 2)),
             ALIKE_PLANES: [(u, basis_DR) for u in by_chance if u is not None and u.shape[1] == rank],
         }
         for what, both in pairs.items():
@@ -258,8 +260,8 @@ def _subspace_figures(
             if i != j and u is not None and v is not None:
                 pairs_SS[i, j] = span_overlap(u, v)
     share: dict[str, Any] = {"unit": "share", "bounds": (0.0, 1.0)}
-    put("top plane, overlap with the planted one", knife(functools.partial(seed_mean, planted_S), null=null.planted, **share))
-    put("top plane, overlap between seeds", knife(functools.partial(pair_mean, pairs_SS), null=null.between, **share))
+    put("top plane, overlap with the planted one", knife(functools.partial(seed_mean, planted_S), null=null.planted_overlap, **share))
+    put("top plane, overlap between seeds", knife(functools.partial(pair_mean, pairs_SS), null=null.seed_overlap, **share))
     put("largest principal angle to the planted plane", knife(functools.partial(seed_mean, angle_S), null=null.angle, unit="degrees"))
 
 

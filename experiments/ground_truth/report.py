@@ -26,29 +26,29 @@ ROWS = (
 def rows(results: Results) -> tuple[Row, ...]:
     """Headline rows of the room; thresholds of a study ({found}, {theta}, …) are its own."""
     place = {name: f"{value:g}" for name, value in results.summary.get("recovery", {}).items() if isinstance(value, float)}
-    found = []
+    room_rows = []
     for row in ROWS:
         for name, value in place.items():
             row = Row(*(text.replace(f"{{{name}}}", value) for text in row))
-        found.append(row)
-    return tuple(found)
+        room_rows.append(row)
+    return tuple(room_rows)
 
 
 def _c5(results: Results, rules: Claims) -> Evidence | None:
     """The span of unstable latents, chosen without the truth, is the planted one in every seed; the blocks' atoms are not found, free ones are."""
     if "recovery" not in results.summary:
         return None
-    found = results.summary["recovery"]
+    figures = results.summary["recovery"]
     missing: dict[str, Any] = {"value": None, "low": None, "high": None, "null": 0.0}
-    place = lambda start: next((e for key, e in found.items() if key.startswith(start)), missing)
-    names = list(dict.fromkeys(key.split(",")[0] for key in found if key.startswith("block") and not key.startswith("blocks,")))
+    place = lambda start: next((e for key, e in figures.items() if key.startswith(start)), missing)
+    names = list(dict.fromkeys(key.split(",")[0] for key in figures if key.startswith("block") and not key.startswith("blocks,")))
     free, blocks = place("free, latents: atoms found at"), [place(f"{name}, latents: atoms found at") for name in names]
     spans = [place(f"blocks, subspace: top plane, overlap {what}") for what in ("between seeds", "with the planted one")]
     needed = [free, *blocks, *spans]
     if not blocks or any(e["value"] is None for e in needed):
         return Evidence("–", (), "the world has no block of lower rank, nothing beside it, or no unstable latents")
     atoms = [f"{name} {with_interval(e)} (chance {number(e['null'])})" for name, e in zip(names, blocks, strict=True)]
-    measured = (
+    figures_text = (
         f"atoms found: free {with_interval(free)}, {', '.join(atoms)}; top plane of unstable latents, chosen without the truth, overlaps between seeds by "
         f"{with_interval(spans[0])} (strongest null {number(spans[0]['null'])}) and with the planted one by {with_interval(spans[1])} ({number(spans[1]['null'])})"
     )
@@ -59,10 +59,10 @@ def _c5(results: Results, rules: Claims) -> Evidence | None:
         withheld = f"atoms of a block are found by chance more often than {rules.c1_chance}"
     parts = [Part("free atoms found", (free,), rules.c5_span)]
     parts += [Part(f"span {i}", (e,), max(rules.c5_span, e["null"])) for i, e in enumerate(spans)]
-    parts += [Part(f"{name} found", (e,), rules.c5_found, below=True) for name, e in zip(names, blocks, strict=True)]
+    parts += [Part(f"{name} found", (e,), rules.c5_found, must_be_below=True) for name, e in zip(names, blocks, strict=True)]
     rule = f"rule: intervals of spans above {rules.c5_span} and their nulls, of free atoms found above {rules.c5_span}, of block atoms found below {rules.c5_found}"
     # Longer training can find atoms; it is asked for only where their not being found is what the claim rests on.
-    return Evidence(measured, tuple(parts), withheld, lambda holds, sides: rule, no_yes=under_trained(results, rules))
+    return Evidence(figures_text, tuple(parts), withheld, lambda holds, sides: rule, no_yes=under_trained(results, rules))
 
 
 CLAIMS = (

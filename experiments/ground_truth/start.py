@@ -28,8 +28,8 @@ def at_truth(who: Population, source: SyntheticSource) -> Start:
     """
 
     def start(state: TrainState, plan: LanePlan, members: Sequence[Member], streams: Sequence[Stream], scale: float) -> TrainState:
-        found = [_given(who, source, m, stream, scale) for m, stream in zip(members, streams, strict=True)]
-        return given.place(state, plan, found)
+        starts = [_given(who, source, m, stream, scale) for m, stream in zip(members, streams, strict=True)]
+        return given.place(state, plan, starts)
 
     return start
 
@@ -52,8 +52,8 @@ def _parameters(
     """(parameters, the atom that each row is)."""
     rows_FD, atom_F = rows_at_truth(key, truth, n_features, energy_G)
     x_ND, codes_NA = scale * stream.rows(0, FIT_ROWS), scale * stream.codes(0, FIT_ROWS)
-    held = atom_F >= 0
+    is_atom_F = atom_F >= 0
     encoder_DF, bias_F = rows_FD.T.copy(), np.zeros(n_features, np.float32)
-    encoder_DF[:, held], bias_F[held] = fitted_encoder(x_ND, codes_NA[:, atom_F[held]])
+    encoder_DF[:, is_atom_F], bias_F[is_atom_F] = fitted_encoder(x_ND, codes_NA[:, atom_F[is_atom_F]])
     parameters = {"w_dec_FD": rows_FD, "w_enc_DF": encoder_DF, "b_enc_F": bias_F, "b_dec_D": np.zeros(rows_FD.shape[1], np.float32)}
     return parameters, atom_F

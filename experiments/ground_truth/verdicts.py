@@ -43,7 +43,7 @@ SEED_COUNTS = (2, 4, 8, 16, 32)
 
 def check_settings(task: Task) -> None:
     """What must hold between sections."""
-    c, names = task.of(Contrasts), list(task.of(Grid).cells)
+    c, names = task.section(Contrasts), list(task.section(Grid).cells)
     for contrast in c.contrasts:
         check(set(contrast[1:]) <= set(names), "contrasts", contrast, f"(what differs, cell, cell) of {names}")
     check(c.reference in ("", *names), "reference", c.reference, f"one of the cells {names}, or '' for none")
@@ -70,39 +70,41 @@ class Trained(NamedTuple):
 
 
 def run(task: Task, out: Outputs) -> None:
-    starts, reference, every = task.of(Grid).starts, task.of(Contrasts).reference, all_cells(task)
+    starts, reference, every = task.section(Grid).starts, task.section(Contrasts).reference, all_cells(task)
     trained, truths = _load(task)
     cells: dict[str, list[Any]] = {n: [] for n in ("cell", "start", "group", "level", "figure", "value", "low", "high", "null", "unit")}
     rows: dict[str, list[Any]] = {"cell": [], "verdict": [], **{axis: [] for axis in _axes(every)}}
     decided = {}
     for cell in every:
         interrupts.raise_if_stop_requested("verdicts: nothing is lost")
-        found = {}
+        figures_by_start = {}
         for start in starts:
             one = trained[cell.name, start]
-            found[start] = of_cell.measure(task.of(Recovery), task.of(LabelRule), cell.world, one.unit_SFD, one.alive_SF)
+            figures_by_start[start] = of_cell.measure(
+                task.section(Recovery), task.section(LabelRule), cell.world, one.unit_SFD, one.alive_SF
+            )
             of_seeds = functools.partial(seed_mean, one.explained_variance_S)
-            found[start]["all", LATENT, "explained variance"] = _knife(task, of_seeds, "share", null=0.0)
+            figures_by_start[start]["all", LATENT, "explained variance"] = _knife(task, of_seeds, "share", null=0.0)
             of_block = functools.partial(seed_mean, one.inside_S)
-            found[start][of_cell.group_names(cell.world.blocks)[1], SUBSPACE, "explained variance inside"] = _knife(
+            figures_by_start[start][of_cell.group_names(cell.world.blocks)[1], SUBSPACE, "explained variance inside"] = _knife(
                 task, of_block, "share", null=0.0
             )
-            for (group, level, figure), e in found[start].items():
+            for (group, level, figure), e in figures_by_start[start].items():
                 record = (cell.name, start, group, level, figure, e.value, e.low, e.high, e.null, e.unit)
                 for column, value in zip(cells, record, strict=True):
                     cells[column].append(value)
-        figures = _deciding(task, cell, {s: trained[cell.name, s] for s in starts}, found, truths[cell.name])
+        figures = _deciding(task, cell, {s: trained[cell.name, s] for s in starts}, figures_by_start, truths[cell.name])
         decided[cell.name] = figures
         for axis in _axes(every):
-            rows[axis].append(dict(cell.at).get(axis))
+            rows[axis].append(dict(cell.coordinates).get(axis))
         rows["cell"].append(cell.name)
         deciding = {name: figures[name] for name in ("p", "kept", "gain", "worth", "leaving") if name in figures}
-        judged = (
-            verdict(**deciding, found=figures["atoms found"], latents=figures["latents"].value or 0.0, tie=task.of(Recovery).tie)
+        cell_verdict = (
+            verdict(**deciding, found=figures["atoms found"], latents=figures["latents"].value or 0.0, tie=task.section(Recovery).tie)
             if "leaving" in deciding
             else "undecided"
         )
-        rows["verdict"].append(judged)
+        rows["verdict"].append(cell_verdict)
         for name, e in figures.items():
             for part in ("value", "low", "high", "null"):
                 rows.setdefault(f"{name}, {part}" if part != "value" else name, []).append(getattr(e, part))
@@ -114,7 +116,7 @@ def run(task: Task, out: Outputs) -> None:
         out.table("seeds", fewer)
     if contrasts["what"]:
         out.table("contrasts", contrasts)
-    in_3d = _block_in_3d(task.of(Seeds), every, trained, truths)
+    in_3d = _block_in_3d(task.section(Seeds), every, trained, truths)
     if in_3d:
         out.table("block_3d", in_3d)
     summary = {
@@ -126,7 +128,7 @@ def run(task: Task, out: Outputs) -> None:
 
 
 def _axes(every: Sequence[GridCell]) -> list[str]:
-    return list(dict.fromkeys(axis for cell in every for axis, _ in cell.at))
+    return list(dict.fromkeys(axis for cell in every for axis, _ in cell.coordinates))
 
 
 def _load(task: Task) -> tuple[dict[tuple[str, str], Trained], dict[str, Truth]]:
@@ -136,13 +138,13 @@ def _load(task: Task) -> tuple[dict[tuple[str, str], Trained], dict[str, Truth]]
         for world, cell in enumerate(group.cells):
             truths[cell.name] = source.truths[world]
             x_ND = source.held_out(world)
-            for start in task.of(Grid).starts:
-                found = dictionary_list.load(grid.home(task, i, cell.name, start) / dictionary_list.NAME)
-                seen = evaluate_each(found.dictionaries, functools.partial(_batches, x_ND), 1)
-                alive_SF = seen.firings_SF > 0
-                unit_SFD = np.where(alive_SF[..., None], similarity.unit_rows(found.w_dec_SFD), 0.0).astype(np.float32)
-                inside_S = explained_inside(found.dictionaries, x_ND, source.truths[world].bases[0])
-                trained[cell.name, start] = Trained(unit_SFD, alive_SF, seen.explained_variance_S, inside_S)
+            for start in task.section(Grid).starts:
+                saes = dictionary_list.load(grid.home(task, i, cell.name, start) / dictionary_list.NAME)
+                evaluation = evaluate_each(saes.dictionaries, functools.partial(_batches, x_ND), 1)
+                alive_SF = evaluation.firings_SF > 0
+                unit_SFD = np.where(alive_SF[..., None], similarity.unit_rows(saes.w_dec_SFD), 0.0).astype(np.float32)
+                inside_S = explained_inside(saes.dictionaries, x_ND, source.truths[world].bases[0])
+                trained[cell.name, start] = Trained(unit_SFD, alive_SF, evaluation.explained_variance_S, inside_S)
     return trained, truths
 
 
@@ -151,14 +153,18 @@ def _batches(x_ND: np.ndarray) -> list[np.ndarray]:
 
 
 def _knife(task: Task, statistic: Callable[..., float], unit: str, null: float | None = None, **others: Any) -> Estimate:
-    return aggregates.jackknifed(statistic, len(task.of(Seeds).list), task.of(LabelRule).confidence, null=null, unit=unit, **others)
+    return aggregates.jackknifed(
+        statistic, len(task.section(Seeds).list), task.section(LabelRule).confidence, null=null, unit=unit, **others
+    )
 
 
-def _deciding(task: Task, cell: GridCell, chosen: dict[str, Trained], found: dict[str, Any], truth: Truth) -> dict[str, Estimate]:
+def _deciding(
+    task: Task, cell: GridCell, saes_by_start: dict[str, Trained], figures_by_start: dict[str, Any], truth: Truth
+) -> dict[str, Estimate]:
     """The first block's figures from random starts, and what SAEs from the truth add."""
-    c = task.of(Recovery)
+    c = task.section(Recovery)
     name = of_cell.group_names(cell.world.blocks)[1]
-    random = found[RANDOM]
+    random = figures_by_start[RANDOM]
     out = {
         "latents": random[name, LATENT, "latents"],
         "p": random[name, LATENT, f"p̂ at {c.found:g}"],
@@ -170,46 +176,46 @@ def _deciding(task: Task, cell: GridCell, chosen: dict[str, Trained], found: dic
         "explained variance": random["all", LATENT, "explained variance"],
         "explained variance inside": random[name, SUBSPACE, "explained variance inside"],
     }
-    if TRUTH in chosen:
-        held_SG = recovery.atom_recovery(truth, chosen[TRUTH].unit_SFD, c.found).found_SG[:, 1]
-        given = given_of_groups(truth, cell.world.energies, cell.sae.n_features)[1]  # a smaller dictionary starts at a part of the atoms
-        kept_S = held_SG * cell.world.block_atoms / given if given else np.full(len(held_SG), np.nan)
+    if TRUTH in saes_by_start:
+        held_SG = recovery.atom_recovery(truth, saes_by_start[TRUTH].unit_SFD, c.found).found_SG[:, 1]
+        n_given = given_of_groups(truth, cell.world.energies, cell.sae.n_features)[1]  # a smaller dictionary starts at a part of the atoms
+        kept_S = held_SG * cell.world.block_atoms / n_given if n_given else np.full(len(held_SG), np.nan)
         out["kept"] = _knife(task, functools.partial(seed_mean, np.minimum(kept_S, 1.0)), "share of atoms started at", bounds=(0.0, 1.0))
         for name, start, less in (("gain", TRUTH, RANDOM), ("worth", HELD, RANDOM), ("leaving", TRUTH, HELD)):
-            difference_S = chosen[start].inside_S - chosen[less].inside_S
+            difference_S = saes_by_start[start].inside_S - saes_by_start[less].inside_S
             out[name] = _knife(task, functools.partial(seed_mean, difference_S), "explained variance inside the block", null=0.0)
     return out
 
 
 def _statistics(task: Task, one: Trained, truth: Truth) -> dict[str, Callable[[np.ndarray], float]]:
     """Figures of the first block as functions of seeds' weights."""
-    cosine_SSF = similarity.all_pairs(one.unit_SFD, block_size=task.of(LabelRule).block_size).cosine
+    cosine_SSF = similarity.all_pairs(one.unit_SFD, block_size=task.section(LabelRule).block_size).cosine
     among_SF = (recovery.group_of_latents(truth, one.unit_SFD) == 1) & one.alive_SF
     out: dict[str, Callable[[np.ndarray], float]] = {}
-    for theta in (task.of(Recovery).found, task.of(Recovery).theta):
+    for theta in (task.section(Recovery).found, task.section(Recovery).theta):
         of_pairs = aggregates.share_reappearing(reappearance.reappears(cosine_SSF, theta), among_SF)
         out[f"p̂ at {theta:g}"] = functools.partial(pair_mean, of_pairs)
-    found_S = recovery.atom_recovery(truth, one.unit_SFD, task.of(Recovery).found).found_SG[:, 1]
+    found_S = recovery.atom_recovery(truth, one.unit_SFD, task.section(Recovery).found).found_SG[:, 1]
     out["atoms found"] = functools.partial(seed_mean, found_S)
     out["unstable share"] = aggregates.label_share(
-        reappearance.reappears(cosine_SSF, task.of(Recovery).theta), among_SF, task.of(LabelRule).epsilon, stable=False
+        reappearance.reappears(cosine_SSF, task.section(Recovery).theta), among_SF, task.section(LabelRule).epsilon, stable=False
     )
     return out
 
 
 def _contrasts(task: Task, trained: dict[tuple[str, str], Trained], truths: dict[str, Truth]) -> dict[str, list[Any]]:
     """Differences between cells, and of the reference cell between starts; seeds are paired."""
-    c = task.of(Contrasts)
+    c = task.section(Contrasts)
     out: dict[str, list[Any]] = {n: [] for n in ("what", "of", "less", "figure", "value", "low", "high")}
     pairs = [(what, (a, RANDOM), (b, RANDOM)) for what, a, b in c.contrasts]
-    if TRUTH in task.of(Grid).starts and c.reference:
+    if TRUTH in task.section(Grid).starts and c.reference:
         pairs.append(("the start", (c.reference, TRUTH), (c.reference, RANDOM)))
     for what, a, b in pairs:
-        found, less = (_statistics(task, trained[place], truths[place[0]]) for place in (a, b))
-        for figure in found:
+        more, less = (_statistics(task, trained[place], truths[place[0]]) for place in (a, b))
+        for figure in more:
             if figure == "unstable share":
                 continue
-            difference = lambda w, f=found[figure], g=less[figure]: f(w) - g(w)
+            difference = lambda w, f=more[figure], g=less[figure]: f(w) - g(w)
             e = _knife(task, difference, "difference", null=0.0, bounds=(-1.0, 1.0))
             for column, value in zip(out, (what, cell_name(*a), cell_name(*b), figure, e.value, e.low, e.high), strict=True):
                 out[column].append(value)

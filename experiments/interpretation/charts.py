@@ -25,11 +25,11 @@ def all_figures(results: Results, seeds: tuple[int, ...]) -> list[Figure]:
 
 
 def _surface(results: Results) -> Figure:
-    found = results.columns("statistics/features.parquet", ("label", "stratum", "surface_score", "surface_score_null"))
-    live = (found["stratum"] == "live") & np.isfinite(found["surface_score"])
+    columns = results.columns("statistics/features.parquet", ("label", "stratum", "surface_score", "surface_score_null"))
+    live = (columns["stratum"] == "live") & np.isfinite(columns["surface_score"])
     records = []
-    series = [(label, found["surface_score"][live & (found["label"] == label)]) for label in LABELS]
-    series.append(("firing on random tokens (null)", found["surface_score_null"][live]))
+    series = [(label, columns["surface_score"][live & (columns["label"] == label)]) for label in LABELS]
+    series.append(("firing on random tokens (null)", columns["surface_score_null"][live]))
     for name, scores in series:
         counts = np.histogram(scores, BINS)[0] / max(1, len(scores))
         records += [{"score": float(x), "share": float(y), "label": name} for x, y in zip((BINS[1:] + BINS[:-1]) / 2, counts, strict=True)]

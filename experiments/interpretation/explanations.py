@@ -73,7 +73,7 @@ ANSWERS = "completions"  # folder of the workdir: answers are kept whatever beco
 MOST_APART = 1.5  # factor between the firing rates of a pair
 
 
-class Chosen(NamedTuple):
+class FeatureChoice(NamedTuple):
     """A feature that is explained: place of its SAE, its number, its label."""
 
     seed: int
@@ -82,16 +82,16 @@ class Chosen(NamedTuple):
 
 
 def run(task: Task, out: Outputs) -> None:
-    c = task.of(Explanations)
+    c = task.section(Explanations)
     counted = task.summary("statistics")
     if "not_measured" in counted:
         out.not_measured(counted["not_measured"])
         return
     whole = dictionary_list.saes(task)
-    listed = whole.first(task.of(Function).seeds)
-    known = feature_sets.read(task, whole, task.of(Function).seeds)
-    chosen = _pairs(known, c.pairs)
-    if not chosen:
+    saes = whole.first(task.section(Function).seeds)
+    stats = feature_sets.read(task, whole, task.section(Function).seeds)
+    choices = _pairs(stats, c.pairs)
+    if not choices:
         out.not_measured("no stable and unstable features that fire about equally often")
         return
     text = row_texts.read(task)
@@ -99,77 +99,77 @@ def run(task: Task, out: Outputs) -> None:
     # First of all, since an endpoint that is not there is found out at once.
     endpoint = contextlib.closing(Endpoint(c.model, c.timeout, c.retries, c.max_tokens)) if c.model else None
     with endpoint or contextlib.nullcontext(RuleBased()) as completer:
-        tasks = _tasks(task, listed, chosen, text)
-        found, usage = _asked(c, completer, tasks, task.root / ANSWERS)
-    if any(found.unusable.values()):
-        which = ", ".join(f"{n} of {found.asked[phase]} to the {phase}" for phase, n in found.unusable.items() if n)
+        tasks = _tasks(task, saes, choices, text)
+        answers, usage = _asked(c, completer, tasks, task.root / ANSWERS)
+    if any(answers.unusable.values()):
+        which = ", ".join(f"{n} of {answers.asked[phase]} to the {phase}" for phase, n in answers.unusable.items() if n)
         print(f"explanations: answers that could not be used: {which}. Another model may do better, or this one with more max_tokens")
-    explained = found.explained
-    values = Values(len(listed.seeds), task.of(LabelRule).confidence, "share")
-    for seed in range(len(listed.seeds)):
-        values.fixed(seed, _figures([(f.label, e) for f, e in zip(chosen, explained, strict=True) if f.seed == seed]))
+    explained = answers.explained
+    values = Values(len(saes.seeds), task.section(LabelRule).confidence, "share")
+    for seed in range(len(saes.seeds)):
+        values.fixed(seed, _figures([(f.label, e) for f, e in zip(choices, explained, strict=True) if f.seed == seed]))
     summary = _summary(values) | {
         "by": completer.name,
         "asked_a_model": bool(c.model),
-        "features": len(chosen),
-        "asked": found.asked,
-        "unusable": found.unusable,
+        "features": len(choices),
+        "asked": answers.asked,
+        "unusable": answers.unusable,
     }
-    summary |= {"usage": usage._asdict(), "kinds": _kinds(chosen, explained)}
+    summary |= {"usage": usage._asdict(), "kinds": _kinds(choices, explained)}
     out.summary(summary)
-    out.table("features", _table(listed, chosen, explained))
+    out.table("features", _table(saes, choices, explained))
 
 
-def _pairs(known: Features, count: int) -> list[Chosen]:
+def _pairs(stats: Features, count: int) -> list[FeatureChoice]:
     """Of every SAE alike pairs of a stable and an unstable feature that fire about equally often, each feature in one pair."""
-    masks, found = feature_sets.by_label(known), []
-    s = len(known.live_SF)
+    masks, choices = feature_sets.by_label(stats), []
+    s = len(stats.live_SF)
     for seed in range(s):
-        wanted = count // s + (seed < count % s)
-        log_rate_F = np.log(np.maximum(known.rate_SF[seed], 1e-12))
+        missing = count // s + (seed < count % s)
+        log_rate_F = np.log(np.maximum(stats.rate_SF[seed], 1e-12))
         stable = np.flatnonzero(masks[STABLE][seed]).tolist()
         for unstable in np.random.default_rng(seed).permutation(np.flatnonzero(masks[UNSTABLE][seed])).tolist():
-            if not wanted or not stable:
+            if not missing or not stable:
                 break
             nearest = min(stable, key=lambda f: abs(log_rate_F[f] - log_rate_F[unstable]))
             if abs(log_rate_F[nearest] - log_rate_F[unstable]) <= np.log(MOST_APART):
                 stable.remove(nearest)
-                found += [Chosen(seed, nearest, STABLE), Chosen(seed, unstable, UNSTABLE)]
-                wanted -= 1
-    return found
+                choices += [FeatureChoice(seed, nearest, STABLE), FeatureChoice(seed, unstable, UNSTABLE)]
+                missing -= 1
+    return choices
 
 
-def _tasks(task: Task, listed: DictionaryList, chosen: list[Chosen], text: row_texts.Texts) -> list[explaining.Task]:
+def _tasks(task: Task, saes: DictionaryList, choices: list[FeatureChoice], text: row_texts.Texts) -> list[explaining.Task]:
     """Explained from the strongest contexts of one half, held against places of the other half: some where the feature fires, at random, and as
     many where it does not, on the same tokens where there are such."""
-    c = task.of(Explanations)
+    c = task.section(Explanations)
     table = task.table("statistics/features", ("seed", "feature", "top_rows", "top_values", "sample_rows"))
-    by_seed = {name: listed.by_seed(np.stack(list(table[name])), -1) for name in ("top_rows", "top_values", "sample_rows")}
+    by_seed = {name: saes.by_seed(np.stack(list(table[name])), -1) for name in ("top_rows", "top_values", "sample_rows")}
     reader = ContextReader(text.rows, text.vocabulary, text.documents)
-    around = lambda row: reader.around(int(row), c.context_tokens, c.context_tokens // 3)
+    context = lambda row: reader.context(int(row), c.context_tokens, c.context_tokens // 3)
     odd_N = text.context_N % 2 == 1
     tasks: list[explaining.Task] = []
-    seeds = list(dict.fromkeys(f.seed for f in chosen))
+    seeds = list(dict.fromkeys(f.seed for f in choices))
     bar = progress.tokens(len(seeds) * len(odd_N), "explanations/firing")
     for seed in seeds:
-        features = [f.feature for f in chosen if f.seed == seed]
-        fires_NM = _fires(listed.dictionaries[seed], features, text.rows, bar)
+        features = [f.feature for f in choices if f.seed == seed]
+        fires_NM = _fires(saes.dictionaries[seed], features, text.rows, bar)
         for m, feature in enumerate(features):
             top, strength = by_seed["top_rows"][seed, feature], by_seed["top_values"][seed, feature]
-            shown = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0 and not odd_N[r]][: c.contexts]
-            if not shown:  # it fires in the other half alone
-                shown = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0][: c.contexts]
-            used = [r for r, _ in shown]
-            others = [r for r in by_seed["sample_rows"][seed, feature] if r >= 0 and text.context_N[r] not in text.context_N[used]]
+            strongest = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0 and not odd_N[r]][: c.contexts]
+            if not strongest:  # it fires in the other half alone
+                strongest = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0][: c.contexts]
+            top_rows = [r for r, _ in strongest]
+            others = [r for r in by_seed["sample_rows"][seed, feature] if r >= 0 and text.context_N[r] not in text.context_N[top_rows]]
             positives = others[: c.candidates // 2]
-            rng = np.random.default_rng((listed.seeds[seed], feature))
+            rng = np.random.default_rng((saes.seeds[seed], feature))
             negatives = _negatives(rng, text.rows.token_N, positives, odd_N & ~fires_NM[:, m])
             detect = [*positives, *negatives] if positives and negatives else []
             tasks.append(
                 explaining.Task(
-                    [around(r) for r in used],
-                    np.array([v for _, v in shown]),
-                    [around(r) for r in detect],
+                    [context(r) for r in top_rows],
+                    np.array([v for _, v in strongest]),
+                    [context(r) for r in detect],
                     np.arange(len(detect)) < len(positives),
                     f"{seed}/{feature}",
                 )
@@ -192,13 +192,13 @@ def _active(dictionary: Dictionary, x_BD: Array, at_M: Array) -> Array:
 
 def _negatives(rng: np.random.Generator, token_N: np.ndarray, positives: list[int], silent_N: np.ndarray) -> list[int]:
     """For each row another on which the feature is silent: of the same token where there is one, else of any."""
-    found: list[int] = []
+    negatives: list[int] = []
     for row in positives:
-        alike = np.setdiff1d(np.flatnonzero(silent_N & (token_N == token_N[row])), found)
-        pool = alike if len(alike) else np.setdiff1d(np.flatnonzero(silent_N), found)
+        alike = np.setdiff1d(np.flatnonzero(silent_N & (token_N == token_N[row])), negatives)
+        pool = alike if len(alike) else np.setdiff1d(np.flatnonzero(silent_N), negatives)
         if len(pool):
-            found.append(int(rng.choice(pool)))
-    return found
+            negatives.append(int(rng.choice(pool)))
+    return negatives
 
 
 def _asked(
@@ -208,19 +208,19 @@ def _asked(
     they were paid for."""
     if not c.model:
         return explain_all(completer, tasks), completer.usage
-    before, ahead = bill(Cached(completer, folder).kept, tasks)
-    had = f", beside {before.requests:,} answers that are kept ({_price(c, before)})" if before.requests else ""
-    print(f"explanations: {ahead.requests:,} questions to {completer.name}, about {_price(c, ahead)}{had}", flush=True)
-    expected = _cost(c, total([before, ahead]))
-    if c.most_cost and ahead.requests and expected > c.most_cost:
+    earlier, due = bill(Cached(completer, folder).stored_answers, tasks)
+    had = f", beside {earlier.requests:,} answers that are kept ({_price(c, earlier)})" if earlier.requests else ""
+    print(f"explanations: {due.requests:,} questions to {completer.name}, about {_price(c, due)}{had}", flush=True)
+    expected = _cost(c, total([earlier, due]))
+    if c.most_cost and due.requests and expected > c.most_cost:
         raise ValueError(f"config.explanations.most_cost={c.most_cost}: the questions are expected to cost {expected:.2f}{had}")
-    with tqdm.tqdm(total=ahead.requests, desc="explanations", unit="question", mininterval=1.0) as bar:
+    with tqdm.tqdm(total=due.requests, desc="explanations", unit="question", mininterval=1.0) as bar:
 
         def on_answer() -> None:
             progress.look_for_signals()
             bar.set_postfix_str(_price(c, completer.usage))
             bar.update()
-            if c.most_cost and _cost(c, total([before, completer.usage])) > c.most_cost:
+            if c.most_cost and _cost(c, total([earlier, completer.usage])) > c.most_cost:
                 raise CompletionError(
                     f"explanations: {_price(c, completer.usage)} in this run{had}: above explanations.most_cost={c.most_cost}; answers are kept"
                 )
@@ -241,8 +241,8 @@ def _price(c: Explanations, usage: Usage) -> str:
 def _figures(explained: list[tuple[str, Explained]]) -> dict[Key, float]:
     out: dict[Key, float] = {}
     for label in (STABLE, UNSTABLE):
-        kinds = [e.kind for found, e in explained if found == label and e.kind is not None]
-        scores = [e.detection.balanced_accuracy for found, e in explained if found == label and e.detection is not None]
+        kinds = [e.kind for feature_label, e in explained if feature_label == label and e.kind is not None]
+        scores = [e.detection.balanced_accuracy for feature_label, e in explained if feature_label == label and e.detection is not None]
         if kinds:
             out["surface", label] = float(np.mean([kind in SURFACE for kind in kinds]))
             out["substring", label] = float(np.mean([kind == SUBSTRING for kind in kinds]))
@@ -261,17 +261,17 @@ def _summary(values: Values) -> dict[str, Any]:
     return {name: e.as_dict() for name, e in figures.items()}
 
 
-def _kinds(chosen: list[Chosen], explained: list[Explained]) -> dict[str, dict[str, int]]:
+def _kinds(choices: list[FeatureChoice], explained: list[Explained]) -> dict[str, dict[str, int]]:
     """How many explanations of each kind, by label."""
-    found = lambda label, kind: sum(f.label == label and e.kind == kind for f, e in zip(chosen, explained, strict=True))
-    return {label: {kind: found(label, kind) for kind in KINDS} for label in (STABLE, UNSTABLE)}
+    count = lambda label, kind: sum(f.label == label and e.kind == kind for f, e in zip(choices, explained, strict=True))
+    return {label: {kind: count(label, kind) for kind in KINDS} for label in (STABLE, UNSTABLE)}
 
 
-def _table(listed: DictionaryList, chosen: list[Chosen], explained: list[Explained]) -> dict[str, list[Any]]:
+def _table(saes: DictionaryList, choices: list[FeatureChoice], explained: list[Explained]) -> dict[str, list[Any]]:
     return {
-        "seed": [listed.seeds[f.seed] for f in chosen],
-        "feature": [f.feature for f in chosen],
-        "label": [f.label for f in chosen],
+        "seed": [saes.seeds[f.seed] for f in choices],
+        "feature": [f.feature for f in choices],
+        "label": [f.label for f in choices],
         "explanation": [e.explanation or "" for e in explained],
         "kind": [e.kind or "" for e in explained],
         "detection": [None if e.detection is None else e.detection.balanced_accuracy for e in explained],

@@ -51,18 +51,18 @@ DETAILS = {
 Place = tuple[int, int]
 
 
-def listed(results: Results) -> list[Place]:
+def listed_places(results: Results) -> list[Place]:
     """(seed, feature) of those that the page holds."""
-    found = results.columns("stability/features.parquet", ("seed", "feature"))
-    places = list(zip(found["seed"].tolist(), found["feature"].tolist(), strict=True))
+    columns = results.columns("stability/features.parquet", ("seed", "feature"))
+    places = list(zip(columns["seed"].tolist(), columns["feature"].tolist(), strict=True))
     return places[:: max(1, -(-len(places) // MOST_LISTED))]
 
 
 def table(results: Results, places: list[Place], contexts_of: Callable[[Place], list[tuple[float, Context]]]) -> dict[str, Any]:
     """Columns, rows, and what each row shows when it is opened; plain text and numbers, to be put into a page as JSON."""
-    wanted = set(places)
+    wanted_places = set(places)
     files = {c.file for c in COLUMNS} | {file for file, _ in DETAILS.values()}
-    of_file = {file: _by_place(results, file, wanted) for file in files if results.has(file)}
+    of_file = {file: _by_place(results, file, wanted_places) for file in files if results.has(file)}
     there = [c for c in COLUMNS if c.file in of_file and any(c.column in r for r in of_file[c.file].values())]
     rows, opened = [], []
     for place in places:
@@ -79,7 +79,7 @@ def table(results: Results, places: list[Place], contexts_of: Callable[[Place], 
     return {"columns": ["seed", "feature", *(c.name for c in there)], "rows": rows, "opened": opened, "left_out": every - len(places)}
 
 
-def _by_place(results: Results, file: str, wanted: set[Place]) -> dict[Place, dict[str, Any]]:
+def _by_place(results: Results, file: str, wanted_places: set[Place]) -> dict[Place, dict[str, Any]]:
     columns = [c.column for c in COLUMNS if c.file == file] + [column for f, column in DETAILS.values() if f == file]
     if file.startswith("diagnosis/"):
         columns += [
@@ -92,30 +92,30 @@ def _by_place(results: Results, file: str, wanted: set[Place]) -> dict[Place, di
             "entry",
             "energy_inside",
         ]
-    found = results.columns(file, ("seed", "feature", *columns))
-    places = list(zip(found["seed"].tolist(), found["feature"].tolist(), strict=True))
-    kept = [(i, place) for i, place in enumerate(places) if place in wanted]
-    return {place: {name: values[i] for name, values in found.items() if name not in ("seed", "feature")} for i, place in kept}
+    table = results.columns(file, ("seed", "feature", *columns))
+    places = list(zip(table["seed"].tolist(), table["feature"].tolist(), strict=True))
+    rows = [(i, place) for i, place in enumerate(places) if place in wanted_places]
+    return {place: {name: values[i] for name, values in table.items() if name not in ("seed", "feature")} for i, place in rows}
 
 
 def _of_diagnosis(r: dict[str, Any] | None) -> list[list[str]]:
     """What speaks for the reason of an unstable feature."""
     if r is None:
         return []
-    found = []
+    facts = []
     if r["combination_seed"] >= 0:
         combination = " ".join(f"{w:+.2f}·{f}" for w, f in zip(r["combination_weights"], r["combination_features"], strict=True))
-        found.append(
+        facts.append(
             [
                 "best combination of three in another seed",
                 f"{r['combination_share']:.2f} of it: {combination} of seed {r['combination_seed']}",
             ]
         )
-    found.append(
+    facts.append(
         ["seeds in which a combination holds enough", f"{r['split_seeds']:.0%} (by chance in its subspace: {r['split_by_chance']:.2f})"]
     )
-    found.append(["local subspace", f"{r['entry']}, which holds {r['energy_inside']:.2f} of it" if r["entry"] >= 0 else "none"])
-    return found
+    facts.append(["local subspace", f"{r['entry']}, which holds {r['energy_inside']:.2f} of it" if r["entry"] >= 0 else "none"])
+    return facts
 
 
 def _plain(value: Any) -> Any:

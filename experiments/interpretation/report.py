@@ -31,31 +31,31 @@ def _c3(results: Results, rules: Claims) -> Evidence | None:
     if "firing_rate_stable_over_unstable" not in s:
         return Evidence("–", (), "no activations to measure firing on")
     ratio, with_rare = s["firing_rate_stable_over_unstable"], s["firing_rate_stable_over_unstable_with_rare"]
-    measured = f"stable features fire {with_interval(ratio)} times as often as unstable ones, with rare ones {with_interval(with_rare)}"
+    figures_text = f"stable features fire {with_interval(ratio)} times as often as unstable ones, with rare ones {with_interval(with_rare)}"
     forms = results.summary.get("statistics", {"not_measured": "the stage 'statistics' was not asked for"})
-    known = "not_measured" not in forms and forms["surface_difference"]["value"] is not None
-    if known:
-        measured += (
+    has_forms = "not_measured" not in forms and forms["surface_difference"]["value"] is not None
+    if has_forms:
+        figures_text += (
             f"; of surface form are {with_interval(forms['surface_unstable'])} of unstable and {with_interval(forms['surface_stable'])} of stable features, difference "
             f"{with_interval(forms['surface_difference'])}, at equal firing rate {with_interval(forms['surface_difference_at_equal_frequency'])}"
         )
     explained = results.summary.get("explanations", {})
     if "substring_difference" in explained:
         judge = "a model" if explained["asked_a_model"] else "rules"
-        measured += f"; explained by a substring ({judge}): {with_interval(explained['substring_unstable'])} of unstable, {with_interval(explained['substring_stable'])} of stable ones"
+        figures_text += f"; explained by a substring ({judge}): {with_interval(explained['substring_unstable'])} of unstable, {with_interval(explained['substring_stable'])} of stable ones"
     unknown: Estimated = {"value": None, "low": None, "high": None}
     parts = (
         Part("rarer", (ratio, with_rare), rules.c3_ratio),  # live features alone leave the rarest out
-        Part("surface", (forms["surface_difference"] if known else unknown,), rules.c3_surface),
+        Part("surface", (forms["surface_difference"] if has_forms else unknown,), rules.c3_surface),
     )
     missing = forms.get("not_measured", "no stable or no unstable features")
-    why = lambda sides: f"more of them of surface form: {sides['surface']}" if known else missing
+    why = lambda sides: f"more of them of surface form: {sides['surface']}" if has_forms else missing
     rule = f"rule: rate ratios above {rules.c3_ratio}, difference of surface-form shares above {rules.c3_surface}"
-    said = lambda holds, sides: f"{rule}: rarer: {sides['rarer']}; {why(sides)}"
+    reason = lambda holds, sides: f"{rule}: rarer: {sides['rarer']}; {why(sides)}"
     little, trained = too_little(results, rules), under_trained(results, rules)
     if little or not trained:
-        return Evidence(measured, parts, little, said)
-    return Evidence(measured, parts, lambda sides: f"{trained}; as it stands, rarer: {sides['rarer']}; {why(sides)}", said)
+        return Evidence(figures_text, parts, little, reason)
+    return Evidence(figures_text, parts, lambda sides: f"{trained}; as it stands, rarer: {sides['rarer']}; {why(sides)}", reason)
 
 
 CLAIMS = (

@@ -88,25 +88,25 @@ class OfSAE(NamedTuple):
 
 
 def run(task: Task, out: Outputs) -> None:
-    c = task.of(Statistics)
+    c = task.section(Statistics)
     text = row_texts.read(task)
     if text is None:
         out.not_measured("no activations with the text of their tokens")
         return
-    listed = dictionary_list.saes(task)
-    predicates = surface.Predicates.of(text.vocabulary)
+    saes = dictionary_list.saes(task)
+    predicates = surface.Predicates.from_vocabulary(text.vocabulary)
     shuffled = _shuffled(task, text)
-    found = []
-    with progress.tokens(len(text.context_N) * len(listed.seeds), "statistics") as bar:
-        for seed, dictionary in zip(listed.seeds, listed.dictionaries, strict=True):
+    per_sae = []
+    with progress.tokens(len(text.context_N) * len(saes.seeds), "statistics") as bar:
+        for seed, dictionary in zip(saes.seeds, saes.dictionaries, strict=True):
             make = functools.partial(_of_sae, c, text, dictionary, predicates, shuffled, seed, bar.update)
-            found.append(out.part(f"seed {seed}", make))
-    known = feature_sets.read(task, listed, task.of(Function).seeds)
+            per_sae.append(out.part(f"seed {seed}", make))
+    stats = feature_sets.read(task, saes, task.section(Function).seeds)
     labels = task.table("stability/features", ("label", "stratum"))
-    table = {"seed": np.concatenate([np.full(size, seed) for seed, size in zip(listed.seeds, listed.sizes, strict=True)])}
-    table |= {"feature": np.concatenate([np.arange(size) for size in listed.sizes])} | labels
-    table |= {name: np.concatenate([f.columns[name] for f in found]) for name in found[0].columns}
-    values = _values(task, known, found[: task.of(Function).seeds])
+    table = {"seed": np.concatenate([np.full(size, seed) for seed, size in zip(saes.seeds, saes.sizes, strict=True)])}
+    table |= {"feature": np.concatenate([np.arange(size) for size in saes.sizes])} | labels
+    table |= {name: np.concatenate([f.columns[name] for f in per_sae]) for name in per_sae[0].columns}
+    values = _values(task, stats, per_sae[: task.section(Function).seeds])
     out.summary(_summary(c, values, shuffled is not None) | {"predicates": len(predicates.names)})
     out.table("features", table)
     out.table("profiles", _profiles(values))
@@ -131,11 +131,11 @@ def _of_sae(
         parts.append((_surface(c, counted, predicates, text.vocabulary, np.random.default_rng((seed, first))), counted.profile_FT))
     columns = {name: np.concatenate([p[name] for p, _ in parts]) for name in parts[0][0]}
     fall_F = _fall(dictionary, shuffled)
-    known = shuffled is not None
+    fall_known = shuffled is not None
     parts_of_score = columns["top_token_share"], columns["f1"]
     columns["fall"] = fall_F
-    columns["surface_score"] = surface.score(*parts_of_score, fall_F if known else None)
-    nothing_kept = np.ones(f) if known else None
+    columns["surface_score"] = surface.score(*parts_of_score, fall_F if fall_known else None)
+    nothing_kept = np.ones(f) if fall_known else None
     columns["surface_score_null"] = surface.score(columns["top_token_share_null"], columns["f1_null"], nothing_kept)
     return OfSAE(columns, np.concatenate([p for _, p in parts]))
 
@@ -144,16 +144,16 @@ def _counted(
     c: Statistics, text: Texts, dictionary: Dictionary, features: range, seed: int, on_rows: Callable[[int], Any]
 ) -> counting.Statistics:
     places = Places(text.rows.token_N, text.context_N, text.position_N)
-    taken = Accumulator(places, features, len(text.vocabulary), contexts=c.top_contexts, samples=c.samples, salt=seed)
+    accumulator = Accumulator(places, features, len(text.vocabulary), contexts=c.top_contexts, samples=c.samples, salt=seed)
     on_device = jax.device_put(dictionary)
     acts_ND = text.rows.acts_ND
     for first in range(0, len(acts_ND), progress.BATCH):
         progress.look_for_signals()
         x = acts_ND[first : first + progress.BATCH]
         z_BF = np.asarray(_encoded(on_device, np.pad(x, ((0, progress.BATCH - len(x)), (0, 0)))))[: len(x)]
-        taken.add(z_BF, first)
+        accumulator.add(z_BF, first)
         on_rows(len(x))
-    return taken.result()
+    return accumulator.result()
 
 
 @jax.jit
@@ -196,7 +196,7 @@ def _shuffled(task: Task, text: Texts) -> Shuffled | None:
     """Evenly spaced contexts, and the model's activations for the same tokens in random order; None where there is no language model."""
     if not task.has("model"):
         return None
-    lm, read = task.of(LanguageModel), task.of(Harvesting)
+    lm, read = task.section(LanguageModel), task.section(Harvesting)
     home = checkpoint.locate(lm.path, lm.revision)
     model = checkpoint.load_config(home)
     if not model.causal:
@@ -204,19 +204,19 @@ def _shuffled(task: Task, text: Texts) -> Shuffled | None:
     rows, length = text.rows, read.context_length
     start = load_tokenizer(home, read.start_token).start
     every = contexts_of_rows(rows.document_N, rows.position_N, rows.token_N, length, start)
-    count = -(-len(every.length_N) * task.of(Statistics).shuffled_tokens // len(rows.token_N))
-    chosen = sources.evenly_spaced(len(every.length_N), count)
-    some = Contexts(*(field[chosen] for field in every))
+    count = -(-len(every.length_N) * task.section(Statistics).shuffled_tokens // len(rows.token_N))
+    selection = sources.evenly_spaced(len(every.length_N), count)
+    some = Contexts(*(field[selection] for field in every))
     tokens_NT, place_NT = surface.shuffled_contexts(some.tokens_NT, some.length_N, np.random.default_rng(0))
     placement = Placement(make_language_mesh(lm.model_parallel))
     params = checkpoint.load_params(home, model, lm.dtype, placement)
     at_once = batch_size(task, model, placement.data)
-    harvester = Harvest(params, model, read.layer, read.site, at_once, len(chosen), placement=placement)
+    harvester = Harvest(params, model, read.layer, read.site, at_once, len(selection), placement=placement)
     shuffled_ND = harvester.acts(some._replace(tokens_NT=tokens_NT))
     first_N = np.cumsum(some.length_N - 1) - (some.length_N - 1)
     real_NT = (np.arange(length) > 0) & (np.arange(length) < some.length_N[:, None])
     where_N = (first_N[:, None] + place_NT - 1)[real_NT]  # of every row, in the order of the contexts, its row in the shuffled ones
-    return Shuffled(rows.acts_ND[np.isin(text.context_N, chosen)], shuffled_ND[where_N].astype(np.float32))
+    return Shuffled(rows.acts_ND[np.isin(text.context_N, selection)], shuffled_ND[where_N].astype(np.float32))
 
 
 def _fall(dictionary: Dictionary, shuffled: Shuffled | None) -> np.ndarray:
@@ -242,16 +242,16 @@ def _on_the_same_tokens(dictionary: Dictionary, x_BD: Array, shuffled_BD: Array,
     return jnp.stack([z_BF.sum(0), other_BF.sum(0)])
 
 
-def _values(task: Task, known: Features, found: list[OfSAE]) -> Values:
+def _values(task: Task, stats: Features, per_sae: list[OfSAE]) -> Values:
     """Means of live features by label, under the labels that all seeds give and those without each."""
-    c, values = task.of(Statistics), Values(len(found), task.of(LabelRule).confidence, "share of features")
+    c, values = task.section(Statistics), Values(len(per_sae), task.section(LabelRule).confidence, "share of features")
     names = {"f1": "f1", "f1_null": "f1 null", "top_token_share": "top token share", "fall": "fall", "dispersion": "dispersion"}
-    sets = feature_sets.labelled(known, 1).whole
-    for seed, one in enumerate(found):
+    sets = feature_sets.labelled(stats, 1).whole
+    for seed, one in enumerate(per_sae):
         f = len(one.columns["f1"])
         score_F, null_F = one.columns["surface_score"], one.columns["surface_score_null"]
-        for without in values.samples(seed):
-            masks = sets[without]
+        for excluded_seed in values.samples(seed):
+            masks = sets[excluded_seed]
             out: dict[Key, float] = {}
             for kind in (*LABELS, RANDOM):
                 chosen_F = masks[kind][seed, :f] & np.isfinite(score_F)
@@ -265,12 +265,12 @@ def _values(task: Task, known: Features, found: list[OfSAE]) -> Values:
                     out[name, kind] = _mean(one.columns[column][chosen_F])
                 profile_T = np.nanmean(one.profile_FT[masks[kind][seed, :f]], axis=0)
                 out |= {("profile", kind, t): float(x) for t, x in enumerate(profile_T)}
-            drawn_TF, _ = feature_sets.fitting(known, masks, FREQUENCY, seed, task.of(Function).draws)
+            drawn_TF, _ = feature_sets.fitting(stats, masks, FREQUENCY, seed, task.section(Function).draws)
             if len(drawn_TF) and ("surface", UNSTABLE) in out:
                 surface_F = np.where(np.isfinite(score_F), score_F >= c.surface, np.nan)
                 out["surface", FREQUENCY] = _mean(np.array([_mean(surface_F[mask[:f]]) for mask in drawn_TF]))
                 out["surface of unstable", FREQUENCY] = out["surface", UNSTABLE]  # of the same SAEs
-            values.put(seed, without, out)
+            values.put(seed, excluded_seed, out)
     return values
 
 
@@ -296,8 +296,8 @@ def _summary(c: Statistics, values: Values, fall_known: bool) -> dict[str, Any]:
             f"token_entropy_{kind}": values.mean(("entropy ratio", kind), null=1.0, unit="entropy over that of random tokens"),
         }
     flips = values.of_seeds(("surface", UNSTABLE)) - values.of_seeds(("surface", STABLE))
-    about = {"surface": c.surface, "fall_known": fall_known, "sign_flip_p": {"surface_difference": sign_flips(flips)}}
-    return {name: e.as_dict() for name, e in figures.items()} | about
+    conditions = {"surface": c.surface, "fall_known": fall_known, "sign_flip_p": {"surface_difference": sign_flips(flips)}}
+    return {name: e.as_dict() for name, e in figures.items()} | conditions
 
 
 def _profiles(values: Values) -> dict[str, list[Any]]:

@@ -34,19 +34,19 @@ _MODEL = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_confi
 
 def run(task: Task, out: Outputs) -> None:
     model_folder = task.path("pretrain/model")
-    source = text_source(task.of(Text))
+    source = text_source(task.section(Text))
     text = source.read()
     tokenizer = load_tokenizer(model_folder)
     model = checkpoint.load_config(model_folder)
     params = checkpoint.load_params(model_folder, model)
-    held_out = contexts.make_contexts(text.held_out, tokenizer, task.of(Pretrain).context_length)
+    held_out = contexts.make_contexts(text.held_out, tokenizer, task.section(Pretrain).context_length)
     tokens = int((held_out.length_N - 1).sum())
     n_bytes = sum(len(d.text.encode()) for d in text.held_out)
 
     nll = {"this model": mean_nll(params, model, held_out)}
     train, test = (list(tokenizer.encode(d.text for d in part)) for part in (text.train, text.held_out))
     for order, name in enumerate(BASELINES, start=1):
-        ngram = NgramModel(train, model.vocab_size, tokenizer.start, order, task.of(ModelCard).discount)
+        ngram = NgramModel(train, model.vocab_size, tokenizer.start, order, task.section(ModelCard).discount)
         nll[name] = float(sum(ngram.nll(s).sum() for s in test) / tokens)
     bits_per_byte = {name: value * tokens / n_bytes / math.log(2) for name, value in nll.items()}
     summary = {
@@ -61,10 +61,10 @@ def run(task: Task, out: Outputs) -> None:
     history = [m for m in files.read_json_lines(task.path("pretrain/metrics.jsonl")) if "held_out_nll" in m]
     card = _card(task, summary, history, text, source.description)
     out.bytes("README.md", card.encode())
-    if task.of(ModelCard).export_to:
+    if task.section(ModelCard).export_to:
         exported = {name: (model_folder / name).read_bytes() for name in _MODEL}
         exported |= {"corpus.json": (task.path("tokenizer/corpus.json")).read_bytes(), "README.md": card.encode()}
-        _export(epath.Path(task.of(ModelCard).export_to), exported)
+        _export(epath.Path(task.section(ModelCard).export_to), exported)
 
 
 def _export(target: epath.Path, contents: dict[str, bytes]) -> None:
@@ -78,13 +78,16 @@ def _export(target: epath.Path, contents: dict[str, bytes]) -> None:
 
 
 def _card(task: Task, summary: dict[str, Any], history: list[dict[str, Any]], text: Corpus, described: str) -> str:
-    c = task.of(Pretrain)
+    c = task.section(Pretrain)
     rows = "\n".join(
         f"| {name} | {summary['nats_per_token'][name]:.4f} | {summary['bits_per_byte'][name]:.4f} |" for name in ("this model", *BASELINES)
     )
-    shown = history[:: max(1, len(history) // 10)]
-    curve = "\n".join(f"| {m['step']} | {m['held_out_nll']:.4f} |" for m in (shown if shown[-1] is history[-1] else [*shown, history[-1]]))
-    seen = c.steps * c.batch_size * (c.context_length - 1)
+    rows_of_curve = history[:: max(1, len(history) // 10)]
+    curve = "\n".join(
+        f"| {m['step']} | {m['held_out_nll']:.4f} |"
+        for m in (rows_of_curve if rows_of_curve[-1] is history[-1] else [*rows_of_curve, history[-1]])
+    )
+    n_tokens = c.steps * c.batch_size * (c.context_length - 1)
     return f"""# A small GPT-NeoX trained on the {described}
 
 Made by this repository so that its main job runs offline on real text:
@@ -94,7 +97,7 @@ Made by this repository so that its main job runs offline on real text:
   {c.rotary_fraction:.0%} of each head, untied embeddings, byte-level BPE with {c.vocab_size} entries (`<|endoftext|>` starts every context).
 - **Corpus**: {described} ({len(text.train)} documents
   to train on, {len(text.held_out)} held out, split by document, {len(text.dropped)} duplicates removed), digest `{summary["corpus_digest"]}`; `corpus.json` lists every file with its sha256.
-- **Training**: {seen:,} tokens ({seen / summary["train_tokens"]:.1f} epochs of {summary["train_tokens"]:,}), AdamW, peak rate {c.lr}, batches of
+- **Training**: {n_tokens:,} tokens ({n_tokens / summary["train_tokens"]:.1f} epochs of {summary["train_tokens"]:,}), AdamW, peak rate {c.lr}, batches of
   {c.batch_size} contexts of {c.context_length} tokens.
 - **Held-out files**: {summary["held_out_tokens"]:,} tokens, {summary["held_out_bytes"]:,} bytes; every token counted once, in contexts of {c.context_length}.
 
@@ -102,7 +105,7 @@ Made by this repository so that its main job runs offline on real text:
 |---|---|---|
 {rows}
 
-The baselines are trained on the same files and tokens (interpolated absolute discounting, d = {task.of(ModelCard).discount}) and see the whole history.
+The baselines are trained on the same files and tokens (interpolated absolute discounting, d = {task.section(ModelCard).discount}) and see the whole history.
 
 Held-out loss along training:
 

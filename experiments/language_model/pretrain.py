@@ -33,8 +33,8 @@ class State:
 
 
 def run(task: Task, out: Outputs) -> None:
-    c, folder = task.of(Pretrain), task.folder
-    text = text_source(task.of(Text)).read()
+    c, folder = task.section(Pretrain), task.folder
+    text = text_source(task.section(Text)).read()
     tokenizer = load_tokenizer(task.path("tokenizer"))
     train = contexts.make_contexts(text.train, tokenizer, c.context_length)
     held_out = contexts.make_contexts(text.held_out, tokenizer, c.context_length)

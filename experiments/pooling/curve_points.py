@@ -13,23 +13,23 @@ class Point(NamedTuple):
     """A pool in which one thing is not as in the others.
 
     Attributes:
-      over: what is varied, of `FIELDS`.
-      at: its value.
+      variable: what is varied, of `FIELDS`.
+      value: its value.
       recipe: how the pool is made.
       size: of how many SAEs.
     """
 
-    over: str
-    at: float
+    variable: str
+    value: float
     recipe: Recipe
     size: int
 
     @property
     def name(self) -> str:
-        return f"{FIELDS[self.over]}-{self.at:g}"
+        return f"{FIELDS[self.variable]}-{self.value:g}"
 
 
-def points(c: Pooling, features: int, kind: str, *overs: str) -> list[Point]:
+def points(c: Pooling, features: int, kind: str, *variables: str) -> list[Point]:
     """Of curves over some things, or over all.
 
     Args:
@@ -44,7 +44,7 @@ def points(c: Pooling, features: int, kind: str, *overs: str) -> list[Point]:
             for n in c.features or (features // 4, features // 2, features, 2 * features)
         ),
     ]
-    return [p for p in every if not overs or p.over in overs]
+    return [p for p in every if not variables or p.variable in variables]
 
 
 def tuned_kind(c: Pooling) -> str | None:

@@ -46,14 +46,14 @@ STAGE = Stage(
 
 
 def run(task: Task, out: Outputs) -> None:
-    c, sae, length = task.of(Pooling), task.of(SAEConfig), task.of(TrainConfig)
+    c, sae, length = task.section(Pooling), task.section(SAEConfig), task.section(TrainConfig)
     source = sources.source(task)
     scale = train.read_plan(task.path("train"))["scale"]
     seeds = task.summary("pool")["seeds"]
-    wanted = [Which(kind, name) for kind in c.tuned for name in pool.NAMES]
-    wanted += [Which(kind, name, s) for kind in c.tuned for name in pool.NAMES for s in seeds[name]]
-    wanted += [Which(p.recipe.kind, name, point=p.name) for p in curve_points.trained_on(c, sae.n_features) for name in pool.NAMES]
-    paths = {place: pool.path(task, place) for place in wanted}
+    places = [Which(kind, name) for kind in c.tuned for name in pool.NAMES]
+    places += [Which(kind, name, s) for kind in c.tuned for name in pool.NAMES for s in seeds[name]]
+    places += [Which(p.recipe.kind, name, point=p.name) for p in curve_points.trained_on(c, sae.n_features) for name in pool.NAMES]
+    paths = {place: pool.path(task, place) for place in places}
     paths |= {Which(SINGLE, name): task.path("train/sae") / f"seed-{seeds[name][0]}" for name in pool.NAMES}
     who = [place for place, path in paths.items() if path.exists()]
     begin = {place: saelens.load(paths[place])[0] for place in who}
@@ -63,21 +63,21 @@ def run(task: Task, out: Outputs) -> None:
         out.summary(summary)
         tuned = dataclasses.replace(length, tokens=tokens, lr=c.tune_rate * length.peak_lr(sae.n_features), snapshots=2, eval_at_tokens=())
         steady = dataclasses.replace(sae, sparsity_warmup_fraction=0.0)
-        seeds_of = Seeds(seeds=tuple(range(len(begin))), init_seed=-1, data_seed=task.of(Seeds).order)
-        rounds = dataclasses.replace(task.of(Rounds), export_sparsify=False)
+        seeds_of = Seeds(seeds=tuple(range(len(begin))), init_seed=-1, data_seed=task.section(Seeds).order)
+        rounds = dataclasses.replace(task.section(Rounds), export_sparsify=False)
         cells = population.one_cell(steady, tuned)
-        trained = population.made(steady, tuned, rounds, seeds_of, False, cells, population.dataset(task))
+        trained = population.make_population(steady, tuned, rounds, seeds_of, False, cells, population.dataset(task))
         start = _starting(sae.variant, list(begin.values()), rate)
         out.add(*train.train_all(trained, task.folder / phase, source, f"finetune {phase}", scale, start))
-        left = read(task.folder, phase)
-        for which in (w for w in begin if w not in left):
-            print(f"finetune {phase}: {said(which)} was not finite in training and is left out: lower config.pool.tune_rate")
-        begin = left
+        finite = read(task.folder, phase)
+        for which in (w for w in begin if w not in finite):
+            print(f"finetune {phase}: {describe(which)} was not finite in training and is left out: lower config.pool.tune_rate")
+        begin = finite
 
 
-def said(which: Which) -> str:
-    without = "" if which.without is None else f", without seed {which.without}"
-    return f"{which.kind} of group {which.group}{without}{'' if which.point is None else f', {which.point}'}"
+def describe(which: Which) -> str:
+    suffix = "" if which.excluded_seed is None else f", without seed {which.excluded_seed}"
+    return f"{which.kind} of group {which.group}{suffix}{'' if which.point is None else f', {which.point}'}"
 
 
 def read(folder: epath.Path, phase: str) -> dict[Which, Dictionary]:
@@ -87,14 +87,16 @@ def read(folder: epath.Path, phase: str) -> dict[Which, Dictionary]:
       ValueError: nothing was.
     """
     tuned = files.read_json(folder / SUMMARY)[phase]
-    found = dictionary_list.load(folder / phase / dictionary_list.NAME, least=0, distinct=False)
-    if not found.seeds:
+    saes = dictionary_list.load(folder / phase / dictionary_list.NAME, least=0, distinct=False)
+    if not saes.seeds:
         raise ValueError(f"{folder / phase}: nothing was finite in training: lower config.pool.tune_rate")
-    left = {}
-    for lane, d in zip(found.seeds, found.dictionaries, strict=True):
+    finite = {}
+    for lane, d in zip(saes.seeds, saes.dictionaries, strict=True):
         *which, size = tuned[lane]
-        left[Which(*which)] = dataclasses.replace(first_features(d, size), k=min(d.k, size))  # in topk no more can be active than there are
-    return left
+        finite[Which(*which)] = dataclasses.replace(
+            first_features(d, size), k=min(d.k, size)
+        )  # in topk no more can be active than there are
+    return finite
 
 
 def _starting(kind: str, dictionaries: list[Dictionary], decoder_rate: float) -> train.Start:

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from experiments.pooling import scoring
-from experiments.pooling.pools import Bank, Groups, Pooled
-from experiments.pooling.scoring import Judged
+from experiments.pooling.pools import Groups, Material, Pooled
+from experiments.pooling.scoring import DictionaryScore
 from experiments.reappearance.labels import LabelRule
 from experiments.stage import Task
 from saes.dictionary import Dictionary
@@ -33,7 +33,7 @@ BOUNDED = ("p", "stable", "between", "dead", "found free", "found block")  # sha
 COMPARED = ("p", "between", "explained", "l0", "features")  # with a single SAE
 OF_ROWS = ("p", "stable", "between", "found free", "found block")  # follow from the decoder rows, but for which of them live
 
-Pair = tuple[list[Judged], list[Judged]]  # of the two groups
+Pair = tuple[list[DictionaryScore], list[DictionaryScore]]  # of the two groups
 
 
 class Method(NamedTuple):
@@ -41,65 +41,65 @@ class Method(NamedTuple):
 
     Attributes:
       whole: what it gives.
-      without: of every SAE of a group what it gives without that one; of others, and where the method cannot be repeated, nothing.
+      leave_one_out: of every SAE of a group what it gives without that one; of others, and where the method cannot be repeated, nothing.
       dictionaries: of `whole`, where each is one dictionary.
-      made: the pools of `whole` as they were made.
+      pools: the pools of `whole` as they were made.
       repeated: whether the interval may speak of other seeds to pool; else of other seeds that judge alone.
       explained_repeated: whether what is explained was measured without each SAE too.
     """
 
     name: str
     whole: Pair
-    without: dict[int, Pair]
+    leave_one_out: dict[int, Pair]
     dictionaries: tuple[list[Dictionary], list[Dictionary]] | None
     repeated: bool
     explained_repeated: bool
-    made: tuple[list[Pooled], list[Pooled]] | None = None
+    pools: tuple[list[Pooled], list[Pooled]] | None = None
 
 
 class Judges:
     """Measures dictionaries, each once."""
 
-    def __init__(self, task: Task, material: Bank, groups: Groups, rows_ND: np.ndarray):
+    def __init__(self, task: Task, material: Material, groups: Groups, rows_ND: np.ndarray):
         self.units = [material.units[s] for s in groups.fresh]
         self._covariance = np.cov(material.rows_ND, rowvar=False)
-        self._turned: dict[int, Judged] = {}
-        self._rows, self._c = rows_ND, task.of(LabelRule)
-        self._theta = task.of(LabelRule).theta
+        self._rotations: dict[int, DictionaryScore] = {}
+        self._rows, self._c = rows_ND, task.section(LabelRule)
+        self._theta = task.section(LabelRule).theta
         world, recovery = task.maybe(WorldConfig), task.maybe(Recovery)
         self.atoms = None if world is None else make_truth(world)
-        self._found = 0.0 if recovery is None else recovery.found
-        self._between: dict[tuple[int, int], float] = {}
+        self._least_cosine = 0.0 if recovery is None else recovery.found
+        self._overlaps: dict[tuple[int, int], float] = {}
 
-    def __call__(self, dictionaries: Sequence[Dictionary]) -> list[Judged]:
+    def __call__(self, dictionaries: Sequence[Dictionary]) -> list[DictionaryScore]:
         return scoring.judge(dictionaries, self.units, self._rows, self._theta, self._c.rare_firings)
 
-    def turned(self, judged: Judged) -> Judged:
+    def rotate(self, score: DictionaryScore) -> DictionaryScore:
         """The same with rows turned where activations have unit covariance: what it would be like if it shared nothing but where tokens vary."""
-        if judged.identity not in self._turned:
-            rows = nulls.rotate_each_whitened(jax.random.key(0), judged.unit_MD[None], (judged.identity % 2**32,), self._covariance)
-            self._turned[judged.identity] = scoring.with_rows(judged, np.asarray(rows[0]), self.units, self._theta)
-        return self._turned[judged.identity]
+        if score.identity not in self._rotations:
+            rows = nulls.rotate_each_whitened(jax.random.key(0), score.unit_MD[None], (score.identity % 2**32,), self._covariance)
+            self._rotations[score.identity] = scoring.with_rows(score, np.asarray(rows[0]), self.units, self._theta)
+        return self._rotations[score.identity]
 
     def forget(self) -> None:
         """What is kept of methods that are measured: it is as large as they are."""
-        self._turned.clear()
+        self._rotations.clear()
 
-    def between(self, one: Judged, other: Judged) -> float:
+    def overlap(self, one: DictionaryScore, other: DictionaryScore) -> float:
         place = (one.identity, other.identity)
-        if place not in self._between:
-            self._between[place] = scoring.between(one, other, self._theta)
-        return self._between[place]
+        if place not in self._overlaps:
+            self._overlaps[place] = scoring.overlap(one, other, self._theta)
+        return self._overlaps[place]
 
-    def atoms_found(self, judged: Judged, in_block: bool) -> float:
+    def atoms_found(self, score: DictionaryScore, in_block: bool) -> float:
         """Share of the world's atoms, of those in a block or of the others, that a feature is."""
         if self.atoms is None:
             return float("nan")
         atoms_AD = self.atoms.atoms_AD[(self.atoms.group_A > 0) == in_block]
-        live_MD = judged.unit_MD[judged.live_M]
+        live_MD = score.unit_MD[score.live_M]
         if not len(atoms_AD) or not len(live_MD):
             return float("nan")
-        return float(((atoms_AD @ live_MD.T).max(axis=1) > self._found).mean())
+        return float(((atoms_AD @ live_MD.T).max(axis=1) > self._least_cosine).mean())
 
 
 class Table:
@@ -111,19 +111,21 @@ class Table:
 
     def __init__(self, task: Task, judges: Judges, groups: Groups):
         self._judges, self._groups = judges, groups
-        self._confidence, self._epsilon = task.of(LabelRule).confidence, task.of(LabelRule).epsilon
+        self._confidence, self._epsilon = task.section(LabelRule).confidence, task.section(LabelRule).epsilon
 
     def estimate(self, m: Method, figure: str) -> Estimate:
         null = 0.0 if figure == "explained" else None
         if figure in OF_ROWS:
-            one, other = ([self._judges.turned(j) for j in side] for side in m.whole)
+            one, other = ([self._judges.rotate(j) for j in side] for side in m.whole)
             null = self._value(m._replace(whole=(one, other)), figure, None)
-        return self._of(m, figure, lambda k: self._value(m, figure, k), null, bounds=(0.0, 1.0) if figure in BOUNDED else (-np.inf, np.inf))
+        return self._estimate(
+            m, figure, lambda k: self._value(m, figure, k), null, bounds=(0.0, 1.0) if figure in BOUNDED else (-np.inf, np.inf)
+        )
 
     def difference(self, m: Method, single: Method, figure: str) -> Estimate:
-        return self._of(m, figure, lambda k: self._value(m, figure, k) - self._value(single, figure, k), 0.0, single)
+        return self._estimate(m, figure, lambda k: self._value(m, figure, k) - self._value(single, figure, k), 0.0, single)
 
-    def _of(
+    def _estimate(
         self,
         m: Method,
         figure: str,
@@ -150,18 +152,18 @@ class Table:
         less = values(m) - (values(single) if single is not None else 0.0)
         return aggregates.of_groups(less.tolist(), self._confidence, null=null, unit=unit, bounds=bounds)
 
-    def _value(self, m: Method, figure: str, without: int | None) -> float:
-        pair = m.whole if without is None else m.without.get(without, m.whole)
+    def _value(self, m: Method, figure: str, excluded_sae: int | None) -> float:
+        pair = m.whole if excluded_sae is None else m.leave_one_out.get(excluded_sae, m.whole)
         if figure == "between":
-            shared = np.array([self._judges.between(a, b) for a in pair[0] for b in pair[1]])
+            shared = np.array([self._judges.overlap(a, b) for a in pair[0] for b in pair[1]])
             return aggregates.seed_mean(shared, np.ones(len(shared)))
-        return float(np.mean([self._mean(side, figure, without) for side in pair]))
+        return float(np.mean([self._mean(side, figure, excluded_sae) for side in pair]))
 
-    def _mean(self, side: list[Judged], figure: str, without: int | None) -> float:
-        keep_G = np.array([s != without for s in self._groups.fresh])
+    def _mean(self, side: list[DictionaryScore], figure: str, excluded_sae: int | None) -> float:
+        keep_G = np.array([s != excluded_sae for s in self._groups.fresh])
         return float(np.mean([self._one(j, figure, keep_G) for j in side]))
 
-    def _one(self, j: Judged, figure: str, keep_G: np.ndarray) -> float:
+    def _one(self, j: DictionaryScore, figure: str, keep_G: np.ndarray) -> float:
         if figure in ("p", "stable"):
             hits_GL = j.hits_GM[keep_G][:, j.live_M]
             if not hits_GL.size:

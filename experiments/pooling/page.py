@@ -5,7 +5,7 @@ from etils import epath
 from experiments.pooling import pool_charts
 from reports import headline, page
 from reports.claims import Claim
-from reports.page import About
+from reports.page import StudyFacts
 from reports.results import Results
 from reports.text import number, with_interval
 
@@ -25,16 +25,16 @@ POOL_COLUMNS = {
 }
 
 
-def write_pool_page(folder: epath.Path, results: Results, claim: Claim, about: About) -> list[epath.Path]:
+def write_pool_page(folder: epath.Path, results: Results, claim: Claim, study: StudyFacts) -> list[epath.Path]:
     """The page of a study of pools, likewise."""
     s = results.summary["pooled"]
     names = {
         key: name
         for key, name in POOL_COLUMNS.items()
-        if any(found.get(key, {}).get("value") is not None for found in s["methods"].values())
+        if any(method.get(key, {}).get("value") is not None for method in s["methods"].values())
     }
-    said = lambda e, key: number(e["value"]) if key in ("features", "live", "l0") else with_interval(e)
-    text = lambda found, key: said(found[key], key) if key in found and found[key]["value"] is not None else "–"
+    figure_text = lambda e, key: number(e["value"]) if key in ("features", "live", "l0") else with_interval(e)
+    text = lambda method, key: figure_text(method[key], key) if key in method and method[key]["value"] is not None else "–"
     order = sorted(s["methods"], key=lambda name: (list(pool_charts.COLOURS).index(pool_charts.family(name)), name != "single SAE"))
     rows = [{"method": name, "texts": [text(s["methods"][name], key) for key in names]} for name in order]
     differences = [
@@ -42,17 +42,17 @@ def write_pool_page(folder: epath.Path, results: Results, claim: Claim, about: A
         for name in order
         if name in s["less a single SAE"]
     ]
-    shown = pool_charts.all_figures(results)
+    figures = pool_charts.all_figures(results)
     return page.write(
-        folder, TEMPLATE, shown, about, claim=claim, names=list(names.values()), rows=rows, differences=differences, summary=s
+        folder, TEMPLATE, figures, study, claim=claim, names=list(names.values()), rows=rows, differences=differences, summary=s
     )  # fmt: skip
 
 
 def show(results: Results) -> None:
     """Prints what pools are worth, the claim, and the page's path."""
-    shown = {"p": "p̂ against fresh seeds", "between": "p̂ between groups", "explained": "explained variance"}
-    table = [("", *shown.values())]
-    table += [(name, *(with_interval(found[key]) for key in shown)) for name, found in results.summary["pooled"]["methods"].items()]
+    headers = {"p": "p̂ against fresh seeds", "between": "p̂ between groups", "explained": "explained variance"}
+    table = [("", *headers.values())]
+    table += [(name, *(with_interval(method[key]) for key in headers)) for name, method in results.summary["pooled"]["methods"].items()]
     headline.columns(table)
     if results.has("report/summary.json"):
         claim = results.json("report/summary.json")["claims"]["C6"]

@@ -30,10 +30,10 @@ NAMES = {
 def all_figures(results: Results) -> list[Figure]:
     curves = results.table("pooled/curves.parquet")
     varied = list(dict.fromkeys(r["over"] for r in curves if r["value"] is not None))
-    measured = any(found["p"]["value"] is not None for found in results.summary["pooled"]["methods"].values())
+    has_p = any(method["p"]["value"] is not None for method in results.summary["pooled"]["methods"].values())
     return [
-        *([_trade_off(results, curves)] if measured else []),
-        *(_over(results, [r for r in curves if r["over"] == name], name) for name in varied),
+        *([_trade_off(results, curves)] if has_p else []),
+        *(_curve_figure(results, [r for r in curves if r["over"] == name], name) for name in varied),
     ]
 
 
@@ -49,10 +49,10 @@ def _trade_off(results: Results, curves: list[dict[str, Any]]) -> Figure:
     methods = results.summary["pooled"]["methods"]
     rows = [
         {"method": name, "family": family(name)}
-        | {f"{k}_{b}": found[k][b] for k in ("p", "explained") for b in ("value", "low", "high")}
-        | {"between": found["between"]["value"], "features": found["features"]["value"], "l0": found["l0"]["value"]}
-        for name, found in methods.items()
-        if found["p"]["value"] is not None
+        | {f"{k}_{b}": figures[k][b] for k in ("p", "explained") for b in ("value", "low", "high")}
+        | {"between": figures["between"]["value"], "features": figures["features"]["value"], "l0": figures["l0"]["value"]}
+        for name, figures in methods.items()
+        if figures["p"]["value"] is not None
     ]
     line = [r for kind in _kinds(curves) for r in _over_features(curves, kind)]
     every = [r["explained_value"] for r in (*rows, *line)]
@@ -97,12 +97,14 @@ def _kinds(curves: list[dict[str, Any]]) -> dict[str, str]:
 
 def _over_features(curves: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     """Pools of several numbers of features, a row each."""
-    found: dict[float, dict[str, Any]] = {}
+    points: dict[float, dict[str, Any]] = {}
     for r in curves:
         if r["over"] == "features" and r["kind"] == kind and r["figure"] in ("p", "explained"):
-            found.setdefault(r["at"], {"features": int(r["at"]), "kind": kind, "family": family(kind)})[f"{r['figure']}_value"] = r["value"]
+            points.setdefault(r["at"], {"features": int(r["at"]), "kind": kind, "family": family(kind)})[f"{r['figure']}_value"] = r[
+                "value"
+            ]
     # One of those that are the same pool, since there are no more features to take.
-    different = {(r.get("p_value"), r.get("explained_value")): r for r in reversed(found.values())}
+    different = {(r.get("p_value"), r.get("explained_value")): r for r in reversed(points.values())}
     return [r for (p, explained), r in different.items() if p is not None and explained is not None]
 
 
@@ -126,7 +128,7 @@ def _spread(rows: list[dict[str, Any]], width: float) -> None:
         r["name_at"] -= shift
 
 
-def _over(results: Results, curves: list[dict[str, Any]], varied: str) -> Figure:
+def _curve_figure(results: Results, curves: list[dict[str, Any]], varied: str) -> Figure:
     single = results.summary["pooled"]["methods"]["single SAE"]
     rows = [r | {"figure": NAMES[r["figure"]]} for r in curves if r["figure"] in NAMES and r["value"] is not None]
     rules = [{"figure": NAMES[name], "value": single[name]["value"]} for name in NAMES]
@@ -145,9 +147,9 @@ def _over(results: Results, curves: list[dict[str, Any]], varied: str) -> Figure
         rule = alt.Chart(data([r for r in rules if r["figure"] == name])).mark_rule(color="#4d4d4d", strokeDash=[4, 3]).encode(y="value:Q")
         panels.append((band + line + rule).properties(width=260, height=170))
     chart = styled(alt.vconcat(alt.hconcat(*panels[:2]), alt.hconcat(*panels[2:])))
-    made, tuned = ([kind for kind in kinds if (", " in kind) == after] for after in (False, True))
-    sentence = f"One thing is varied at a time: {' and '.join(made)} as they are made" + (
-        f"; {tuned[0]}, once a group. " if tuned else ". "
+    as_pooled, fine_tuned = ([kind for kind in kinds if (", " in kind) == is_tuned] for is_tuned in (False, True))
+    sentence = f"One thing is varied at a time: {' and '.join(as_pooled)} as they are made" + (
+        f"; {fine_tuned[0]}, once a group. " if fine_tuned else ". "
     )
     sentence += "Dashed: a single SAE. Bands: one SAE left out at a time, of the pooled or of those that judge; where pools were trained on once a group, of those that judge alone, and of explained variance t of two groups."
     if varied == "θ of the pool":

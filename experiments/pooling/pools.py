@@ -44,8 +44,8 @@ class Way(NamedTuple):
     @classmethod
     def named(cls, name: str) -> "Way":
         """That of a name, as `config.pool.headline` has it."""
-        kind, _, called = name.partition(", ")
-        return cls(kind, {called: phase for phase, called in PHASES.items()}.get(called, ""))
+        kind, _, phase_name = name.partition(", ")
+        return cls(kind, {phase_name: phase for phase, phase_name in PHASES.items()}.get(phase_name, ""))
 
 
 @config("pool")
@@ -93,10 +93,10 @@ class Pooling:
             all(size <= self.group and self.group % size == 0 for size in self.sizes), "pool.sizes", self.sizes,
             f"from 2 to pool.group={self.group}, each a divisor of it",
         )  # fmt: skip
-        known = (MEMBERS, MEANS, RANDOM)
-        check(set(self.tuned) <= set(known), "pool.tuned", self.tuned, f"distinct ones of {known}")
-        measured = {*KINDS, *(Way(kind, phase).name for kind in self.tuned for phase in PHASES)}
-        check(self.headline in measured, "pool.headline", self.headline, f"one of {sorted(measured)}")
+        kinds = (MEMBERS, MEANS, RANDOM)
+        check(set(self.tuned) <= set(kinds), "pool.tuned", self.tuned, f"distinct ones of {kinds}")
+        ways = {*KINDS, *(Way(kind, phase).name for kind in self.tuned for phase in PHASES)}
+        check(self.headline in ways, "pool.headline", self.headline, f"one of {sorted(ways)}")
 
     @property
     def headline_way(self) -> "Way":
@@ -122,7 +122,7 @@ def groups(seeds: int, size: int) -> Groups:
     return Groups(tuple(range(size)), tuple(range(size, 2 * size)), tuple(range(2 * size, seeds)))
 
 
-class Bank(NamedTuple):
+class Material(NamedTuple):
     """SAEs and what is known of their features, padded to the largest.
 
     Attributes:
@@ -189,21 +189,21 @@ class Pooled(NamedTuple):
     ranks: tuple[int, ...] = ()
 
 
-def bank(listed: DictionaryList, rows_ND: np.ndarray, c: LabelRule, rules: Rules) -> Bank:
+def make_material(saes: DictionaryList, rows_ND: np.ndarray, c: LabelRule, rules: Rules) -> Material:
     """What pools are made of.
 
     Args:
       rows_ND: training tokens.
     """
-    cosine = similarity.all_pairs(listed.w_dec_SFD, sizes=listed.sizes, block_size=c.block_size, on_pair=progress.look_for_signals).cosine
-    found = evaluate_each(listed.dictionaries, lambda: progress.batches(rows_ND, "pool/ranking"), 1)
-    live_SF = (reappearance.strata(found.firings_SF, c.rare_firings) == reappearance.LIVE) & listed.exists_SF
-    units = tuple(np.asarray(similarity.unit_rows(d.w_dec_FD)) for d in listed.dictionaries)
-    rate_SF = found.firings_SF / found.rows
-    return Bank(listed.dictionaries, units, cosine, rate_SF, found.energy_SF, live_SF, rows_ND, c.epsilon, rules)
+    cosine = similarity.all_pairs(saes.w_dec_SFD, sizes=saes.sizes, block_size=c.block_size, on_pair=progress.look_for_signals).cosine
+    evaluation = evaluate_each(saes.dictionaries, lambda: progress.batches(rows_ND, "pool/ranking"), 1)
+    live_SF = (reappearance.strata(evaluation.firings_SF, c.rare_firings) == reappearance.LIVE) & saes.exists_SF
+    units = tuple(np.asarray(similarity.unit_rows(d.w_dec_FD)) for d in saes.dictionaries)
+    rate_SF = evaluation.firings_SF / evaluation.rows
+    return Material(saes.dictionaries, units, cosine, rate_SF, evaluation.energy_SF, live_SF, rows_ND, c.epsilon, rules)
 
 
-def make(material: Bank, places: tuple[int, ...], recipe: Recipe, l0: float, group: int = 0) -> Pooled | None:
+def make(material: Material, places: tuple[int, ...], recipe: Recipe, l0: float, group: int = 0) -> Pooled | None:
     """A pool of the SAEs at `places`, from them alone; None where they have no feature for it.
 
     Args:
@@ -236,8 +236,8 @@ def make(material: Bank, places: tuple[int, ...], recipe: Recipe, l0: float, gro
         there_R = np.abs(stable_MD @ basis_DR).max(axis=0, initial=0.0) >= similarity.least_cosine(recipe.theta)
         basis_DR = basis_DR[:, ~there_R]  # none twice: neither a direction nor its opposite
     room = recipe.features - 2 * basis_DR.shape[1]
-    found = pooling.pool(unit_ND, order_N, recipe.theta, max(1, room))
-    dictionary = _dictionary([material.dictionaries[s] for s in places], unit_ND, found, recipe)
+    selection = pooling.pool(unit_ND, order_N, recipe.theta, max(1, room))
+    dictionary = _dictionary([material.dictionaries[s] for s in places], unit_ND, selection, recipe)
     batches = lambda: progress.plain_batches(material.rows_ND)
     k, size = dictionary.k, min(recipe.features, len(unit_ND))  # filled up to it: one program for all
 
@@ -247,30 +247,34 @@ def make(material: Bank, places: tuple[int, ...], recipe: Recipe, l0: float, gro
         return first_features(calibration.calibrated(assembly.padded(of_k, size), batches, l0), m)
 
     dictionary = calibrated(dictionary)
-    place = found.leader_M
-    columns = [seed_N[place], feature_N[place], p_N[place], pooling.group_sizes(found)]
+    place = selection.leader_M
+    columns = [seed_N[place], feature_N[place], p_N[place], pooling.group_sizes(selection)]
     if recipe.kind == SPAN:
         dictionary = calibrated(_with_span(dictionary, basis_DR, material.rows_ND, size))
         added = dictionary.w_dec_FD.shape[0] - len(place)
         columns = [np.concatenate([c, np.full(added, e)]) for c, e in zip(columns, (-1, -1, np.nan, 0), strict=True)]
     seed_M, feature_M, p_M, members_M = columns
-    unique = len(found.leader_M) if len(found.leader_M) < room else len(pooling.pool(unit_ND, order_N, recipe.theta, len(order_N)).leader_M)
+    unique = (
+        len(selection.leader_M)
+        if len(selection.leader_M) < room
+        else len(pooling.pool(unit_ND, order_N, recipe.theta, len(order_N)).leader_M)
+    )
     return Pooled(dictionary, seed_M, feature_M, p_M, members_M, unique, ranks)
 
 
-def _dictionary(dictionaries: list[Dictionary], unit_ND: np.ndarray, found: Pool, recipe: Recipe) -> Dictionary:
+def _dictionary(dictionaries: list[Dictionary], unit_ND: np.ndarray, selection: Pool, recipe: Recipe) -> Dictionary:
     if recipe.kind == MEANS:
-        rows_MD, is_mean_M = pooling.means(unit_ND, found, recipe.theta)
-        group_N = np.where(is_mean_M[found.group_N] & (found.group_N >= 0), found.group_N, -1)
-        group_N[found.leader_M] = np.arange(len(found.leader_M))
+        rows_MD, is_mean_M = pooling.means(unit_ND, selection, recipe.theta)
+        group_N = np.where(is_mean_M[selection.group_N] & (selection.group_N >= 0), selection.group_N, -1)
+        group_N[selection.leader_M] = np.arange(len(selection.leader_M))
         return assembly.assembled(dictionaries, group_N, rows_MD)
     group_N = np.full(len(unit_ND), -1)
-    group_N[found.leader_M] = np.arange(len(found.leader_M))
+    group_N[selection.leader_M] = np.arange(len(selection.leader_M))
     return assembly.assembled(dictionaries, group_N)
 
 
 def _basis(
-    material: Bank,
+    material: Material,
     places: tuple[int, ...],
     seed_N: np.ndarray,
     unit_ND: np.ndarray,
@@ -283,12 +287,12 @@ def _basis(
     most = (recipe.features - 1) // 2  # two features a dimension
     rows = [unit_ND[among_N & (seed_N == s)] for s in sorted(places)]
     entries = atlas.make(rows, material.rules, progress.look_for_signals) if len(places) >= 4 else []
-    kept: list[np.ndarray] = []
+    planes: list[np.ndarray] = []
     for e in entries:
-        if sum(plane.shape[1] for plane in kept) + e.rank <= most:
-            kept.append(e.plane_DR)
-    if kept:
-        return np.linalg.qr(np.concatenate(kept, axis=1))[0], tuple(plane.shape[1] for plane in kept)
+        if sum(plane.shape[1] for plane in planes) + e.rank <= most:
+            planes.append(e.plane_DR)
+    if planes:
+        return np.linalg.qr(np.concatenate(planes, axis=1))[0], tuple(plane.shape[1] for plane in planes)
     unstable_ND = unit_ND[unstable_N]
     rank = min(recipe.span_rank, most, *unstable_ND.shape)
     if not rank:

@@ -7,7 +7,7 @@ from etils import epath
 
 from experiments.pooling import pools
 from experiments.pooling.pools import Pooled, Pooling
-from experiments.pooling.scoring import Judged
+from experiments.pooling.scoring import DictionaryScore
 from experiments.reappearance.labels import LabelRule
 from experiments.stage import Task
 from reports.text import number, with_interval
@@ -31,7 +31,7 @@ NAMED = {
     "found block": "atoms in a block that are found",
 }
 
-CHOSEN = {
+ORIGINS = {
     pools.MEMBERS: "those first that reappear most often among them, each as one of them has it",
     pools.MEANS: "those first that reappear most often among them, each the mean of all that say the same",
     pools.RANDOM: "in random order: a control, and nothing to use",
@@ -56,26 +56,26 @@ class Card(NamedTuple):
 
 
 def write(
-    folder: epath.Path, dictionary: Dictionary, metadata: dict[str, Any], judged: Judged, made: Pooled, card: Card
+    folder: epath.Path, dictionary: Dictionary, metadata: dict[str, Any], score: DictionaryScore, whole_pool: Pooled, card: Card
 ) -> list[epath.Path]:
     """Returns the files.
 
     Args:
-      made: the pool as it was made; its `seed_M` are seeds.
+      whole_pool: the pool as it was made; its `seed_M` are seeds.
     """
     saelens.save(folder, dictionary, metadata)
-    fresh = len(judged.hits_GM)
+    fresh = len(score.hits_GM)
     table = {
-        "feature": np.arange(judged.features),
-        "p": judged.hits_GM.mean(axis=0),
-        "reappearances": judged.hits_GM.sum(axis=0),
-        "comparisons": np.full(judged.features, fresh),
-        "live": judged.live_M,
-        "firing_rate": judged.rate_M,
-        "of_seed": made.seed_M,
-        "of_feature": made.feature_M,
-        "p_among_pooled": made.p_M,
-        "members": made.members_M,
+        "feature": np.arange(score.features),
+        "p": score.hits_GM.mean(axis=0),
+        "reappearances": score.hits_GM.sum(axis=0),
+        "comparisons": np.full(score.features, fresh),
+        "live": score.live_M,
+        "firing_rate": score.rate_M,
+        "of_seed": whole_pool.seed_M,
+        "of_feature": whole_pool.feature_M,
+        "p_among_pooled": whole_pool.p_M,
+        "members": whole_pool.members_M,
     }
     files.write_bytes(folder / CARD, _card(dictionary, metadata, fresh, card).encode())
     return [
@@ -88,20 +88,25 @@ def write(
 
 
 def _card(dictionary: Dictionary, metadata: dict[str, Any], fresh: int, card: Card) -> str:
-    c, s, rule, tokens = card.task.of(Pooling), card.task.of(SAEConfig), card.task.of(LabelRule), card.task.of(TrainConfig).tokens
+    c, s, rule, tokens = (
+        card.task.section(Pooling),
+        card.task.section(SAEConfig),
+        card.task.section(LabelRule),
+        card.task.section(TrainConfig).tokens,
+    )
     rows = "\n".join(
-        f"| {called} | {with_interval(card.figures[name].as_dict())} | {with_interval(card.differences[name].as_dict()) if name in card.differences else '–'} | {number(card.figures[name].null)} |"
-        for name, called in NAMED.items()
+        f"| {label} | {with_interval(card.figures[name].as_dict())} | {with_interval(card.differences[name].as_dict()) if name in card.differences else '–'} | {number(card.figures[name].null)} |"
+        for name, label in NAMED.items()
         if name in card.figures and card.figures[name].value is not None
     )
     seeds = ", ".join(str(seed) for seed in metadata["pooled_seeds"])
     moved = {"topk": "decoder bias", "jumprelu": "decoder bias, thresholds"}.get(dictionary.architecture, "decoder and encoder biases")
-    held, free = c.held_tokens, c.free_tokens
+    held_tokens, free_tokens = c.held_tokens, c.free_tokens
     again = "" if dictionary.architecture == "topk" else ", then calibrated again"
     steps = {
         "calibrated": f"calibrated ({moved}) on training tokens",
-        "decoder held": f"calibrated, then trained on {held:,} tokens with decoder rows held{again}",
-        "tuned": f"calibrated, then trained on {held:,} tokens with decoder rows held and on {free:,} with rows that move at {c.decoder_rate} of the learning rate{again}",
+        "decoder held": f"calibrated, then trained on {held_tokens:,} tokens with decoder rows held{again}",
+        "tuned": f"calibrated, then trained on {held_tokens:,} tokens with decoder rows held and on {free_tokens:,} with rows that move at {c.decoder_rate} of the learning rate{again}",
     }
     return f"""---
 library_name: saelens
@@ -110,7 +115,7 @@ tags: [sparse-autoencoder, interpretability]
 
 # {card.name}: {dictionary.w_dec_FD.shape[0]:,} features from {len(metadata["pooled_seeds"])} sparse autoencoders
 
-Features of SAEs that were trained alike from {len(metadata["pooled_seeds"])} seeds ({seeds}), {CHOSEN[metadata["pooled"]]}; when they were pooled
+Features of SAEs that were trained alike from {len(metadata["pooled_seeds"])} seeds ({seeds}), {ORIGINS[metadata["pooled"]]}; when they were pooled
 none was within cosine {c.theta} of another. Model `{metadata["model_name"]}`, hook `{metadata["hook_name"]}`, width {dictionary.w_dec_FD.shape[1]}.
 
 - **Pooled**: {card.name}; single SAEs: {s.variant}, {s.n_features:,} features, K = {s.k}, {tokens:,} tokens each.

@@ -19,31 +19,31 @@ def _c6(results: Results, rules: Claims) -> Evidence | None:
     s = results.summary["pooled"]
     if not s["headline_measured"]:
         return Evidence("–", (), f"config.pool.headline={s['headline']!r} was not made")
-    found, single, less = s["methods"][s["headline"]], s["methods"]["single SAE"], s["less a single SAE"][s["headline"]]
+    pooled, single, less = s["methods"][s["headline"]], s["methods"]["single SAE"], s["less a single SAE"][s["headline"]]
     figures = (
         ("p", "p̂ against fresh seeds", rules.c6_p),
         ("between", "p̂ between disjoint groups", rules.c6_between),
         ("explained", "explained variance", rules.c6_explained),
     )
     parts = [
-        f"{called} {with_interval(found[name])} against {with_interval(single[name])}, difference {with_interval(less[name])}"
-        + (f" (by chance {number(found[name]['null'])})" if name != "explained" else "")
-        for name, called, _ in figures
+        f"{label} {with_interval(pooled[name])} against {with_interval(single[name])}, difference {with_interval(less[name])}"
+        + (f" (by chance {number(pooled[name]['null'])})" if name != "explained" else "")
+        for name, label, _ in figures
     ]
-    measured = f"{s['headline']}, F = {number(found['features']['value'])}, L0 {number(found['l0']['value'])}: {'; '.join(parts)}"
+    figures_text = f"{s['headline']}, F = {number(pooled['features']['value'])}, L0 {number(pooled['l0']['value'])}: {'; '.join(parts)}"
     withheld = ""
     if len(s["seeds"]["one"]) < rules.min_seeds:
         withheld = f"{len(s['seeds']['one'])} SAEs in a pool, config.claims.min_seeds={rules.min_seeds}"
-    elif found["l0"]["value"] > 1.02 * single["l0"]["value"] or found["features"]["value"] > single["features"]["value"]:
+    elif pooled["l0"]["value"] > 1.02 * single["l0"]["value"] or pooled["features"]["value"] > single["features"]["value"]:
         withheld = "it has more features, or more of them active, than a single SAE"
     elif any(less[name]["value"] is None for name, _, _ in figures):
         withheld = "none of its features, or of a single SAE's, fires often enough to count"
-    elif found["p"]["null"] > rules.c1_chance:
+    elif pooled["p"]["null"] > rules.c1_chance:
         withheld = f"its features reappear by chance more often than {rules.c1_chance}"
-    compared = tuple(Part(called, (less[name],), threshold) for name, called, threshold in figures)
+    compared = tuple(Part(label, (less[name],), threshold) for name, label, threshold in figures)
     rule = f"rule: intervals of the differences from a single SAE above {rules.c6_p}, {rules.c6_between} and {rules.c6_explained}"
-    said = lambda holds, sides: rule + ("" if holds == YES else f"; {'; '.join(f'{called}: {side}' for called, side in sides.items())}")
-    return Evidence(measured, compared, withheld, said)
+    reason = lambda holds, sides: rule + ("" if holds == YES else f"; {'; '.join(f'{label}: {side}' for label, side in sides.items())}")
+    return Evidence(figures_text, compared, withheld, reason)
 
 
 CLAIMS = (

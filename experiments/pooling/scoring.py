@@ -28,7 +28,7 @@ class Scoring:
     )
 
 
-class Judged(NamedTuple):
+class DictionaryScore(NamedTuple):
     """A dictionary of M features beside G SAEs that judge it.
 
     Attributes:
@@ -56,7 +56,9 @@ class Judged(NamedTuple):
         return len(self.live_M)
 
 
-def judge(dictionaries: Sequence[Dictionary], judges: Sequence[np.ndarray], rows_ND: np.ndarray, theta: float, rare: int) -> list[Judged]:
+def judge(
+    dictionaries: Sequence[Dictionary], judges: Sequence[np.ndarray], rows_ND: np.ndarray, theta: float, rare: int
+) -> list[DictionaryScore]:
     """All of them.
 
     Args:
@@ -67,33 +69,33 @@ def judge(dictionaries: Sequence[Dictionary], judges: Sequence[np.ndarray], rows
     """
     sizes = [d.w_dec_FD.shape[0] for d in dictionaries]
     filled = [assembly.padded(d, -(-size // STEP) * STEP) for d, size in zip(dictionaries, sizes, strict=True)]
-    found = evaluate_each(filled, lambda: progress.batches(rows_ND, "pooled"), 1)
+    evaluation = evaluate_each(filled, lambda: progress.batches(rows_ND, "pooled"), 1)
     out = []
     for i, (d, size) in enumerate(zip(dictionaries, sizes, strict=True)):
         unit_MD = np.asarray(similarity.unit_rows(d.w_dec_FD))
-        firings_M = found.firings_SF[i, :size]
+        firings_M = evaluation.firings_SF[i, :size]
         hits_GM = np.stack([_reappears(unit_MD, judge_FD, theta) for judge_FD in judges])
         live_M = reappearance.strata(firings_M, rare) == reappearance.LIVE
         out.append(
-            Judged(
+            DictionaryScore(
                 _identity(unit_MD, live_M),
                 unit_MD,
                 live_M,
-                firings_M / found.rows,
+                firings_M / evaluation.rows,
                 hits_GM,
-                float(found.explained_variance_S[i]),
-                float(found.l0_S[i]),
+                float(evaluation.explained_variance_S[i]),
+                float(evaluation.l0_S[i]),
                 float((firings_M == 0).mean()),
             )
         )
     return out
 
 
-def with_rows(judged: Judged, rows_MD: np.ndarray, judges: Sequence[np.ndarray], theta: float) -> Judged:
+def with_rows(score: DictionaryScore, rows_MD: np.ndarray, judges: Sequence[np.ndarray], theta: float) -> DictionaryScore:
     """The same with other decoder rows: what of these reappears."""
     unit_MD = np.asarray(similarity.unit_rows(rows_MD))
-    return judged._replace(
-        identity=_identity(unit_MD, judged.live_M), unit_MD=unit_MD, hits_GM=np.stack([_reappears(unit_MD, u, theta) for u in judges])
+    return score._replace(
+        identity=_identity(unit_MD, score.live_M), unit_MD=unit_MD, hits_GM=np.stack([_reappears(unit_MD, u, theta) for u in judges])
     )
 
 
@@ -110,7 +112,7 @@ def _reappears(unit_MD: np.ndarray, other_FD: np.ndarray, theta: float) -> np.nd
     return result
 
 
-def between(one: Judged, other: Judged, theta: float) -> float:
+def overlap(one: DictionaryScore, other: DictionaryScore, theta: float) -> float:
     """Share of live features of either that the other has too, mean of both directions; NaN where one has none."""
     a, b = one.unit_MD[one.live_M], other.unit_MD[other.live_M]
     if not len(a) or not len(b):
@@ -118,13 +120,13 @@ def between(one: Judged, other: Judged, theta: float) -> float:
     return float((_reappears(a, b, theta).mean() + _reappears(b, a, theta).mean()) / 2)
 
 
-def bag(judged: Sequence[Judged], explained: float) -> Judged:
+def bag(scores: Sequence[DictionaryScore], explained: float) -> DictionaryScore:
     """SAEs side by side, whose reconstructions are averaged."""
-    join = lambda name, axis=0: np.concatenate([getattr(j, name) for j in judged], axis=axis)
-    dead = float(np.average([j.dead for j in judged], weights=[j.features for j in judged]))
+    join = lambda name, axis=0: np.concatenate([getattr(j, name) for j in scores], axis=axis)
+    dead = float(np.average([j.dead for j in scores], weights=[j.features for j in scores]))
     unit_MD, live_M = join("unit_MD"), join("live_M")
-    l0 = sum(j.l0 for j in judged)
-    return Judged(_identity(unit_MD, live_M), unit_MD, live_M, join("rate_M"), join("hits_GM", 1), explained, l0, dead)
+    l0 = sum(j.l0 for j in scores)
+    return DictionaryScore(_identity(unit_MD, live_M), unit_MD, live_M, join("rate_M"), join("hits_GM", 1), explained, l0, dead)
 
 
 def explained_by_means(dictionaries: Sequence[Dictionary], rows_ND: np.ndarray) -> tuple[float, list[float]]:

@@ -28,7 +28,7 @@ def _c7(results: Results, rules: Claims) -> Evidence | None:
         return Evidence("–", (), s["not_measured"])
     if s["auroc"]["value"] is None:
         return Evidence("–", (), "a half of the seeds has no stable or no unstable features")
-    measured = (
+    figures_text = (
         f"on the half of the seeds that took no part F1 {with_interval(s['f1'])} (all called unstable: {number(s['f1']['null'])}), AUROC {with_interval(s['auroc'])}, "
         f"{with_interval(s['auroc_excess'])} over crowding or frequency alone; the nearest neighbour: {with_interval(s['auroc_nearest_neighbour'])}"
     )
@@ -36,7 +36,7 @@ def _c7(results: Results, rules: Claims) -> Evidence | None:
     if s["auroc_nearest_neighbour"]["value"] >= s["auroc"]["value"]:
         rule += "; a nearest neighbour does at least as well, so it may be memory of what recurs"
     part = Part("excess", (s["auroc_excess"],), rules.c7_excess)
-    return Evidence(measured, (part,), too_little(results, rules), lambda holds, sides: rule)
+    return Evidence(figures_text, (part,), too_little(results, rules), lambda holds, sides: rule)
 
 
 CLAIMS = (

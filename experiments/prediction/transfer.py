@@ -17,7 +17,7 @@ from experiments.stage import Outputs, Stage, Task
 from runtime import progress
 from stability import aggregates, prediction, reappearance, similarity, transfer
 from stability.estimates import Count, Estimate, unmeasured
-from stability.prediction import Bank, Calibration
+from stability.prediction import Calibration, References
 from stability.transfer import CROWDING, FREQUENCY, PREVALENCE, ROWS, Seeds
 
 
@@ -36,21 +36,21 @@ PLACED = ("best_cosine", "best_partner")
 
 
 def run(task: Task, out: Outputs) -> None:
-    c = task.of(Transfer)
+    c = task.section(Transfer)
     whole = dictionary_list.saes(task)
-    listed = whole.first(c.seeds)
-    s = len(listed.seeds)
+    saes = whole.first(c.seeds)
+    s = len(saes.seeds)
     if s < 4:
         _not_measured(out, f"{s} seeds: two halves of at least 2 label themselves")
         return
-    bank, live_SF, log_rate_SF, order = read_bank(task, whole, s)
-    hits_SSF = reappearance.reappears(bank.cosine_SSF, task.of(LabelRule).theta)
-    labelled_seeds = Seeds(np.asarray(similarity.unit_rows(listed.w_dec_SFD))[order], hits_SSF, live_SF, bank.crowding_SF, log_rate_SF)
+    references, live_SF, log_rate_SF, order = read_references(task, whole, s)
+    hits_SSF = reappearance.reappears(references.cosine_SSF, task.section(LabelRule).theta)
+    labelled_seeds = Seeds(np.asarray(similarity.unit_rows(saes.w_dec_SFD))[order], hits_SSF, live_SF, references.crowding_SF, log_rate_SF)
     figures, table = _scores(task, out, labelled_seeds)
     calibration: dict[str, Any] = {"predicted": [], "observed": [], "features": []}
     try:
-        found = prediction.calibrate(bank, task.of(LabelRule).theta, live_SF)
-        figures, calibration = figures | calibration_figures(found, s), calibration_table(found)
+        scores_of_predictions = prediction.calibrate(references, task.section(LabelRule).theta, live_SF)
+        figures, calibration = figures | calibration_figures(scores_of_predictions, s), calibration_table(scores_of_predictions)
     except prediction.NothingToLearn as problem:
         print(f"transfer: no predictions, {problem}")
     out.summary({name: e.as_dict() for name, e in figures.items()} | {"seeds": s})
@@ -63,12 +63,12 @@ def _not_measured(out: Outputs, because: str) -> None:
     out.not_measured(because, empty)
 
 
-def read_bank(task: Task, listed: DictionaryList, count: int) -> tuple[Bank, np.ndarray, np.ndarray | None, np.ndarray]:
+def read_references(task: Task, saes: DictionaryList, count: int) -> tuple[References, np.ndarray, np.ndarray | None, np.ndarray]:
     """(what stability and sensitivity found of the first `count` SAEs; live features (S, F); logarithms of firing rates if they are known; places of
     the SAEs in this order, which is that of their seeds' numbers)."""
     table = task.table("stability/features")
     crowding = task.table("sensitivity/features", ("crowding",))["crowding"]
-    first, order = listed.first(count), np.argsort(listed.seeds[:count])
+    first, order = saes.first(count), np.argsort(saes.seeds[:count])
     by_seed = lambda column, empty: first.by_seed(column, empty)[order]
     cosine_SSF, partner_SSF = (
         np.swapaxes(by_seed(np.stack(list(table[name])), empty)[:, :, order], 1, 2)
@@ -79,25 +79,25 @@ def read_bank(task: Task, listed: DictionaryList, count: int) -> tuple[Bank, np.
     if "firing_rate" in table:
         with np.errstate(divide="ignore"):
             log_rate_SF = np.maximum(np.log(by_seed(table["firing_rate"], 0.0)), transfer.LEAST_LOG_RATE)
-    return Bank(cosine_SSF, partner_SSF, np.nan_to_num(by_seed(crowding, 0.0))), live_SF, log_rate_SF, order
+    return References(cosine_SSF, partner_SSF, np.nan_to_num(by_seed(crowding, 0.0))), live_SF, log_rate_SF, order
 
 
 def _scores(task: Task, out: Outputs, labelled_seeds: Seeds) -> tuple[dict[str, Estimate], dict[str, list[Any]]]:
     """With one seed left out at a time for the intervals."""
-    c, s = task.of(Transfer), len(labelled_seeds.hits_SSF)
-    between = functools.partial(transfer.between_halves, labelled_seeds, task.of(LabelRule).epsilon, c.splits, c.features)
+    c, s = task.section(Transfer), len(labelled_seeds.hits_SSF)
+    measure = functools.partial(transfer.between_halves, labelled_seeds, task.section(LabelRule).epsilon, c.splits, c.features)
     with progress.comparing("transfer/classifiers", s + 1) as on_fit:
-        every = out.part("all seeds", between)
+        every = out.part("all seeds", measure)
         on_fit()
-        without = []
+        leave_one_out = []
         for place in range(s):
-            without.append(out.part(f"without {place}", functools.partial(between, without=place)))
+            leave_one_out.append(out.part(f"without {place}", functools.partial(measure, excluded_seed=place)))
             on_fit()
 
     def knife(figure: Any, null: float | None, lowest: float = 0.0) -> Estimate:
         """`figure` of the scores by predictor; where the seeds that are left tell nothing the interval is None."""
-        statistic = lambda weights_S: figure(every if weights_S.all() else without[int(np.argmin(weights_S))])
-        return aggregates.jackknifed(statistic, s, task.of(LabelRule).confidence, null=null, unit="share", bounds=(lowest, 1.0))
+        statistic = lambda weights_S: figure(every if weights_S.all() else leave_one_out[int(np.argmin(weights_S))])
+        return aggregates.jackknifed(statistic, s, task.section(LabelRule).confidence, null=null, unit="share", bounds=(lowest, 1.0))
 
     columns: dict[str, list[Any]] = {name: [] for name in ("predictor", "figure", "value", "low", "high", "null")}
     figures: dict[str, Estimate] = {}
@@ -120,15 +120,15 @@ def _scores(task: Task, out: Outputs, labelled_seeds: Seeds) -> tuple[dict[str, 
     return figures, columns
 
 
-def calibration_figures(found: Calibration, seeds: int) -> dict[str, Estimate]:
+def calibration_figures(calibration: Calibration, seeds: int) -> dict[str, Estimate]:
     """Without intervals: every SAE is both left out and learned from."""
     n = Count(seeds, "seeds")
     return {
-        "brier": Estimate(found.brier, None, None, found.brier_of_share, n, "squared error"),
-        "brier_of_mean": Estimate(found.brier_of_mean, None, None, None, n, "squared error"),
-        "calibration_error": Estimate(found.error, None, None, None, n, "probability"),
+        "brier": Estimate(calibration.brier, None, None, calibration.brier_of_share, n, "squared error"),
+        "brier_of_mean": Estimate(calibration.brier_of_mean, None, None, None, n, "squared error"),
+        "calibration_error": Estimate(calibration.error, None, None, None, n, "probability"),
     }
 
 
-def calibration_table(found: Calibration) -> dict[str, Any]:
-    return {"predicted": found.predicted_T, "observed": found.observed_T, "features": found.features_T}
+def calibration_table(calibration: Calibration) -> dict[str, Any]:
+    return {"predicted": calibration.predicted_T, "observed": calibration.observed_T, "features": calibration.features_T}

@@ -12,7 +12,7 @@ from reports.text import number, with_interval
 MEASURED = "measured"
 NULL_DASH = [5, 3]
 NULL_COLOURS = ["#969696", "#7b3294", "#1b7837", "#a6761d", "#66a61e", "#e7298a"]
-NOTION_COLOURS = {
+CRITERION_COLOURS = {
     "decoder": "#2166ac",
     "encoder": "#d95f02",
     "decoder and encoder, same partner": "#7570b3",
@@ -38,7 +38,7 @@ def all_figures(results: Results, seeds: tuple[int, ...]) -> list[Figure]:
     if any(f.get("firing_rate") for f in features):  # a figure of features that fire
         figures.insert(1, _p_against_rate(results, features))
     if results.has("sensitivity/curves.parquet"):
-        figures.append(_notions(results))
+        figures.append(_criteria(results))
     if 2 < len(results.summary["stability"]["seeds"]) <= MOST_SEEDS:
         figures.append(_pairs(results))
     if results.has("stability/tokens_curve.parquet"):
@@ -182,14 +182,14 @@ def _theta_axis() -> alt.X:
 
 def _over_theta(results: Results) -> Figure:
     rows = results.table("stability/theta_curve.parquet")
-    measured = [r for r in rows if r["what"] == MEASURED]
+    own_rows = [r for r in rows if r["what"] == MEASURED]
     models = list(dict.fromkeys(r["what"] for r in rows if r["what"] != MEASURED))
     scale = alt.Scale(domain=[MEASURED, *models], range=["#2166ac", *NULL_COLOURS[: len(models)]])
     y = alt.Y("value:Q", title="mean p̂ of live features", scale=alt.Scale(domain=[0, 1]))
     colour = alt.Color("what:N", scale=scale, title="", legend=alt.Legend(columns=2))
     tip = ["what:N", "theta:Q", alt.Tooltip("value:Q", format=".4f")]
-    band = alt.Chart(data(measured)).mark_area(opacity=0.25).encode(x=_theta_axis(), y=alt.Y("low:Q", title=""), y2="high:Q", color=colour)
-    own = alt.Chart(data(measured)).mark_line(point=True).encode(x=_theta_axis(), y=y, color=colour, tooltip=tip)
+    band = alt.Chart(data(own_rows)).mark_area(opacity=0.25).encode(x=_theta_axis(), y=alt.Y("low:Q", title=""), y2="high:Q", color=colour)
+    own = alt.Chart(data(own_rows)).mark_line(point=True).encode(x=_theta_axis(), y=y, color=colour, tooltip=tip)
     nulls = (
         alt.Chart(data([r for r in rows if r["what"] != MEASURED]))
         .mark_line(strokeDash=NULL_DASH)
@@ -197,7 +197,7 @@ def _over_theta(results: Results) -> Figure:
     )
     theta = results.summary["stability"]["theta"]
     rule = alt.Chart(data([{"theta": theta}])).mark_rule(strokeDash=[4, 4], color="#333").encode(x="theta:Q")
-    first, last = measured[0], measured[-1]
+    first, last = own_rows[0], own_rows[-1]
     sentence = (
         f"From θ = {first['theta']:g} to {last['theta']:g} p̂ falls from {with_interval(first)} to {with_interval(last)}; the strongest null from "
         f"{number(first['null'])} to {number(last['null'])}. Null models are dashed; the rotation in the whitened metric saturates where one direction dominates and is only shown."
@@ -224,14 +224,14 @@ def _labels(results: Results) -> Figure:
     return Figure("labels", "Labels over ε", sentence, sized(null + lines))
 
 
-def _notions(results: Results) -> Figure:
+def _criteria(results: Results) -> Figure:
     rows = results.table("sensitivity/curves.parquet")
-    present = [name for name in NOTION_COLOURS if any(r["what"] == name for r in rows)]
+    present = [name for name in CRITERION_COLOURS if any(r["what"] == name for r in rows)]
     base = alt.Chart(data(rows)).encode(
         x=_theta_axis(),
         color=alt.Color(
             "what:N",
-            scale=alt.Scale(domain=present, range=[NOTION_COLOURS[name] for name in present]),
+            scale=alt.Scale(domain=present, range=[CRITERION_COLOURS[name] for name in present]),
             title="the same by",
             legend=alt.Legend(columns=2),
         ),
@@ -275,7 +275,7 @@ def _pairs(results: Results) -> Figure:
     )
     ordered = sorted(rows, key=lambda r: r["p"] if r["p"] is not None else 0.0)
     worst, best = ordered[0], ordered[-1]
-    sentence = f"From {_told(worst)} to {_told(best)}. " + (
+    sentence = f"From {_comparison_text(worst)} to {_comparison_text(best)}. " + (
         "Sizes differ, so p̂ has a direction: a small dictionary's features are looked for in a large one, and the reverse."
         if len(set(s["saes"]["sizes"])) > 1
         else "A pair that stands out would be an SAE that trained otherwise than the rest."
@@ -283,5 +283,5 @@ def _pairs(results: Results) -> Figure:
     return Figure("pairs", "Pair by pair", sentence, styled(chart.properties(width=300, height=300)))
 
 
-def _told(row: dict[str, Any]) -> str:
+def _comparison_text(row: dict[str, Any]) -> str:
     return f"{number(row['p'])} (features of {row['anchor']} in {row['other']})"

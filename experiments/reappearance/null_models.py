@@ -40,7 +40,7 @@ class NullModels(NamedTuple):
 
     def strongest(self, figure: str) -> float | None:
         """Of the models' values the one nearest to "shared": the largest, but the smallest share of unstable features; None of none."""
-        values = [found[figure] for model, found in self.figures.items() if figure in found and model not in (*SHOWN_ONLY, SPAN)]
+        values = [of_model[figure] for model, of_model in self.figures.items() if figure in of_model and model not in (*SHOWN_ONLY, SPAN)]
         return min(values, default=None) if figure == "unstable" else max(values, default=None)
 
     def strongest_p_of_theta(self) -> list[float]:
@@ -63,7 +63,7 @@ def covariance(acts_ND: np.ndarray) -> np.ndarray | None:
 def measure(
     c: Reappearance,
     rule: LabelRule,
-    listed: DictionaryList,
+    saes: DictionaryList,
     partner_SSF: np.ndarray,
     gaussian: tuple[DictionaryList, np.ndarray] | None,
     covariance_DD: np.ndarray | None,
@@ -82,13 +82,13 @@ def measure(
       live_SF, unstable_SF: live features, over which figures are taken, and the unstable ones among them.
       on_pair: called after every pair compared.
     """
-    n, comparisons, most = min(c.null_seeds, len(listed.seeds)), len(listed.seeds) - 1, max(listed.sizes)
-    listed = listed.first(n)
-    f = listed.exists_SF.shape[1]
+    n, comparisons, most = min(c.null_seeds, len(saes.seeds)), len(saes.seeds) - 1, max(saes.sizes)
+    saes = saes.first(n)
+    f = saes.exists_SF.shape[1]
     partner_SSF, live_SF, unstable_SF = partner_SSF[:n, :n, :f], live_SF[:n, :f], unstable_SF[:n, :f]
     firings_SF = None if firings_SF is None else firings_SF[:n, :f]
     root = root_key()
-    rows_SFD, d = listed.w_dec_SFD, listed.w_dec_SFD.shape[-1]
+    rows_SFD, d = saes.w_dec_SFD, saes.w_dec_SFD.shape[-1]
     figures: dict[str, dict[str, float]] = {}
     curves: dict[str, list[float]] = {}
     compared = lambda w_SFD, sizes: similarity.all_pairs(w_SFD, sizes=sizes, block_size=rule.block_size, on_pair=on_pair).cosine
@@ -99,33 +99,33 @@ def measure(
         for cosine_SSF in draws:
             of_draws.append(_figures(cosine_SSF, among_SF, rule, comparisons))
             curve_of_draws.append([_mean_p(cosine_SSF, theta, among_SF) for theta in c.thetas])
-        means = {name: float(np.mean([found[name] for found in of_draws])) for name in FIGURES}
+        means = {name: float(np.mean([of_draw[name] for of_draw in of_draws])) for name in FIGURES}
         figures[model] = {name: mean for name, mean in means.items() if not np.isnan(mean)}  # there may be no live features at all
         curves[model] = np.nan_to_num(np.mean(curve_of_draws, axis=0)).tolist()
         return cosine_SSF
 
     keys = (jax.random.fold_in(root, draw) for draw in range(c.null_draws))
-    turned = (compared(nulls.rotate_each(key, rows_SFD, listed.seeds), listed.sizes) for key in keys)
-    rotated_SSF = add(HAAR, turned, live_SF)
-    untrained = listed.snapshot(listed.snapshots[0][1]) if listed.snapshots and listed.snapshots[0][0] == 0 else None
+    rotations = (compared(nulls.rotate_each(key, rows_SFD, saes.seeds), saes.sizes) for key in keys)
+    rotated_SSF = add(HAAR, rotations, live_SF)
+    untrained = saes.snapshot(saes.snapshots[0][1]) if saes.snapshots and saes.snapshots[0][0] == 0 else None
     # With one initialisation for all the untrained ones are equal by construction, which is no null.
     if untrained is not None and (untrained.w_dec_FD[0] != untrained.w_dec_FD[1]).any():
         add(UNTRAINED, [compared(untrained.w_dec_FD, None)], np.ones(untrained.w_dec_FD.shape[:2], bool))
     if gaussian is not None:
         add(GAUSSIAN, [compared(gaussian[0].w_dec_SFD, gaussian[0].sizes)], gaussian[1])
     if covariance_DD is not None:
-        add(WHITENED, [compared(nulls.rotate_each_whitened(root, rows_SFD, listed.seeds, covariance_DD), listed.sizes)], live_SF)
+        add(WHITENED, [compared(nulls.rotate_each_whitened(root, rows_SFD, saes.seeds, covariance_DD), saes.sizes)], live_SF)
     if firings_SF is not None:
-        of_matched = _of_matched_frequency(rows_SFD, partner_SSF, firings_SF, listed.seeds, (*c.thetas, rule.theta)).tolist()
+        of_matched = _of_matched_frequency(rows_SFD, partner_SSF, firings_SF, saes.seeds, (*c.thetas, rule.theta)).tolist()
         curves[FREQUENCY], figures[FREQUENCY] = of_matched[:-1], {"p": of_matched[-1]}
     figures[CLOSED] = {"p": nulls.chance_of_match(rule.theta, d, most)}
     curves[CLOSED] = [nulls.chance_of_match(theta, d, most) for theta in c.thetas]
     rank = min(c.span_rank, d - 1)
     if (unstable_SF.sum(axis=1) > 0).all() and unstable_SF.sum() >= rank:
         turned_SFD = nulls.rotate_each_inside(
-            jax.random.fold_in(root, 2**20), rows_SFD, listed.seeds, _top_directions(rows_SFD, unstable_SF, rank)
+            jax.random.fold_in(root, 2**20), rows_SFD, saes.seeds, _top_directions(rows_SFD, unstable_SF, rank)
         )
-        cosine_SSF = compared(turned_SFD, listed.sizes)
+        cosine_SSF = compared(turned_SFD, saes.sizes)
         figures[SPAN] = {"p": _mean_p(cosine_SSF, rule.theta, unstable_SF), "mmcs": _mmcs(cosine_SSF, unstable_SF)}
     return NullModels(figures, curves, rotated_SSF)
 

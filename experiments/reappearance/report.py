@@ -88,7 +88,7 @@ def _c1(results: Results, rules: Claims) -> Evidence | None:
         return None
     s = results.summary["stability"]
     difference = s["split_half_difference"]
-    measured = (
+    figures_text = (
         f"labelled on half of the comparisons, stable features reappear in the other half with p̂ higher by {with_interval(difference)} "
         f"than unstable ones; stable {with_interval(s['stable_share_live'])} of live features, unstable {with_interval(s['unstable_share_live'])}"
     )
@@ -101,7 +101,7 @@ def _c1(results: Results, rules: Claims) -> Evidence | None:
     rule = (
         f"rule: the interval of the difference above {rules.c1_difference}, chance below {rules.c1_chance}, also inside the unstable span"
     )
-    return Evidence(measured, (Part("difference", (difference,), rules.c1_difference),), withheld, lambda holds, sides: rule)
+    return Evidence(figures_text, (Part("difference", (difference,), rules.c1_difference),), withheld, lambda holds, sides: rule)
 
 
 CLAIMS = (

@@ -24,49 +24,49 @@ class Values:
 
     def __init__(self, seeds: int, confidence: float, unit: str):
         self.seeds, self._confidence, self._unit = seeds, confidence, unit
-        self._of: dict[Key, np.ndarray] = {}  # (left out, seed); the last row: none
+        self._figures: dict[Key, np.ndarray] = {}  # (left out, seed); the last row: none
 
     def samples(self, seed: int) -> list[int | None]:
         """Who is left out where this seed is measured; None: nobody."""
         return [None, *(k for k in range(self.seeds) if k != seed)]
 
-    def put(self, seed: int, without: int | None, figures: dict[Key, float]) -> None:
-        row = self.seeds if without is None else without
+    def put(self, seed: int, excluded_seed: int | None, figures: dict[Key, float]) -> None:
+        row = self.seeds if excluded_seed is None else excluded_seed
         for key, value in figures.items():
-            self._of.setdefault(key, np.full((self.seeds + 1, self.seeds), np.nan))[row, seed] = value
+            self._figures.setdefault(key, np.full((self.seeds + 1, self.seeds), np.nan))[row, seed] = value
 
     def fixed(self, seed: int, figures: dict[Key, float]) -> None:
-        for without in self.samples(seed):
-            self.put(seed, without, figures)
+        for excluded_seed in self.samples(seed):
+            self.put(seed, excluded_seed, figures)
 
     def keys(self, first: str) -> list[Key]:
         """Those that begin so, in the order in which they came."""
-        return [key for key in self._of if key[0] == first]
+        return [key for key in self._figures if key[0] == first]
 
     def of_seeds(self, key: Key) -> np.ndarray:
         """(S,) under the labels that all seeds give; NaN where there is none."""
-        return self._of[key][-1] if key in self._of else np.full(self.seeds, np.nan)
+        return self._figures[key][-1] if key in self._figures else np.full(self.seeds, np.nan)
 
     def value(self, key: Key) -> float | None:
         """Mean over seeds under the labels that all give; None where there is none."""
-        found = self.of_seeds(key)
-        return float(np.nanmean(found)) if np.isfinite(found).any() else None
+        values_S = self.of_seeds(key)
+        return float(np.nanmean(values_S)) if np.isfinite(values_S).any() else None
 
-    def mean(self, key: Key, **about: Any) -> Estimate:
-        return self.estimate(lambda place: place(key), **about)
+    def mean(self, key: Key, **options: Any) -> Estimate:
+        return self.estimate(lambda place: place(key), **options)
 
-    def ratio(self, one: Key, other: Key, **about: Any) -> Estimate:
-        return self.estimate(lambda place: place(one) / place(other) if place(other) > 0 else float("nan"), **about, log=True)
+    def ratio(self, one: Key, other: Key, **options: Any) -> Estimate:
+        return self.estimate(lambda place: place(one) / place(other) if place(other) > 0 else float("nan"), **options, log=True)
 
-    def difference(self, one: Key, other: Key, **about: Any) -> Estimate:
-        return self.estimate(lambda place: place(one) - place(other), **about)
+    def difference(self, one: Key, other: Key, **options: Any) -> Estimate:
+        return self.estimate(lambda place: place(one) - place(other), **options)
 
-    def estimate(self, statistic: Any, **about: Any) -> Estimate:
-        """`statistic` of a function from keys to means over a sample of seeds; `about` as of `aggregates.jackknifed`."""
+    def estimate(self, statistic: Any, **options: Any) -> Estimate:
+        """`statistic` of a function from keys to means over a sample of seeds; `options` as of `aggregates.jackknifed`."""
 
         def of_sample(weights_S: np.ndarray) -> float:
             row = self.seeds if weights_S.all() else int(np.argmin(weights_S))
-            return float(statistic(lambda key: seed_mean(self._of[key][row], weights_S) if key in self._of else float("nan")))
+            return float(statistic(lambda key: seed_mean(self._figures[key][row], weights_S) if key in self._figures else float("nan")))
 
-        about = {"null": None, "unit": self._unit} | about
-        return aggregates.jackknifed(of_sample, self.seeds, self._confidence, **about)
+        options = {"null": None, "unit": self._unit} | options
+        return aggregates.jackknifed(of_sample, self.seeds, self._confidence, **options)

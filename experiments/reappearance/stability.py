@@ -40,15 +40,15 @@ COSINE_BINS = np.linspace(-1.0, 1.0, 101)
 
 
 def run(task: Task, out: Outputs) -> None:
-    c, rule = task.of(Reappearance), task.of(LabelRule)
-    listed = dictionary_list.saes(task)
-    exists_SF, s = listed.exists_SF, len(listed.seeds)
+    c, rule = task.section(Reappearance), task.section(LabelRule)
+    saes = dictionary_list.saes(task)
+    exists_SF, s = saes.exists_SF, len(saes.seeds)
     acts_ND, evaluation = sources.evaluation_rows(task), None
     if acts_ND is not None:
         evaluation = out.part(
-            "evaluation", lambda: evaluate_each(listed.dictionaries, lambda: progress.batches(acts_ND, "stability/evaluate"), c.top_rows)
+            "evaluation", lambda: evaluate_each(saes.dictionaries, lambda: progress.batches(acts_ND, "stability/evaluate"), c.top_rows)
         )
-    best = out.part("pairs", lambda: _compared(listed, rule))
+    best = out.part("pairs", lambda: _compared(saes, rule))
     hits_SSF = reappearance.reappears(best.cosine, rule.theta)
     counts_SF = hits_SSF.sum(axis=1)
     labels_SF = reappearance.labels(counts_SF, s - 1, rule.epsilon)
@@ -67,9 +67,9 @@ def run(task: Task, out: Outputs) -> None:
     with progress.comparing("stability/nulls") as on_pair:
         models = out.part(
             "null models",
-            lambda: null_models.measure(c, rule, listed, best.partner, gaussian, covariance_DD, firings_SF, live_SF, unstable_SF, on_pair),
+            lambda: null_models.measure(c, rule, saes, best.partner, gaussian, covariance_DD, firings_SF, live_SF, unstable_SF, on_pair),
         )
-    curve, rise = out.part("along training", lambda: _curve(listed, acts_ND, c, rule))
+    curve, rise = out.part("along training", lambda: _curve(saes, acts_ND, c, rule))
     summary = _similarity_figures(rule, best.cosine, exists_SF, live_SF, models)
     if evaluation is not None:
         summary |= _activation_figures(rule, hits_SSF, exists_SF, strata_SF, evaluation)
@@ -77,10 +77,10 @@ def run(task: Task, out: Outputs) -> None:
         summary["rise_per_doubling"] = rise.as_dict()
     summary |= _counts(labels_SF, live_SF)
     summary |= {
-        "seeds": list(listed.seeds),
-        "names": list(listed.names),
-        "saes": _about(listed),
-        "frozen_seeds": list(listed.frozen),
+        "seeds": list(saes.seeds),
+        "names": list(saes.names),
+        "saes": _describe_saes(saes),
+        "frozen_seeds": list(saes.frozen),
         "null_models": models.figures,
         "evaluation_rows": 0 if evaluation is None else evaluation.rows,
         "theta": rule.theta,
@@ -89,8 +89,8 @@ def run(task: Task, out: Outputs) -> None:
     }
     out.summary(summary)
     tables = {
-        "features": _features(rule, listed, best, counts_SF, labels_SF, strata_SF, evaluation),
-        "pairs": _pairs(rule, listed, best.cosine, hits_SSF, live_SF),
+        "features": _features(rule, saes, best, counts_SF, labels_SF, strata_SF, evaluation),
+        "pairs": _pairs(rule, saes, best.cosine, hits_SSF, live_SF),
         "theta_curve": _theta_curve(c, rule, best.cosine, live_SF, models),
         "labels": _labels(c, rule, best.cosine, live_SF, models),
         "match_histogram": _histogram(best.cosine, models.rotated_SSF),
@@ -99,36 +99,34 @@ def run(task: Task, out: Outputs) -> None:
         out.table(name, table)
 
 
-def _compared(listed: DictionaryList, rule: LabelRule) -> similarity.BestMatch:
+def _compared(saes: DictionaryList, rule: LabelRule) -> similarity.BestMatch:
     """Every SAE with every other."""
-    s = len(listed.seeds)
+    s = len(saes.seeds)
     with progress.comparing("stability/pairs", s * (s - 1) // 2) as on_pair:
-        return similarity.all_pairs(listed.w_dec_SFD, sizes=listed.sizes, block_size=rule.block_size, on_pair=on_pair)
+        return similarity.all_pairs(saes.w_dec_SFD, sizes=saes.sizes, block_size=rule.block_size, on_pair=on_pair)
 
 
 def _gaussian(task: Task, out: Outputs) -> tuple[DictionaryList, np.ndarray] | None:
     """The null SAEs of the run `gaussian`, and which of their features fire on what they were trained on."""
     if not task.has("gaussian"):
         return None
-    listed = dictionary_list.load(task.path("gaussian/train") / dictionary_list.NAME)
+    saes = dictionary_list.load(task.path("gaussian/train") / dictionary_list.NAME)
     rows_ND = sources.gaussian_rows(task)
-    evaluation = out.part(
-        "gaussian", lambda: evaluate_each(listed.dictionaries, lambda: progress.batches(rows_ND, "stability/gaussian"), 1)
-    )
-    return listed, evaluation.firings_SF > 0
+    evaluation = out.part("gaussian", lambda: evaluate_each(saes.dictionaries, lambda: progress.batches(rows_ND, "stability/gaussian"), 1))
+    return saes, evaluation.firings_SF > 0
 
 
-def _about(listed: DictionaryList) -> dict[str, Any]:
+def _describe_saes(saes: DictionaryList) -> dict[str, Any]:
     """What was measured, for people: from the files, and from what their list says of their training."""
-    hook, training = listed.hook, listed.training
+    hook, training = saes.hook, saes.training
     place = f" after layer {hook['layer']} ({hook['site']})" if hook.get("layer") is not None and "site" in hook else ""
-    architectures = list(dict.fromkeys(d.architecture for d in listed.dictionaries))
-    ks = sorted({d.k for d in listed.dictionaries})
-    sizes = sorted(set(listed.sizes))
+    architectures = list(dict.fromkeys(d.architecture for d in saes.dictionaries))
+    ks = sorted({d.k for d in saes.dictionaries})
+    sizes = sorted(set(saes.sizes))
     return {
         "kind": training.get("variant", " and ".join(architectures)),
         "n_features": sizes[-1] if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}",
-        "sizes": list(listed.sizes),
+        "sizes": list(saes.sizes),
         "k": (training.get("k", ks[0]) or None) if len(ks) == 1 else f"{ks[0]} to {ks[-1]}",
         "of": f"{hook.get('path') or hook.get('model') or 'an unnamed model'}{place}",
         "training": f"they differ in {training['differ_in']} and saw {training['tokens']:,} tokens each"
@@ -137,14 +135,14 @@ def _about(listed: DictionaryList) -> dict[str, Any]:
     }
 
 
-def _curve(listed: DictionaryList, acts_ND: np.ndarray | None, c: Reappearance, rule: LabelRule) -> tuple[dict[str, Any], Estimate | None]:
+def _curve(saes: DictionaryList, acts_ND: np.ndarray | None, c: Reappearance, rule: LabelRule) -> tuple[dict[str, Any], Estimate | None]:
     """p̂ against training tokens, with explained variance, L0 and dead share beside it (means over seeds); and by how much p̂ rose per
     doubling between the last two, with its interval over seeds."""
     rows: list[dict[str, Any]] = []
     tables: list[np.ndarray] = []
-    listed = listed.first(c.curve_seeds)
-    for tokens, paths in listed.snapshots:
-        dictionaries = listed.snapshot(paths)
+    saes = saes.first(c.curve_seeds)
+    for tokens, paths in saes.snapshots:
+        dictionaries = saes.snapshot(paths)
         cosine = similarity.all_pairs(dictionaries.w_dec_FD, block_size=rule.block_size, on_pair=progress.look_for_signals).cosine
         every = np.ones(dictionaries.w_dec_FD.shape[:2], bool)
         tables.append(aggregates.share_reappearing(reappearance.reappears(cosine, rule.theta), every))
@@ -158,24 +156,24 @@ def _curve(listed: DictionaryList, acts_ND: np.ndarray | None, c: Reappearance, 
             row["l0"] = float(evaluation.l0_S.mean())
             row["dead_share"] = float(evaluation.share_firing_less_than(1).mean())
         rows.append(row)
-    rise = rise_along_training(listed, rule, dict(enumerate(tables)))
+    rise = rise_along_training(saes, rule, dict(enumerate(tables)))
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}, rise
 
 
-def rise_along_training(listed: DictionaryList, rule: LabelRule, tables: dict[int, np.ndarray] | None = None) -> Estimate | None:
+def rise_along_training(saes: DictionaryList, rule: LabelRule, tables: dict[int, np.ndarray] | None = None) -> Estimate | None:
     """By how much p̂ (all features) rose per doubling of training tokens between the last two dictionaries along it; None without two.
 
     Args:
       tables: p̂ by pair at every snapshot, if they are known already.
     """
-    begun = [i for i, (tokens, _) in enumerate(listed.snapshots) if tokens > 0]
+    begun = [i for i, (tokens, _) in enumerate(saes.snapshots) if tokens > 0]
     if len(begun) < 2:
         return None
     before, after = begun[-2:]
-    tables = tables or {i: _p_of_pairs(listed.snapshot(listed.snapshots[i][1]), rule) for i in (before, after)}
-    doublings = math.log2(listed.snapshots[after][0] / listed.snapshots[before][0])
+    tables = tables or {i: _p_of_pairs(saes.snapshot(saes.snapshots[i][1]), rule) for i in (before, after)}
+    doublings = math.log2(saes.snapshots[after][0] / saes.snapshots[before][0])
     statistic = aggregates.rise_per_doubling(tables[before], tables[after], doublings)
-    return aggregates.jackknifed(statistic, len(listed.seeds), rule.confidence, null=0.0, unit="probability per doubling")
+    return aggregates.jackknifed(statistic, len(saes.seeds), rule.confidence, null=0.0, unit="probability per doubling")
 
 
 def _p_of_pairs(stacked: Dictionary, rule: LabelRule) -> np.ndarray:
@@ -233,8 +231,8 @@ def _activation_figures(
     mean = lambda values: lambda w: seed_mean(values, w)
     live_SF, firing_SF = (exists_SF & m for m in (strata_SF == reappearance.LIVE, strata_SF != reappearance.DEAD))
     rate_SF = evaluation.firings_SF / evaluation.rows
-    ratio = lambda values, among: aggregates.jackknifed(
-        aggregates.label_ratio(values, hits_SSF, among, rule.epsilon), **knife, null=1.0, unit="ratio", log=True
+    ratio = lambda values, among_SF: aggregates.jackknifed(
+        aggregates.label_ratio(values, hits_SSF, among_SF, rule.epsilon), **knife, null=1.0, unit="ratio", log=True
     )
     dead_S = (exists_SF & ~firing_SF).sum(axis=1) / exists_SF.sum(axis=1)
     figures = {
@@ -251,7 +249,7 @@ def _activation_figures(
 
 def _features(
     rule: LabelRule,
-    listed: DictionaryList,
+    saes: DictionaryList,
     best: similarity.BestMatch,
     counts_SF: np.ndarray,
     labels_SF: np.ndarray,
@@ -263,7 +261,7 @@ def _features(
     interval = reappearance.clopper_pearson(counts_SF, s - 1, rule.confidence)
     grid = np.indices((s, f))
     table = {
-        "seed": np.asarray(listed.seeds)[grid[0]],
+        "seed": np.asarray(saes.seeds)[grid[0]],
         "feature": grid[1],
         "reappearances": counts_SF,
         "comparisons": np.full((s, f), s - 1),
@@ -285,17 +283,17 @@ def _features(
     table["best_partner"] = best.partner.transpose(0, 2, 1)
     if evaluation is not None:
         table["top_rows"], table["top_values"] = evaluation.top_rows_SFN, evaluation.top_values_SFN
-    return {name: values[listed.exists_SF] for name, values in table.items()}
+    return {name: values[saes.exists_SF] for name, values in table.items()}
 
 
-def _pairs(rule: LabelRule, listed: DictionaryList, cosine_SSF: np.ndarray, hits_SSF: np.ndarray, live_SF: np.ndarray) -> dict[str, Any]:
+def _pairs(rule: LabelRule, saes: DictionaryList, cosine_SSF: np.ndarray, hits_SSF: np.ndarray, live_SF: np.ndarray) -> dict[str, Any]:
     """Of SAEs of different size p̂ has a direction: the anchor's features, looked for in the other."""
     p_SS, mmcs_SS = aggregates.share_reappearing(hits_SSF, live_SF), aggregates.mean_among(cosine_SSF, live_SF)
-    anchor, other = np.nonzero(~np.eye(len(listed.seeds), dtype=bool))
-    seeds, sizes = np.asarray(listed.seeds), np.asarray(listed.sizes)
+    anchor, other = np.nonzero(~np.eye(len(saes.seeds), dtype=bool))
+    seeds, sizes = np.asarray(saes.seeds), np.asarray(saes.sizes)
     columns = {"anchor": seeds[anchor], "other": seeds[other], "features": sizes[anchor], "features_other": sizes[other]}
-    d = listed.dictionaries[0].w_dec_FD.shape[1]
-    null = {size: nulls.chance_of_match(rule.theta, d, size) for size in set(listed.sizes)}
+    d = saes.dictionaries[0].w_dec_FD.shape[1]
+    null = {size: nulls.chance_of_match(rule.theta, d, size) for size in set(saes.sizes)}
     by_chance = np.array([null[size] for size in sizes[other].tolist()])
     return columns | {"p": p_SS[anchor, other], "mmcs": mmcs_SS[anchor, other], "null": by_chance}
 
@@ -323,7 +321,7 @@ def _labels(c: Reappearance, rule: LabelRule, cosine_SSF: np.ndarray, live_SF: n
     n, _, f = models.rotated_SSF.shape
     comparisons = len(live_SF) - 1
     for theta, epsilon in [(theta, rule.epsilon) for theta in c.thetas] + [(rule.theta, epsilon) for epsilon in c.epsilons]:
-        hits_SSF, rotated_SSF = (reappearance.reappears(found, theta) for found in (cosine_SSF, models.rotated_SSF))
+        hits_SSF, rotated_SSF = (reappearance.reappears(cosines, theta) for cosines in (cosine_SSF, models.rotated_SSF))
         for label in (reappearance.STABLE, reappearance.UNSTABLE):
             rotated = null_models.label_share(rotated_SSF, live_SF[:n, :f], epsilon, comparisons, label == reappearance.STABLE)
             by_chance = None if np.isnan(rotated) else rotated
@@ -365,7 +363,7 @@ def cost(settings: Settings, size: Size, hardware: Hardware) -> Cost:
     """Every pair once; null models and dictionaries along training among the first SAEs; codes of held-out tokens."""
     c, n = settings[Reappearance], len(settings[Seeds].list)
     pairs = lambda k: k * (k - 1) / 2
-    some, along, snapshots = min(n, c.null_seeds), min(n, c.curve_seeds), len(settings[TrainConfig].snapshot_steps())
-    products = pairs(n) + (c.null_draws + 3) * pairs(some) + snapshots * pairs(along)
-    encoded = n * size.held_out + snapshots * along * c.curve_rows
+    some, curve_seeds, snapshots = min(n, c.null_seeds), min(n, c.curve_seeds), len(settings[TrainConfig].snapshot_steps())
+    products = pairs(n) + (c.null_draws + 3) * pairs(some) + snapshots * pairs(curve_seeds)
+    encoded = n * size.held_out + snapshots * curve_seeds * c.curve_rows
     return costs.comparisons(settings, "stability", products, size.width, encoded, settings[LabelRule].block_size)

@@ -19,8 +19,8 @@ def _arms(results: Results) -> Figure:
     dots = base.mark_point(filled=True, size=70, color="#2166ac").encode(x=x, tooltip=tip)
     bars = base.mark_rule(color="#2166ac").encode(x="low:Q", x2="high:Q")
     ticks = base.mark_tick(color="#555", thickness=2).encode(x="null:Q")
-    measured = ", ".join(f"{r['arm']}: {with_interval(r)}" for r in rows)
-    sentence = f"{measured}. Grey ticks: chance."
+    figures_text = ", ".join(f"{r['arm']}: {with_interval(r)}" for r in rows)
+    sentence = f"{figures_text}. Grey ticks: chance."
     return Figure(
         "arms",
         "What differs, and how often features reappear",

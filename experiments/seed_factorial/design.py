@@ -33,15 +33,15 @@ def decomposed(p_of_arm: dict[str, np.ndarray], chance: float, confidence: float
     knife: Callable[..., Estimate] = functools.partial(aggregates.jackknifed, seeds=s, confidence=confidence, null=0.0, unit="probability")
     out: dict[str, Estimate] = {}
     if {INITIALISATION, ORDER, BOTH} <= p_of_arm.keys():
-        lost = {arm: lambda w, t=p_of_arm[arm]: 1.0 - pair_mean(t, w) for arm in (INITIALISATION, ORDER, BOTH)}
-        init, order, both = lost[INITIALISATION], lost[ORDER], lost[BOTH]
+        instability = {arm: lambda w, t=p_of_arm[arm]: 1.0 - pair_mean(t, w) for arm in (INITIALISATION, ORDER, BOTH)}
+        init, order, both = instability[INITIALISATION], instability[ORDER], instability[BOTH]
         out["instability, both"] = knife(both)._replace(null=1.0 - chance)
         out["of it initialisation"] = knife(lambda w: (init(w) + both(w) - order(w)) / 2)
         out["of it order"] = knife(lambda w: (order(w) + both(w) - init(w)) / 2)
         out["initialisation and order together less than apart by"] = knife(lambda w: init(w) + order(w) - both(w))
     if DATA in p_of_arm:
-        within, across = split_by_half(p_of_arm[DATA])
-        out["added by other documents"] = knife(lambda w: pair_mean(within, w) - pair_mean(across, w))
+        within, between = split_by_half(p_of_arm[DATA])
+        out["added by other documents"] = knife(lambda w: pair_mean(within, w) - pair_mean(between, w))
     return out
 
 

@@ -7,14 +7,14 @@ from etils import epath
 
 from experiments.seed_factorial import arm_charts
 from reports import page
-from reports.page import About
+from reports.page import StudyFacts
 from reports.results import Results
 from reports.text import number, with_interval
 
 TEMPLATE = "experiments.seed_factorial:arms.html.jinja"
 
 
-def write_arms_page(folder: epath.Path, results: Results, seeds: Sequence[int], about: About) -> list[epath.Path]:
+def write_arms_page(folder: epath.Path, results: Results, seeds: Sequence[int], study: StudyFacts) -> list[epath.Path]:
     """The page of a seed factorial, likewise."""
     rows = [
         {
@@ -27,9 +27,9 @@ def write_arms_page(folder: epath.Path, results: Results, seeds: Sequence[int], 
         for r in results.table("arms/arms.parquet")
     ]
     parts = [{"part": r["part"], "text": with_interval(r)} for r in results.table("arms/parts.parquet")]
-    shown = arm_charts.all_figures(results)
-    across = _across_arms(results)
-    return page.write(folder, TEMPLATE, shown, about, rows=rows, parts=parts, across=across, seeds=seeds)
+    figures = arm_charts.all_figures(results)
+    transfers = _across_arms(results)
+    return page.write(folder, TEMPLATE, figures, study, rows=rows, parts=parts, transfers=transfers, seeds=seeds)
 
 
 def _across_arms(results: Results) -> list[dict[str, str]]:
@@ -39,7 +39,7 @@ def _across_arms(results: Results) -> list[dict[str, str]]:
         pairs.setdefault((r["trained_on"], r["judged_on"]), {})[r["predictor"]] = r
     return [
         {"trained_on": a, "judged_on": b}
-        | {key: f"{number(found['decoder rows'][key])} ({number(found['nearest neighbour'][key])})" for key in ("auroc", "f1")}
-        | {"prevalence": number(found["prevalence"]["f1"])}
-        for (a, b), found in pairs.items()
+        | {key: f"{number(scores['decoder rows'][key])} ({number(scores['nearest neighbour'][key])})" for key in ("auroc", "f1")}
+        | {"prevalence": number(scores["prevalence"]["f1"])}
+        for (a, b), scores in pairs.items()
     ]

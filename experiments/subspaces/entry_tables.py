@@ -19,7 +19,7 @@ ENTRY_COLUMNS = (
 )  # fmt: skip  # of entries.parquet also where there are none
 
 
-class Judged(NamedTuple):
+class SubspaceEvidence(NamedTuple):
     """A subspace with what is known of it.
 
     Attributes:
@@ -45,10 +45,16 @@ class Judged(NamedTuple):
 
 
 def entries_table(
-    c: LabelRule, kept: list[Judged], does: Contributions | None, p_SF: np.ndarray, unit_SFD: np.ndarray, live_SF: np.ndarray, rules: Rules
+    c: LabelRule,
+    survivors: list[SubspaceEvidence],
+    does: Contributions | None,
+    p_SF: np.ndarray,
+    unit_SFD: np.ndarray,
+    live_SF: np.ndarray,
+    rules: Rules,
 ) -> dict[str, list[Any]]:
     rows = []
-    for e, j in enumerate(kept):
+    for e, j in enumerate(survivors):
         counts = np.array([len(m) for m in j.members])
         agreement = aggregates.jackknifed(
             functools.partial(pair_mean, j.span_SS), len(counts), c.confidence, null=None, unit="share", bounds=(0.0, 1.0)
@@ -66,7 +72,7 @@ def entries_table(
             "seeds": int((counts > 0).sum()),
             "agreement_of_halves": j.entry.agreement,
             "gap": j.entry.gap,
-            "apart": j.entry.apart,
+            "apart": j.entry.separation,
             "span_agreement": agreement.value,
             "span_agreement_low": agreement.low,
             "span_agreement_high": agreement.high,
@@ -92,10 +98,10 @@ def entries_table(
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ENTRY_COLUMNS)}
 
 
-def seeds_table(kept: list[Judged], listed: DictionaryList, unit_SFD: np.ndarray, rules: Rules) -> dict[str, list[Any]]:
+def seeds_table(survivors: list[SubspaceEvidence], saes: DictionaryList, unit_SFD: np.ndarray, rules: Rules) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in ("entry", "seed", "features", "own_rank", "overlap_with_others")}
-    for e, j in enumerate(kept):
-        for s, seed in enumerate(listed.seeds):
+    for e, j in enumerate(survivors):
+        for s, seed in enumerate(saes.seeds):
             rows = unit_SFD[s][j.members[s]]
             plane_DR = atlas.top_plane(rows, j.entry.rank) if len(rows) else np.zeros((rows.shape[1], 0))
             # Of fewer features than twice the dimensions nobody can tell the rank.
@@ -106,27 +112,32 @@ def seeds_table(kept: list[Judged], listed: DictionaryList, unit_SFD: np.ndarray
     return columns
 
 
-def agreement_table(kept: list[Judged], listed: DictionaryList) -> dict[str, list[Any]]:
+def agreement_table(survivors: list[SubspaceEvidence], saes: DictionaryList) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in ("entry", "seed", "other", "overlap")}
-    for e, j in enumerate(kept):
+    for e, j in enumerate(survivors):
         for a, b in zip(*np.nonzero(~np.isnan(j.span_SS)), strict=True):
-            for column, value in zip(columns.values(), (e, listed.seeds[a], listed.seeds[b], float(j.span_SS[a, b])), strict=True):
+            for column, value in zip(columns.values(), (e, saes.seeds[a], saes.seeds[b], float(j.span_SS[a, b])), strict=True):
                 column.append(value)
     return columns
 
 
 def features_table(
-    kept: list[Judged], listed: DictionaryList, unit_SFD: np.ndarray, among_SF: np.ndarray, entry_SF: np.ndarray, energy_SF: np.ndarray
+    survivors: list[SubspaceEvidence],
+    saes: DictionaryList,
+    unit_SFD: np.ndarray,
+    among_SF: np.ndarray,
+    entry_SF: np.ndarray,
+    energy_SF: np.ndarray,
 ) -> dict[str, Any]:
     """One row per live non-stable feature; x and y: its coordinates along the two leading directions of its subspace, NaN in none."""
     s, f = np.nonzero(among_SF)
     view_SF2 = np.full((*among_SF.shape, 2), np.nan)
-    for e, j in enumerate(kept):
+    for e, j in enumerate(survivors):
         inside_SF = entry_SF == e
         axes_DR = j.entry.plane_DR @ np.linalg.svd(unit_SFD[inside_SF] @ j.entry.plane_DR, full_matrices=False)[2][:2].T
         view_SF2[inside_SF] = unit_SFD[inside_SF] @ axes_DR
     return {
-        "seed": np.asarray(listed.seeds)[s],
+        "seed": np.asarray(saes.seeds)[s],
         "feature": f,
         "entry": entry_SF[s, f],
         "energy_inside": energy_SF[s, f],

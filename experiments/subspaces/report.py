@@ -37,7 +37,7 @@ def _c4(results: Results, rules: Claims) -> Evidence | None:
     s = results.summary["subspace"]
     if "not_measured" in s:
         return Evidence("–", (), s["not_measured"])
-    measured = (
+    figures_text = (
         f"top-{s['headline_rank']} planes of unstable features overlap between seeds by {with_interval(s['overlap_unstable'])}, "
         f"{with_interval(s['overlap_excess'])} over the strongest null ({s['overlap_strongest_null']}; n={s['features_against_nulls']}); "
         f"effective rank / D at n={s['features_per_set']} (at most {number(s['effective_rank_ceiling'])}): "
@@ -48,7 +48,7 @@ def _c4(results: Results, rules: Claims) -> Evidence | None:
     varied, lower = f"overlap over the strongest null above {rules.c4_excess}", "lower effective rank than stable"
     rank = unknown if ceiling else s["effective_rank_stable_minus_unstable"]
     parts = (Part(varied, (s["overlap_excess"],), rules.c4_excess), Part(lower, (rank,), 0.0))
-    return Evidence(measured, parts, too_little(results, rules) or under_trained(results, rules), _c4_said)
+    return Evidence(figures_text, parts, too_little(results, rules) or under_trained(results, rules), _c4_said)
 
 
 def _c4_said(holds: str, sides: Mapping[str, str]) -> str:

@@ -46,24 +46,24 @@ MATCHED = {
 }  # sets of other features whose column is spread as the unstable ones'
 OWN = "unstable features of another seed"
 FIGURES = ("overlap", "captured_energy")
-MOST_APART = 1.5  # a set of matched frequency or energy whose mean is further from the unstable ones' is no match
+MAX_MEAN_RATIO = 1.5  # a set of matched frequency or energy whose mean is further from the unstable ones' is no match
 
 
 def run(task: Task, out: Outputs) -> None:
-    c = task.of(Subspace)
-    listed = dictionary_list.saes(task)
+    c = task.section(Subspace)
+    saes = dictionary_list.saes(task)
     features = task.table("stability/features")
-    members = _sets(features, listed.seeds)
+    members = _sets(features, saes.seeds)
     sizes = {name: min(len(features) for features in members[name]) for name in NEEDED}
     small, large = min(sizes.values()), min(sizes["unstable"], sizes["random"])
-    unit_SFD = np.asarray(similarity.unit_rows(listed.w_dec_SFD))
+    unit_SFD = np.asarray(similarity.unit_rows(saes.w_dec_SFD))
     d = unit_SFD.shape[-1]
     ranks = tuple(r for r in c.ranks if r < d and r <= large)
     if small < max(c.min_features, 2) or c.headline_rank not in ranks:
-        _not_measured(out, sizes, c, d, len(listed.seeds))
+        _not_measured(out, sizes, c, d, len(saes.seeds))
         return
 
-    draw = lambda name, n: reproducibility.draw_bases(unit_SFD, members[name], n, c.subsamples, listed.seeds, SETS.index(name))
+    draw = lambda name, n: reproducibility.draw_bases(unit_SFD, members[name], n, c.subsamples, saes.seeds, SETS.index(name))
     at_small = {name: draw(name, small) for name in SETS if min(map(len, members[name])) >= small}
     at_large = {name: draw(name, large) for name in ("unstable", "random")}
     predictors = [_from_features(name, bases, at_large["unstable"], large, ranks) for name, bases in at_large.items()]
@@ -75,8 +75,8 @@ def run(task: Task, out: Outputs) -> None:
     spread: dict[str, float] = {}
     for salt, (name, column) in enumerate(MATCHED.items(), start=len(SETS)):
         if column in features:
-            matched, n, spread[name] = _matched(c, unit_SFD, features, column, listed.seeds, large, salt)
-            if n < c.min_features or not 1 / MOST_APART <= spread[name] <= MOST_APART:
+            matched, n, spread[name] = _matched(c, unit_SFD, features, column, saes.seeds, large, salt)
+            if n < c.min_features or not 1 / MAX_MEAN_RATIO <= spread[name] <= MAX_MEAN_RATIO:
                 continue  # too few, or no match: said by the ratio in the summary
             unstable, of_ranks = at_large["unstable"] if n == large else draw("unstable", n), tuple(r for r in ranks if r <= n)
             predictors.append(_from_features(name, matched, unstable, n, of_ranks))
@@ -85,14 +85,14 @@ def run(task: Task, out: Outputs) -> None:
     acts_ND = sources.evaluation_rows(task)
     if acts_ND is not None:
         predictors.append(_from_plane(reproducibility.principal_components(acts_ND), at_large["unstable"], large, ranks))
-    share_SK = np.tile(np.asarray(ranks) / d, (len(listed.seeds), 1))
+    share_SK = np.tile(np.asarray(ranks) / d, (len(saes.seeds), 1))
     predictors.append(Predictor("random plane", large, ranks, _as_pairs(share_SK), _as_pairs(share_SK)))
 
-    summary = _summary(task, at_small, predictors, own, d, small, large, max(listed.sizes)) | {"ratio_of_matched_to_unstable": spread}
+    summary = _summary(task, at_small, predictors, own, d, small, large, max(saes.sizes)) | {"ratio_of_matched_to_unstable": spread}
     out.summary(summary)
-    out.table("overlap", _overlap_table(predictors, task.of(LabelRule).confidence))
-    out.table("sets", _sets_table(at_small, small_ranks, d, task.of(LabelRule).confidence))
-    out.table("without", _without_table(predictors, own, c.headline_rank, listed.seeds))
+    out.table("overlap", _overlap_table(predictors, task.section(LabelRule).confidence))
+    out.table("sets", _sets_table(at_small, small_ranks, d, task.section(LabelRule).confidence))
+    out.table("without", _without_table(predictors, own, c.headline_rank, saes.seeds))
     out.table("spectra", _spectra_table(at_small))
     out.table("angles", _angles_table(at_small, min(c.headline_rank, small), d))
 
@@ -181,11 +181,11 @@ def _sets_table(bases: dict[str, Any], ranks: tuple[int, ...], d: int, confidenc
 
 def _without_table(predictors: list[Predictor], own: dict[int, Predictor], rank: int, seeds: tuple[int, ...]) -> dict[str, list[Any]]:
     """The headline with every seed left out in turn."""
-    against = list(against_nulls(predictors, own, "overlap", rank).values())
+    tables = list(against_nulls(predictors, own, "overlap", rank).values())
     columns: dict[str, list[Any]] = {name: [] for name in ("without", "overlap", "excess")}
     for i, seed in enumerate(seeds):
         weights_S = 1.0 - np.eye(len(seeds))[i]
-        row = (seed, pair_mean(own_table(predictors, "overlap", rank), weights_S), _excess(against, weights_S))
+        row = (seed, pair_mean(own_table(predictors, "overlap", rank), weights_S), _excess(tables, weights_S))
         for column, figure in zip(columns.values(), row, strict=True):
             column.append(figure)
     return columns
@@ -218,15 +218,15 @@ def _summary(
     large: int,
     n_features: int,
 ) -> dict[str, Any]:
-    rank = task.of(Subspace).headline_rank
+    rank = task.section(Subspace).headline_rank
     s = len(at_small["unstable"].u_STDR)
-    knife = functools.partial(aggregates.jackknifed, seeds=s, confidence=task.of(LabelRule).confidence)
+    knife = functools.partial(aggregates.jackknifed, seeds=s, confidence=task.section(LabelRule).confidence)
     summary: dict[str, Any] = {"features_per_set": small, "features_against_nulls": large, "width": d, "headline_rank": rank}
     for figure in FIGURES:
-        value, against = functools.partial(pair_mean, own_table(predictors, figure, rank)), against_nulls(predictors, own, figure, rank)
-        null_values = {name: pair_mean(null, np.ones(s)) for name, (_, null) in against.items()}
-        strongest = min(against, key=lambda name: pair_mean(against[name][0], np.ones(s)) - null_values[name])
-        excess = functools.partial(_excess, list(against.values()))
+        value, tables = functools.partial(pair_mean, own_table(predictors, figure, rank)), against_nulls(predictors, own, figure, rank)
+        null_values = {name: pair_mean(null, np.ones(s)) for name, (_, null) in tables.items()}
+        strongest = min(tables, key=lambda name: pair_mean(tables[name][0], np.ones(s)) - null_values[name])
+        excess = functools.partial(_excess, list(tables.values()))
         summary[f"{figure}_unstable"] = knife(value, null=null_values[strongest], unit="share", bounds=(0.0, 1.0)).as_dict()
         summary[f"{figure}_excess"] = knife(excess, null=0.0, unit="share").as_dict()
         summary[f"{figure}_nulls"] = null_values
@@ -242,7 +242,7 @@ def _summary(
     # n rows cannot have an effective rank above min(n, D), whatever they are; and inside r dimensions features match by chance.
     summary["effective_rank_ceiling"] = min(small, d) / d
     own_rank = max(2, round(float(ranks_S["unstable"].mean()) * d))
-    summary["chance_of_match_in_unstable_span"] = nulls.chance_of_match(task.of(LabelRule).theta, own_rank, n_features)
+    summary["chance_of_match_in_unstable_span"] = nulls.chance_of_match(task.section(LabelRule).theta, own_rank, n_features)
     return summary
 
 
@@ -261,9 +261,9 @@ def against_nulls(
     return {p.name: (place(own[p.n]), place(p)) for p in predictors if p.name != OWN and rank in p.ranks}
 
 
-def _excess(against: list[tuple[np.ndarray, np.ndarray]], weights_S: np.ndarray) -> float:
+def _excess(tables: list[tuple[np.ndarray, np.ndarray]], weights_S: np.ndarray) -> float:
     """The figure less the strongest null's, both on the same sample of seeds (which null is strongest may differ by sample)."""
-    return min(pair_mean(own, weights_S) - pair_mean(null, weights_S) for own, null in against)
+    return min(pair_mean(own, weights_S) - pair_mean(null, weights_S) for own, null in tables)
 
 
 def _overlap_table(predictors: list[Predictor], confidence: float) -> dict[str, Any]:

@@ -144,11 +144,11 @@ class Chunk(NamedTuple):
 
 
 def _chunks(of_round: Round) -> list[Chunk]:
-    found = []
+    chunks = []
     for cell in sorted({m.cell for m in of_round.members}):
         places = [i for i, m in enumerate(of_round.members) if m.cell == cell]
-        found += [Chunk(cell, part, places[first : first + CHUNK]) for part, first in enumerate(range(0, len(places), CHUNK))]
-    return found
+        chunks += [Chunk(cell, part, places[first : first + CHUNK]) for part, first in enumerate(range(0, len(places), CHUNK))]
+    return chunks
 
 
 def _dictionaries(who: Population, of_round: Round, state: TrainState, chunk: Chunk) -> Dictionary:
@@ -156,8 +156,8 @@ def _dictionaries(who: Population, of_round: Round, state: TrainState, chunk: Ch
     places = np.asarray(chunk.places)
     params, threshold = jax.tree.map(lambda a: np.array(a[places]), (state.params, state.control.threshold))
     cell = who.cells[chunk.cell]
-    found = jax.tree.map(np.asarray, variant(who.sae.variant).to_dictionary(params, of_round.scale, cell.k, threshold))
-    return first_features(found, cell.n_features) if cell.n_features else found
+    dictionaries = jax.tree.map(np.asarray, variant(who.sae.variant).to_dictionary(params, of_round.scale, cell.k, threshold))
+    return first_features(dictionaries, cell.n_features) if cell.n_features else dictionaries
 
 
 def _home(folder: epath.Path, cell: Cell) -> epath.Path:

@@ -43,7 +43,7 @@ def place(state: TrainState, plan: LanePlan, given: Sequence[Given]) -> TrainSta
     for lane, m in enumerate(plan.members):
         size, parameters, rate = given[m]
         for name, values in parameters.items():
-            params[name][_inside(name, lane, size)] = np.asarray(values)
+            params[name][_own_index(name, lane, size)] = np.asarray(values)
         for name in _ENCODER_BIASES:
             if name in params:
                 params[name][lane, size:] = NEVER
@@ -58,7 +58,7 @@ def place(state: TrainState, plan: LanePlan, given: Sequence[Given]) -> TrainSta
     return state.replace(params=on_device, knobs=knobs, idle_steps_F=put(idle, state.idle_steps_F))
 
 
-def _inside(name: str, lane: int, size: int) -> tuple[int | slice, ...]:
+def _own_index(name: str, lane: int, size: int) -> tuple[int | slice, ...]:
     """Where a parameter's own features lie."""
     if name.endswith(("_FD", "_F")):
         return lane, slice(size)

@@ -113,11 +113,19 @@ class Population:
 
 def of_study(task: Task) -> Population:
     """All that a config asks for."""
-    sae, train = task.of(SAEConfig), task.of(TrainConfig)
-    return made(sae, train, task.of(Rounds), task.of(Seeds), task.of(Sampling).halves, swept(sae, train, task.of(Sweep)), dataset(task))
+    sae, train = task.section(SAEConfig), task.section(TrainConfig)
+    return make_population(
+        sae,
+        train,
+        task.section(Rounds),
+        task.section(Seeds),
+        task.section(Sampling).halves,
+        sweep_cells(sae, train, task.section(Sweep)),
+        dataset(task),
+    )
 
 
-def made(
+def make_population(
     sae: SAEConfig, train: TrainConfig, rounds: Rounds, seeds: Seeds, halves: bool, cells: Sequence[Cell], dataset: Mapping[str, Any]
 ) -> Population:
     """The seeds in every cell.
@@ -142,21 +150,21 @@ def made(
     return Population(sae, train, rounds, tuple(cells), members, differ_in, dataset)
 
 
-def swept(sae: SAEConfig, train: TrainConfig, sweep: Sweep) -> tuple[Cell, ...]:
+def sweep_cells(sae: SAEConfig, train: TrainConfig, sweep: Sweep) -> tuple[Cell, ...]:
     """The product of a sweep, a swept-out field standing for its single value."""
     lrs = sweep.lr or (train.peak_lr(sae.n_features),)
     ks = sweep.k or (sae.k,)
     sparsities = sweep.sparsity or (sae.sparsity or variant(sae.variant).sparsity,)
-    found = []
+    cells = []
     for lr, k, sparsity in itertools.product(lrs, ks, sparsities):
         values = {"lr": (sweep.lr, lr), "k": (sweep.k, k), "sparsity": (sweep.sparsity, sparsity)}
-        found.append(Cell("-".join(f"{name}={value}" for name, (given, value) in values.items() if given), lr, k, sparsity))
-    return tuple(found)
+        cells.append(Cell("-".join(f"{name}={value}" for name, (is_given, value) in values.items() if is_given), lr, k, sparsity))
+    return tuple(cells)
 
 
 def one_cell(sae: SAEConfig, train: TrainConfig) -> tuple[Cell, ...]:
     """That of a training in which nothing is swept."""
-    return swept(sae, train, Sweep())
+    return sweep_cells(sae, train, Sweep())
 
 
 def dataset(task: Task) -> dict[str, Any]:
@@ -171,8 +179,8 @@ def dataset(task: Task) -> dict[str, Any]:
 
 def streams(source: Source, members: Sequence[Member]) -> list[Stream]:
     """One stream a member; those who see the same share one object."""
-    found: dict[tuple[int, int | None, int], Stream] = {}
+    by_order: dict[tuple[int, int | None, int], Stream] = {}
     for m in members:
-        if (m.order_seed, m.half, m.world) not in found:
-            found[m.order_seed, m.half, m.world] = source.stream(m.order_seed, m.half, m.world)
-    return [found[m.order_seed, m.half, m.world] for m in members]
+        if (m.order_seed, m.half, m.world) not in by_order:
+            by_order[m.order_seed, m.half, m.world] = source.stream(m.order_seed, m.half, m.world)
+    return [by_order[m.order_seed, m.half, m.world] for m in members]

@@ -1,4 +1,4 @@
-"""Stage: trains every SAE of the roster, as many at a time as fit, and exports them with the lists of them.
+"""Stage: trains every SAE of the study, as many at a time as fit, and exports them with the lists of them.
 
 plan.json                the scale of the activations and who is trained in which round; what a resumed run goes by
 round-0/                 checkpoints, metrics, dictionaries along training, and finished.json once its SAEs are exported
@@ -69,7 +69,13 @@ Start = Callable[[TrainState, LanePlan, Sequence[Member], Sequence[Stream], floa
 
 def check_settings(task: Task) -> None:
     """What must hold between sections."""
-    sae, train, rounds, sampling, sweep = task.of(SAEConfig), task.of(TrainConfig), task.of(Rounds), task.of(Sampling), task.of(Sweep)
+    sae, train, rounds, sampling, sweep = (
+        task.section(SAEConfig),
+        task.section(TrainConfig),
+        task.section(Rounds),
+        task.section(Sampling),
+        task.section(Sweep),
+    )
     check(
         rounds.checkpoint_every % train.steps_per_dispatch == 0, "train.checkpoint_every", rounds.checkpoint_every,
         f"must be a multiple of steps_per_dispatch={train.steps_per_dispatch}",
@@ -119,12 +125,12 @@ def run(task: Task, out: Outputs) -> None:
 def _print_commands(task: Task, who: Population) -> None:
     """How each cell of a sweep is measured."""
     rows = task.root / "activations" / "eval"
-    given = f" --config.source.activations={shlex.quote(str(rows))}" if "activations" in task.settings.stages else ""
+    flag = f" --config.source.activations={shlex.quote(str(rows))}" if "activations" in task.settings.stages else ""
     print("train: a cell is measured by")
     for cell in who.cells:
         saes, target = task.folder / "cells" / cell.name, task.root.with_name(f"{task.root.name}-{cell.name}")
         print(
-            f"  python -m launch.main --config=configs/compare.py --config.saes={shlex.quote(str(saes))}{given} --workdir={shlex.quote(str(target))}"
+            f"  python -m launch.main --config=configs/compare.py --config.saes={shlex.quote(str(saes))}{flag} --workdir={shlex.quote(str(target))}"
         )
 
 
@@ -153,9 +159,9 @@ def train_all(
 
 
 def _warn_of_copies(everyone: Sequence[Member]) -> None:
-    seen: dict[tuple[Any, ...], int] = {}
+    first_seed: dict[tuple[Any, ...], int] = {}
     for m in everyone:
-        if (first := seen.setdefault((m.cell, m.init_seed, m.order_seed, m.half), m.seed)) != m.seed:
+        if (first := first_seed.setdefault((m.cell, m.init_seed, m.order_seed, m.half), m.seed)) != m.seed:
             print(
                 f"warning: seeds {first} and {m.seed} get the same initialisation, order and data, so they will be equal; "
                 "what chance alone changes shows in two runs, not in two lanes"
@@ -279,12 +285,12 @@ def cost(settings: Settings, size: Size, hardware: Hardware) -> Cost:
     fits = capacity.choose(
         count, s, t, width, hardware.devices, hardware.platform, hardware.memory, own, rounds_of.lanes, rounds_of.seeds_at_once
     )
-    held, work = capacity.bytes_per_lane(s, t, width, own)
+    lane_bytes, work = capacity.bytes_per_lane(s, t, width, own)
     at_once = math.ceil(min(count, fits.at_once) / hardware.devices)
-    memory = at_once * held + min(at_once, fits.width) * work + (0 if own else capacity.bytes_of_batches(t, width))
+    memory = at_once * lane_bytes + min(at_once, fits.width) * work + (0 if own else capacity.bytes_of_batches(t, width))
     rounds = math.ceil(count / fits.at_once)
     disk = 4.0 * count * (parameters + 2 * s.n_features) * (1 + len(t.snapshot_steps()))  # exported, and along training
     disk += KEPT_CHECKPOINTS * 4 * 3.0 * parameters * min(count, fits.at_once)  # of the round that runs
-    drawn = DRAWING_SECONDS * width * t.steps * t.batch_size if hardware.platform == "cpu" and sampling.data == "gaussian" else 0.0
+    draw_seconds = DRAWING_SECONDS * width * t.steps * t.batch_size if hardware.platform == "cpu" and sampling.data == "gaussian" else 0.0
     note = f"{rounds} round{'s' * (rounds > 1)} of up to {min(count, fits.at_once)} SAEs"
-    return Cost("train", tokens, flops, moved, disk, memory, "train", note, drawn)
+    return Cost("train", tokens, flops, moved, disk, memory, "train", note, draw_seconds)

@@ -32,7 +32,7 @@ ARGS = ("", "tiny", "synthetic", "synthetic-tiny", "topk", "l1", "topk-tiny", "l
 def of_config(name, arg):
     """The settings of a config file; SAEs that it asks for have names."""
     c = importlib.import_module(f"configs.{name}").get_config(arg)
-    for wanted in ("saes", "newcomers"):
+    for wanted in ("saes", "query_saes"):
         if wanted in c:
             c[wanted] = f"/{wanted}"
     return registry.validated(c)
@@ -83,7 +83,7 @@ def test_what_is_not_declared_cannot_be_read_and_is_named(name, arg):
     known = registry.house()
     for task in tasks(name, arg):
         for cls in set(known.classes) - set(task.classes):
-            for read in (task.of, task.maybe):
+            for read in (task.section, task.maybe):
                 with pytest.raises(
                     LookupError, match=f"'{task.stage.name}' reads config section {cls.__name__}, which it does not declare"
                 ):
@@ -255,5 +255,5 @@ def test_measuring_with_activations_declares_what_it_reads(saes, tmp_path):
 @pytest.mark.slow
 def test_predicting_declares_what_it_reads(saes, tmp_path):
     c = predict.get_config()
-    c.saes, c.newcomers, c.stability.null_draws = ",".join(saes[:4]), saes[4], 1
+    c.saes, c.query_saes, c.stability.null_draws = ",".join(saes[:4]), saes[4], 1
     finish(c, tmp_path / "w")

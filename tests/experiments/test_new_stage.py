@@ -41,7 +41,7 @@ STAGE = Stage(config=Toy, optional=(Seeds,), needs=({needs}))
 
 
 def run(task, out):
-    n = task.of(Toy).n
+    n = task.section(Toy).n
     out.table("counts", {{"n": list(range(n))}})
     out.summary({{"n": n}})
 '''
@@ -256,7 +256,7 @@ def test_a_stage_runs_children_of_its_own_alone(room, tmp_path):
         + parent
         + (
             "def run(task, out):\n"
-            "    name = 'toy' if task.of(Toy).n == 3 else 'stability'\n"
+            "    name = 'toy' if task.section(Toy).n == 3 else 'stability'\n"
             "    registry.run_child(task, name, task.folder / 'inside', task.settings.only('toy'))\n"
             "    out.json('x.json', task.settings.stages)\n"
         )
@@ -326,4 +326,4 @@ def test_new_seeds_are_those_that_the_study_does_not_have():
     c.runs.again = ml_collections.ConfigDict({"new_seeds": 2})
     c.stages, c.seeds = (*c.stages, "again"), (3, 7, 5)
     (task,) = [task for task in registry.tasks(registry.validated(c), epath.Path()) if task.run == "again"]
-    assert task.of(Seeds).list == (8, 9) and task.label == "again/train"
+    assert task.section(Seeds).list == (8, 9) and task.label == "again/train"

@@ -72,9 +72,9 @@ def test_name_and_prompt_are_told_apart(tmp_path):
 def test_what_is_kept_is_told_without_asking(tmp_path):
     Cached(Echo(), tmp_path).complete(["known"])
     echo = Echo()
-    found = Cached(echo, tmp_path).kept(["y", "known", "y", "known"])
+    found = Cached(echo, tmp_path).stored_answers(["y", "known", "y", "known"])
     assert [answer and answer.text for answer in found] == [None, "KNOWN", None, "KNOWN"] and not echo.asked
-    assert Cached(echo, tmp_path / "nothing").kept(["known"]) == [None]
+    assert Cached(echo, tmp_path / "nothing").stored_answers(["known"]) == [None]
     assert not (tmp_path / "nothing").exists()
 
 

@@ -14,12 +14,12 @@ def reader():
 
 
 def test_neighbours_in_the_document():
-    assert reader().around(3, 2, 1) == ("bc", "d", "e", "first")
+    assert reader().context(3, 2, 1) == ("bc", "d", "e", "first")
 
 
 def test_not_over_gaps_documents_or_ends():
-    assert reader().around(6, 5, 5) == ("", "g", "h", "first")
-    assert reader().around(5, 2, 5) == ("de", "f", "", "first")
-    assert reader().around(8, 5, 2) == ("", "i", "jk", "second")
-    assert reader().around(11, 1, 5) == ("k", "l", "", "second")
-    assert reader().around(0, 3, 0) == ("", "a", "", "first")
+    assert reader().context(6, 5, 5) == ("", "g", "h", "first")
+    assert reader().context(5, 2, 5) == ("de", "f", "", "first")
+    assert reader().context(8, 5, 2) == ("", "i", "jk", "second")
+    assert reader().context(11, 1, 5) == ("k", "l", "", "second")
+    assert reader().context(0, 3, 0) == ("", "a", "", "first")

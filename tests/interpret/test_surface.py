@@ -31,7 +31,7 @@ VOCABULARY = [
     "zzz",
 ]
 V = len(VOCABULARY)
-PREDICATES = Predicates.of(VOCABULARY)
+PREDICATES = Predicates.from_vocabulary(VOCABULARY)
 RNG = np.random.default_rng(0)
 
 
@@ -53,7 +53,7 @@ def test_of_rules_that_hold_for_the_same_tokens_the_simplest_is_kept():
 
 
 def test_an_empty_vocabulary_has_no_rules():
-    assert Predicates.of([]).names == [] and Predicates.of([""]).names == []
+    assert Predicates.from_vocabulary([]).names == [] and Predicates.from_vocabulary([""]).names == []
 
 
 def counts_of(*members, firings=1000):
@@ -105,13 +105,13 @@ def test_where_no_rule_has_a_hit_there_is_none():
     table, rows = counts_of({""})
     best = surface.best_predictor(table, table, rows, rows, PREDICATES)
     assert best.index_F[0] == -1 and best.f1_fit_F[0] == best.f1_F[0] == 0
-    none = surface.best_predictor(np.ones((3, 2)), np.ones((3, 2)), np.ones(2), np.ones(2), Predicates.of(["", ""]))
+    none = surface.best_predictor(np.ones((3, 2)), np.ones((3, 2)), np.ones(2), np.ones(2), Predicates.from_vocabulary(["", ""]))
     assert (none.index_F == -1).all() and (none.f1_F == 0).all()
 
 
 def test_a_rare_feature_at_random_looks_predictable_where_the_rule_was_chosen_and_not_elsewhere():
     rows = np.full(2000, 50)
-    predicates = Predicates.of([f"t{i}" for i in range(2000)])
+    predicates = Predicates.from_vocabulary([f"t{i}" for i in range(2000)])
     probability = rows / rows.sum()
     halves = [surface.null_counts(np.random.default_rng(s), np.full(200, 5), probability) for s in (1, 2)]
     best = surface.best_predictor(*halves, rows, rows, predicates)

@@ -22,7 +22,7 @@ def test_text_from_outside_cannot_become_markup():
     row = dict.fromkeys(("name", "value", "null", "n", "unit", "meaning"), bad)
     shown = page.template().render(
         title=bad, vega="", figures=[{"name": "a", "title": bad, "sentence": bad, "spec": page._script_json({"x": bad})}], rows=[row],
-        remarks=[bad], claims=[claim], examples=[example], subspaces=[subspace], about=page.About(bad, 0.7, 0.95, 1.0), summary=summary,
+        remarks=[bad], claims=[claim], examples=[example], subspaces=[subspace], study=page.StudyFacts(bad, 0.7, 0.95, 1.0), summary=summary,
         features={"json": page._script_json({"columns": [bad], "rows": [[bad]], "opened": [{"details": [[bad, bad]], "contexts": [[bad] * 5]}]}), "left_out": 3},
     )  # fmt: skip
     assert "<script>alert" not in shown and shown.count("&lt;script&gt;alert") > 15
@@ -53,7 +53,7 @@ def test_the_table_of_features_takes_what_is_there(tmp_path):
         common | {"surface_score": np.array([0.9, np.nan, 0.1]), "predictor": np.array(["is «x»", "", "digits"])},
     )
     results = Results(tmp_path, ("stability", "splice", "statistics"))
-    assert feature_table.listed(results) == places
+    assert feature_table.listed_places(results) == places
     found = feature_table.table(results, places[1:], lambda place: [(2.0, Context("a", "b", "c", str(place)))])
     assert found["columns"] == ["seed", "feature", "label", "p̂", "surface form"] and found["left_out"] == 1
     assert found["rows"] == [[0, 1, "unstable", 0.0, None], [1, 0, "unstable", 0.1235, 0.1]]
@@ -66,7 +66,7 @@ def test_of_too_many_features_an_even_part_is_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_table, "MOST_LISTED", 10)
     columns = {"seed": np.repeat([0, 1], 25), "feature": np.tile(np.arange(25), 2)}
     write_table(tmp_path / "stability" / "features.parquet", columns)
-    places = feature_table.listed(Results(tmp_path, ("stability",)))
+    places = feature_table.listed_places(Results(tmp_path, ("stability",)))
     assert len(places) == 10 and sum(seed == 0 for seed, _ in places) == 5
 
 
@@ -94,7 +94,7 @@ def test_without_the_converter_the_page_is_written_and_says_what_is_missing(tmp_
     figure = Figure("one", "One", "It shows one point.", alt.Chart(alt.Data(values=[{"x": 1}])).mark_point().encode(x="x:Q"))
     template = types.SimpleNamespace(render=lambda **values: values["vega"])
     monkeypatch.setattr(page, "template", lambda name: template)
-    settings = page.About("a page", 0.7, 0.95, 1.0)
+    settings = page.StudyFacts("a page", 0.7, 0.95, 1.0)
     whole = page.write(epath.Path(tmp_path / "with"), "x", [figure], settings)
     assert [p.name for p in whole] == ["index.html", "one.png"] and whole[1].read_bytes().startswith(b"\x89PNG")
     assert len(whole[0].read_text()) > 100_000 and "src=" not in whole[0].read_text()[:200]

@@ -25,8 +25,8 @@ def never():
 
 def back(folder, value):
     """What is read of a part; it is the same as what was given out when it was made."""
-    made = parts.kept(epath.Path(folder), "key", lambda: value)
-    read = parts.kept(epath.Path(folder), "key", never)
+    made = parts.load_or_make(epath.Path(folder), "key", lambda: value)
+    read = parts.load_or_make(epath.Path(folder), "key", never)
     assert same(made, read)
     return read
 
@@ -77,15 +77,15 @@ def test_arrays_of_a_device_come_back_as_numpys_whether_made_or_read(tmp_path):
 @pytest.mark.parametrize("value", [Theirs(1), {1, 2}, object(), jnp.zeros(2, jnp.bfloat16), np.array([None]), tuple])
 def test_what_no_part_can_hold_is_refused_when_it_is_made(tmp_path, value):
     with pytest.raises(TypeError, match="no part can hold a"):
-        parts.kept(epath.Path(tmp_path), "key", lambda: [value])
+        parts.load_or_make(epath.Path(tmp_path), "key", lambda: [value])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_names_that_make_one_file_name_are_two_parts(tmp_path):
     folder = epath.Path(tmp_path)
     for key in ("null 1", "null/1", "null_1", "../null 1"):
-        assert parts.kept(folder, key, lambda key=key: key) == key
-    assert [parts.kept(folder, key, never) for key in ("null 1", "null/1", "null_1", "../null 1")] == [
+        assert parts.load_or_make(folder, key, lambda key=key: key) == key
+    assert [parts.load_or_make(folder, key, never) for key in ("null 1", "null/1", "null_1", "../null 1")] == [
         "null 1",
         "null/1",
         "null_1",
@@ -96,14 +96,14 @@ def test_names_that_make_one_file_name_are_two_parts(tmp_path):
 
 def test_a_damaged_part_is_made_again(tmp_path):
     folder = epath.Path(tmp_path)
-    parts.kept(folder, "key", lambda: {"x": np.arange(3), "of": "first"})
+    parts.load_or_make(folder, "key", lambda: {"x": np.arange(3), "of": "first"})
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     damages = [whole[:i] + bytes([whole[i] ^ 1 << i % 8]) + whole[i + 1 :] for i in range(0, len(whole), 7)]
     for damaged in (*damages, b"", whole[:-1], whole + b"x", b"\n", whole[:100]):
         path.write_bytes(damaged)
-        assert parts.kept(folder, "key", lambda: "again") == "again"
-        assert parts.kept(folder, "key", never) == "again"
+        assert parts.load_or_make(folder, "key", lambda: "again") == "again"
+        assert parts.load_or_make(folder, "key", never) == "again"
         path.unlink()
 
 
@@ -111,10 +111,10 @@ def test_parts_are_removed_and_what_others_put_beside_them_stays(tmp_path):
     stage = epath.Path(tmp_path)
     parts.remove(stage)  # there are none
     with ownership.recording(stage):
-        parts.kept(stage / parts.FOLDER, "key", lambda: 1)
+        parts.load_or_make(stage / parts.FOLDER, "key", lambda: 1)
         parts.remove(stage)
     assert [p.name for p in tmp_path.iterdir()] == ["written.txt"]
-    parts.kept(stage / parts.FOLDER, "key", lambda: 1)
+    parts.load_or_make(stage / parts.FOLDER, "key", lambda: 1)
     (tmp_path / "parts" / "mine.txt").write_text("mine")
     parts.remove(stage)
     assert [p.name for p in (tmp_path / "parts").iterdir()] == ["mine.txt"]

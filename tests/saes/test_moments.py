@@ -8,7 +8,7 @@ import pytest
 from saes import masking, moments
 from saes.dictionary import ARCHITECTURES
 from saes.evaluation import evaluate
-from stability.function import effects, removed, sums
+from stability.function import effects, removal_cost, sums
 from tests.saes.dictionaries import D, F, make, one
 from tests.saes.test_evaluation import numpy_codes
 
@@ -66,8 +66,8 @@ def test_single_features_agree_with_brute_force():
     by_hand = np.array([lost(np.arange(F) != f) - lost(np.ones(F)) for f in range(F)])
     assert of.marginal_F.sum() == pytest.approx(by_hand.sum(), rel=1e-5)
     np.testing.assert_allclose(of.marginal_F, by_hand, atol=1e-5 * np.abs(by_hand).max())
-    everything = sums(of, np.ones((1, F))).at(0)
-    assert of.left + removed(everything) == pytest.approx(of.left_by_bias, rel=1e-5)
+    everything = sums(of, np.ones((1, F))).row(0)
+    assert of.left + removal_cost(everything) == pytest.approx(of.left_by_bias, rel=1e-5)
 
 
 def test_masking_nothing_is_the_sae_as_it_is():

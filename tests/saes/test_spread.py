@@ -10,7 +10,7 @@ from saes import autoencoder, contributions, masking, moments, spread
 from saes.dictionary import Dictionary
 from saes.evaluation import evaluate, explained_inside
 from saes.preprocessing import geometric_median, norm_scale
-from stability.function import effects, removed, sums
+from stability.function import effects, removal_cost, sums
 
 RATIOS = (0.0, 1.0, 1e2, 1e3, 1e4, 1e5)
 
@@ -81,8 +81,8 @@ def test_every_place_gives_the_same_explained_variance(ratio):
     of_means = scoring.explained_by_means([d, d], x)[0]
     of_all = explained_inside([d], x, np.eye(6))[0]
     np.testing.assert_allclose([found.explained_variance_S[0], 1 - eff.left, of_choices, of_means, of_all], right, atol=1e-6)
-    everything = sums(eff, np.ones((1, 10))).at(0)
-    assert eff.left + removed(everything) == pytest.approx(eff.left_by_bias, abs=1e-6)
+    everything = sums(eff, np.ones((1, 10))).row(0)
+    assert eff.left + removal_cost(everything) == pytest.approx(eff.left_by_bias, abs=1e-6)
 
 
 @pytest.mark.parametrize("mean", [0.0, 1e2, 1e4])

@@ -10,7 +10,17 @@ from tests.stability import planted
 
 D, S = 48, 4
 RULES = Rules(
-    min_rank=4, max_rank=16, capture=0.7, density=1.5, apart=0.9, gap=2.5, most_own=0.8, copy=0.7, agreement=0.7, starts=8, patience=2
+    min_rank=4,
+    max_rank=16,
+    capture=0.7,
+    density=1.5,
+    min_separation=0.9,
+    gap=2.5,
+    max_leverage=0.8,
+    duplicate_cosine=0.7,
+    agreement=0.7,
+    n_starts=8,
+    patience=2,
 )
 
 
@@ -70,9 +80,9 @@ def test_planes_through_the_midst_of_others_are_found_by_blunter_rules():
     for world_seed in range(10):
         rng = np.random.default_rng((world_seed, 12))
         rows = [planted.unit(rng.normal(size=(60, D)) * np.exp(-np.arange(D) / 12)) for _ in range(8)]
-        for e in atlas.make(rows, RULES._replace(gap=1.0, apart=0.1)):
+        for e in atlas.make(rows, RULES._replace(gap=1.0, min_separation=0.1)):
             found += 1
-            assert e.gap < 2.5 or atlas.apart(np.concatenate(rows), e.plane_DR, RULES) < 0.9
+            assert e.gap < 2.5 or atlas.separation(np.concatenate(rows), e.plane_DR, RULES) < 0.9
     assert found > 3
 
 

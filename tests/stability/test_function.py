@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from stability import function
-from stability.function import effects, kept, redundancy, removed, sums
+from stability.function import effects, explained_alone, redundancy, removal_cost, sums
 
 N, F, D = 60, 5, 4
 RNG = np.random.default_rng(0)
@@ -41,14 +41,14 @@ def mask(members):
 
 def test_removing_and_keeping_any_set_is_what_brute_force_says():
     of_sets = sums(EFFECTS, np.stack([mask(m) for m in SUBSETS]))
-    np.testing.assert_allclose(EFFECTS.left + removed(of_sets), [error(ALL - m) for m in SUBSETS], rtol=1e-10)
-    np.testing.assert_allclose(EFFECTS.left_by_bias - kept(of_sets), [error(m) for m in SUBSETS], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(EFFECTS.left + removal_cost(of_sets), [error(ALL - m) for m in SUBSETS], rtol=1e-10)
+    np.testing.assert_allclose(EFFECTS.left_by_bias - explained_alone(of_sets), [error(m) for m in SUBSETS], rtol=1e-10, atol=1e-12)
 
 
 def test_removing_nothing_changes_nothing_and_removing_everything_leaves_the_bias():
-    nothing, everything = (sums(EFFECTS, mask(m)[None]).at(0) for m in (set(), ALL))
-    assert removed(nothing) == 0.0 and EFFECTS.left == error(ALL)
-    assert EFFECTS.left + removed(everything) == pytest.approx(EFFECTS.left_by_bias, rel=1e-12) == pytest.approx(error(set()))
+    nothing, everything = (sums(EFFECTS, mask(m)[None]).row(0) for m in (set(), ALL))
+    assert removal_cost(nothing) == 0.0 and EFFECTS.left == error(ALL)
+    assert EFFECTS.left + removal_cost(everything) == pytest.approx(EFFECTS.left_by_bias, rel=1e-12) == pytest.approx(error(set()))
 
 
 def test_the_marginal_effect_is_that_of_one_feature_token_by_token():
@@ -60,17 +60,17 @@ def test_the_marginal_effect_is_that_of_one_feature_token_by_token():
 
 @pytest.mark.parametrize("m", range(F))
 def test_means_over_random_choices_are_means_over_all_choices(m):
-    of_set = sums(EFFECTS, mask({0, 1, 2, 4})[None]).at(0)
+    of_set = sums(EFFECTS, mask({0, 1, 2, 4})[None]).row(0)
     choices = [set(c) for c in itertools.combinations([0, 1, 2, 4], m)]
     if m > 4:
         return
-    assert removed(of_set, m) == pytest.approx(np.mean([error(ALL - c) for c in choices]) - error(ALL), abs=1e-12)
-    assert kept(of_set, m) == pytest.approx(error(set()) - np.mean([error(c) for c in choices]), abs=1e-12)
+    assert removal_cost(of_set, m) == pytest.approx(np.mean([error(ALL - c) for c in choices]) - error(ALL), abs=1e-12)
+    assert explained_alone(of_set, m) == pytest.approx(error(set()) - np.mean([error(c) for c in choices]), abs=1e-12)
 
 
 def test_more_than_there_are_cannot_be_removed():
-    of_set = sums(EFFECTS, mask({0, 1})[None]).at(0)
-    assert np.isnan(removed(of_set, 3)) and np.isnan(kept(of_set, 3))
+    of_set = sums(EFFECTS, mask({0, 1})[None]).row(0)
+    assert np.isnan(removal_cost(of_set, 3)) and np.isnan(explained_alone(of_set, 3))
 
 
 def test_shapley_values_are_means_over_all_orders_and_add_up():
@@ -90,8 +90,10 @@ def test_features_that_stand_in_for_each_other_have_weak_marginals_and_a_strong_
     w = np.array([[1.0, 0], [1, 0]])
     x = z @ w
     of = effects(z.T @ z, np.zeros((2, 2)), w, 0.0, np.square(x).sum(), np.square(x).sum())
-    of_both = sums(of, np.ones((1, 2))).at(0)
-    assert removed(of_both) == pytest.approx(1.0) and of_both.marginal == pytest.approx(0.5) and redundancy(of_both) == pytest.approx(0.5)
+    of_both = sums(of, np.ones((1, 2))).row(0)
+    assert (
+        removal_cost(of_both) == pytest.approx(1.0) and of_both.marginal == pytest.approx(0.5) and redundancy(of_both) == pytest.approx(0.5)
+    )
 
 
 def test_partial_correlation_takes_out_what_is_given():

@@ -26,11 +26,12 @@ def test_ranking_is_by_p_then_rate_then_energy():
 
 
 def test_no_two_are_within_theta_and_all_others_belong_to_one_that_is(monkeypatch):
-    rows, of_keys = unit(400), keys(400)
+    n_rows = 150
+    rows, of_keys = unit(n_rows), keys(n_rows)
     order = pooling.ranking(*of_keys, rows)
     for block in (7, 1024):
         monkeypatch.setattr(pooling, "BLOCK", block)
-        found = pooling.pool(rows, order, THETA, 400)
+        found = pooling.pool(rows, order, THETA, n_rows)
         cosine = rows[found.leader_M] @ rows[found.leader_M].T
         assert (cosine[~np.eye(len(cosine), dtype=bool)] < THETA).all()
         assert (found.group_N >= 0).all()  # there was room
@@ -41,7 +42,7 @@ def test_no_two_are_within_theta_and_all_others_belong_to_one_that_is(monkeypatc
             if not by_hand or (rows[by_hand] @ rows[n]).max() < THETA:
                 by_hand.append(n)
         assert found.leader_M.tolist() == by_hand
-    assert pooling.group_sizes(found).sum() == 400
+    assert pooling.group_sizes(found).sum() == n_rows
 
 
 def test_a_full_pool_leaves_the_rest_out():

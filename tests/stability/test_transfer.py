@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from stability import prediction, reappearance, similarity, transfer
-from stability.prediction import Bank
+from stability.prediction import References
 from stability.transfer import CROWDING, FREQUENCY, NEIGHBOUR, PREDICTORS, PREVALENCE, ROWS, Seeds
 from tests.stability import planted
 
@@ -77,74 +77,74 @@ def test_nothing_to_learn_from():
     assert transfer.between_halves(of, 0.05, 2, 1000) == {}
 
 
-def bank_of(p_F, seeds, rng):
+def references_of(p_F, seeds, rng):
     """Every feature of a common list is in an SAE with its own probability; else something else stands there."""
     common = planted.anywhere(rng, len(p_F), 32)
     rows = [np.where(rng.uniform(size=(len(p_F), 1)) < p_F[:, None], common, planted.anywhere(rng, len(p_F), 32)) for _ in range(seeds)]
     unit = np.stack(rows).astype(np.float32)
     best = similarity.all_pairs(unit)
-    return unit, Bank(best.cosine, best.partner, np.zeros(unit.shape[:2], np.float32))
+    return unit, References(best.cosine, best.partner, np.zeros(unit.shape[:2], np.float32))
 
 
 def test_predictions_are_calibrated_and_beat_the_share():
     rng = np.random.default_rng(4)
     p_F = rng.choice([0.1, 0.5, 0.9], 300)
-    _, bank = bank_of(p_F, 8, rng)
-    found = prediction.calibrate(bank, 0.9, np.ones((8, 300), bool))
+    _, references = references_of(p_F, 8, rng)
+    found = prediction.calibrate(references, 0.9, np.ones((8, 300), bool))
     assert found.error < 0.03 and found.features_T.sum() == 8 * 7 * 300
     assert found.brier < 0.99 * found.brier_of_share and found.brier < 0.75 * found.brier_of_mean
     # Every bin by itself, so that predictions that are right on average alone do not pass.
     np.testing.assert_allclose(found.predicted_T, found.observed_T, atol=0.08)
 
 
-def test_newcomers_get_what_the_calibration_says():
-    """Predictions for an SAE outside the bank follow the probabilities that its features have, as well as is said within the bank."""
+def test_query_saes_get_what_the_calibration_says():
+    """Predictions for a query SAE follow the probabilities that its features have, as well as the calibration says."""
     rng = np.random.default_rng(5)
     p_F = rng.choice([0.1, 0.5, 0.9], 400)
-    unit, whole = bank_of(p_F, 9, rng)
-    bank = Bank(*(a[:8] if a.ndim == 2 else a[:8, :8] for a in whole))
+    unit, whole = references_of(p_F, 9, rng)
+    references = References(*(a[:8] if a.ndim == 2 else a[:8, :8] for a in whole))
     everyone = np.ones((8, 400), bool)
     predicted = prediction.predict(
-        prediction.fit(bank, 0.9, everyone), bank, whole.cosine_SSF[8, :8], whole.partner_SSF[8, :8], whole.crowding_SF[8]
+        prediction.fit(references, 0.9, everyone), references, whole.cosine_SSF[8, :8], whole.partner_SSF[8, :8], whole.crowding_SF[8]
     )
     assert unit.shape == (9, 400, 32) and predicted.shape == (400,)
-    later, bank_again = np.random.default_rng(6), prediction.calibrate(bank, 0.9, everyone)
+    later, calibration = np.random.default_rng(6), prediction.calibrate(references, 0.9, everyone)
     # What an SAE trained later would show: the feature is of the list (it has its own p̂) or of nobody.
     of_list_F = (whole.cosine_SSF[8, :8] >= 0.9).any(axis=0)
     outcome = of_list_F & (later.uniform(size=(200, 400)) < p_F)
-    assert np.mean((predicted - outcome) ** 2) < bank_again.brier + 0.02
+    assert np.mean((predicted - outcome) ** 2) < calibration.brier + 0.02
     assert abs(predicted[of_list_F & (p_F == 0.9)].mean() - 0.9) < 0.07 and predicted[~of_list_F].mean() < 0.06
 
 
 def test_features_that_do_not_count_change_nothing():
     """Padding of smaller SAEs (no cosine) and dead features are neither learned from nor judged."""
     rng = np.random.default_rng(7)
-    _, bank = bank_of(rng.choice([0.1, 0.9], 100), 5, rng)
-    wide = Bank(
-        np.concatenate([bank.cosine_SSF, np.full((5, 5, 20), np.nan)], axis=2),
-        np.concatenate([bank.partner_SSF, np.full((5, 5, 20), -1)], axis=2),
-        np.concatenate([bank.crowding_SF, np.zeros((5, 20))], axis=1),
+    _, references = references_of(rng.choice([0.1, 0.9], 100), 5, rng)
+    wide = References(
+        np.concatenate([references.cosine_SSF, np.full((5, 5, 20), np.nan)], axis=2),
+        np.concatenate([references.partner_SSF, np.full((5, 5, 20), -1)], axis=2),
+        np.concatenate([references.crowding_SF, np.zeros((5, 20))], axis=1),
     )
     among = np.concatenate([np.ones((5, 100), bool), np.zeros((5, 20), bool)], axis=1)
-    plain, padded = prediction.calibrate(bank, 0.9, np.ones((5, 100), bool)), prediction.calibrate(wide, 0.9, among)
+    plain, padded = prediction.calibrate(references, 0.9, np.ones((5, 100), bool)), prediction.calibrate(wide, 0.9, among)
     np.testing.assert_allclose(plain.predicted_T, padded.predicted_T, rtol=1e-6)
     assert plain.brier == pytest.approx(padded.brier)
 
 
-def test_banks_of_which_nothing_is_learned():
+def test_references_of_which_nothing_is_learned():
     rng = np.random.default_rng(6)
     everyone = np.ones((3, 20), bool)
-    _, bank = bank_of(np.full(20, 0.5), 3, rng)
-    with pytest.raises(ValueError, match="a bank of 2 SAEs: at least 3"):
-        prediction.fit(bank, 0.9, everyone, [0, 1])
-    with pytest.raises(ValueError, match="a bank of 3 SAEs: at least 4"):
-        prediction.calibrate(bank, 0.9, everyone)
+    _, references = references_of(np.full(20, 0.5), 3, rng)
+    with pytest.raises(ValueError, match="2 reference SAEs: at least 3"):
+        prediction.fit(references, 0.9, everyone, [0, 1])
+    with pytest.raises(ValueError, match="3 reference SAEs: at least 4"):
+        prediction.calibrate(references, 0.9, everyone)
     for p in (0.0, 1.0):
-        _, same = bank_of(np.full(20, p), 4, rng)
+        _, same = references_of(np.full(20, p), 4, rng)
         with pytest.raises(prediction.NothingToLearn, match="nothing to learn from"):
             prediction.calibrate(same, 0.9, np.ones((4, 20), bool))
     with pytest.raises(prediction.NothingToLearn):
-        prediction.calibrate(bank_of(np.full(20, 0.5), 4, rng)[1], 0.9, np.zeros((4, 20), bool))
+        prediction.calibrate(references_of(np.full(20, 0.5), 4, rng)[1], 0.9, np.zeros((4, 20), bool))
 
 
 def test_cuts_look_at_everybody_equally_often():

@@ -146,11 +146,11 @@ def test_the_null_of_a_span_knows_that_its_latents_were_chosen_by_where_they_lie
     """Noise that passes the choice overlaps with the planted plane far more than a random plane does."""
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(32, 32)))[0][:, :6]
     null = stage._nulls_of_chosen(basis, 60, 1)
-    assert null.planted > 0.6 > 6 / 32 and null.between > 0.4
+    assert null.planted_overlap > 0.6 > 6 / 32 and null.seed_overlap > 0.4
     unchosen = stage._nulls_without_truth(basis, None, [])
-    assert abs(unchosen.planted - 6 / 32) < 0.12
+    assert abs(unchosen.planted_overlap - 6 / 32) < 0.12
     acts = np.random.default_rng(1).normal(size=(500, 6)) @ basis.T  # all variance lies in the block
-    assert stage._nulls_without_truth(basis, acts, [np.random.default_rng(2).normal(size=(50, 32))]).planted > 0.99
+    assert stage._nulls_without_truth(basis, acts, [np.random.default_rng(2).normal(size=(50, 32))]).planted_overlap > 0.99
 
 
 def test_of_two_blocks_each_is_found_and_their_union_without_the_truth(settings):

@@ -1,7 +1,7 @@
 import sysconfig
 
 from activations.text import corpus
-from activations.text.corpus import Document
+from activations.text.corpus import Document, InMemory
 from activations.text.standard_library import StandardLibrary, standard_library
 
 
@@ -51,3 +51,11 @@ def test_a_folder_without_source_is_refused(tmp_path):
 
     with pytest.raises(FileNotFoundError, match="source.root"):
         standard_library(str(tmp_path))
+
+
+def test_of_many_documents_some_are_taken_and_of_few_all():
+    documents = InMemory(Document(str(i), "é" * 50) for i in range(200))  # 100 bytes each
+    few = documents.sample(950, seed=3)
+    assert len(few) == 10 and sorted(few, key=lambda d: int(d.name)) == list(few) and few == documents.sample(950, seed=3)
+    assert few != documents.sample(950, seed=4)
+    assert documents.sample(2_501, seed=3) is documents  # less than eight times as much is there

@@ -149,7 +149,7 @@ def test_the_other_half_labels_without_the_seeds_that_are_measured():
         # Seed 1 is stable there if its half is not labelled by seed 0.
         assert masks[STABLE][1, 0] != masks["intermediate"][1, 0]
         assert (masks[STABLE] | masks[UNSTABLE] | masks["intermediate"]).all()
-    assert feature_sets.by_other_half(of._replace(hits_SSF=hits[:2, :2], live_SF=of.live_SF[:2]), 1, without=1) == []
+    assert feature_sets.by_other_half(of._replace(hits_SSF=hits[:2, :2], live_SF=of.live_SF[:2]), 1, excluded_seed=1) == []
 
 
 def test_leaving_a_seed_out_changes_labels():
@@ -157,7 +157,7 @@ def test_leaving_a_seed_out_changes_labels():
     hits = of.hits_SSF.copy()
     hits[:, 2, 3] = False  # seed 2 alone lacks what the others call feature 3
     of = of._replace(hits_SSF=hits)
-    assert not feature_sets.by_label(of)[STABLE][0, 3] and feature_sets.by_label(of, without=2)[STABLE][0, 3]
+    assert not feature_sets.by_label(of)[STABLE][0, 3] and feature_sets.by_label(of, excluded_seed=2)[STABLE][0, 3]
 
 
 def identity(width):
@@ -172,7 +172,7 @@ def model_at(site):
 
 
 def spliced(masks, saes, site="resid_post", length=(14, 9, 2, 14, 5)):
-    return patching.over(model_at(site), contexts_of(length), np.linspace(-0.5, 0.5, 16), saes, masks)
+    return patching.splice_contexts(model_at(site), contexts_of(length), np.linspace(-0.5, 0.5, 16), saes, masks)
 
 
 def contexts_of(length):

@@ -124,7 +124,7 @@ def test_a_list_of_collect_keeps_what_each_sae_tells(folder):
     saelens.save(folder / "sae" / "seed-1", jax.tree.map(lambda a: a[1], STACKED), {"model_name": "m"})
     collect(folder, folder / "sae")
     again = sae_paths.find(str(folder / "collect"))
-    assert [(sae.told.layer, sae.told.site) for sae in again] == [(1, "resid_post"), (None, "")]  # not the hook of the first
+    assert [(sae.provenance.layer, sae.provenance.site) for sae in again] == [(1, "resid_post"), (None, "")]  # not the hook of the first
 
 
 def test_a_store_that_is_not_there_is_named(folder):

@@ -95,19 +95,24 @@ def test_arrays_of_any_modality_and_the_report(tmp_path):
     assert (metadata["model_name"], metadata["hook_name"]) == ("a retina", "activations")
     again = launch(tmp_path / "run", *flags)
     assert "activations: done already, skipped" in again.stdout and "report: done already" in again.stdout
-    # Its SAEs on other arrays of the same kind, from `compare`.
-    compared = launch(
-        tmp_path / "compared", f"--config.saes={tmp_path / 'run' / 'train' / 'sae'}", f"--config.source.activations={tmp_path / 'x.npy'}",
-        config="configs/compare.py",
-    )  # fmt: skip
-    assert compared.returncode == 0, compared.stderr
-    assert json.loads((tmp_path / "compared" / "summary.json").read_text())["stability"]["explained_variance"]["value"] > 0
     # Changed in place: refused, by name.
     x = np.load(tmp_path / "x.npy")
     x[5, 5] += 1
     np.save(tmp_path / "x.npy", x)
     changed = launch(tmp_path / "run", *flags)
     assert changed.returncode == 1 and "x.npy changed" in changed.stderr
+
+
+@pytest.mark.slow
+def test_saes_trained_on_arrays_are_compared_on_arrays(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", np.maximum(rng.standard_normal((6000, 40)) - 1.5, 0) @ rng.standard_normal((40, 24)))
+    arrays = f"--config.source.activations={tmp_path / 'x.npy'}"
+    trained = launch(tmp_path / "run", '--config.stages=("activations","train")', arrays, "--config.source.eval_tokens=600")
+    assert trained.returncode == 0, trained.stderr
+    compared = launch(tmp_path / "compared", f"--config.saes={tmp_path / 'run' / 'train' / 'sae'}", arrays, config="configs/compare.py")
+    assert compared.returncode == 0, compared.stderr
+    assert json.loads((tmp_path / "compared" / "summary.json").read_text())["stability"]["explained_variance"]["value"] > 0
 
 
 @pytest.mark.slow

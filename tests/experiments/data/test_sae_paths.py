@@ -33,7 +33,7 @@ def test_formats_are_known_by_their_files(tmp_path):
     (tmp_path / "d" / "ae.pt").write_bytes(b"")
     found = [sae_paths.find(str(tmp_path / p))[0] for p in ("a", "layers.3", "gemma-scope-2b-pt-res/layer_20", "d")]
     assert [f.format for f in found] == ["saelens", "sparsify", "gemma_scope", "dictionary_learning"]
-    assert [(f.told.seed, f.told.model, f.told.site, f.told.layer) for f in found] == [
+    assert [(f.provenance.seed, f.provenance.model, f.provenance.site, f.provenance.layer) for f in found] == [
         (7, "m", "resid_post", 3), (2, "", "resid_post", 3), (None, "google/gemma-2-2b", "resid_post", 20), (None, "", "", None)
     ]  # fmt: skip
 
@@ -42,7 +42,7 @@ def test_a_folder_of_saes_is_all_of_them_in_the_order_of_their_numbers(tmp_path)
     for seed in (10, 9, 1):
         of_saelens(tmp_path / f"seed-{seed}", seed=seed)
     (tmp_path / "other").mkdir()
-    assert [f.told.seed for f in sae_paths.find(str(tmp_path))] == [1, 9, 10]
+    assert [f.provenance.seed for f in sae_paths.find(str(tmp_path))] == [1, 9, 10]
 
 
 def test_seeds_are_their_own_or_places(tmp_path):
@@ -73,7 +73,11 @@ def test_what_files_do_not_tell_is_said_and_layers_are_compared_between_formats(
     sparsify.save(tmp_path / "layers.3", one(1))
     b = sae_paths.find(of_saelens(tmp_path / "c", 2))
     saes = a + sae_paths.find(str(tmp_path / "layers.3")) + b
-    assert [(s.told.model, s.told.site, s.told.layer) for s in saes] == [("m", "resid_post", 3), ("", "resid_post", 3), ("", "", None)]
+    assert [(s.provenance.model, s.provenance.site, s.provenance.layer) for s in saes] == [
+        ("m", "resid_post", 3),
+        ("", "resid_post", 3),
+        ("", "", None),
+    ]
     sae_paths.refuse_strangers(saes, ignore_names=False)  # raises nothing
     assert sae_paths.remarks(saes) == [
         f"{what} for {n} of 3 SAEs" for what, n in (("model unknown", 2), ("layer unknown", 1), ("site unknown", 1))
@@ -96,11 +100,11 @@ def test_the_same_weights_under_two_names_are_one_sae(tmp_path, how):
         with pytest.raises(ValueError, match="/b holds the same weights as .*/a: leave one out"):
             sae_paths.refuse_strangers(first + second, ignore_names)
     others = [sae_paths.find(of_saelens(tmp_path / f"o{i}", i))[0] for i in (1, 2)]
-    bank = [*first, *others, others[0]._replace(path=epath.Path(tmp_path / "o1" / ".." / "o1"))]
-    with pytest.raises(ValueError, match="config.newcomers: .*/b holds the same weights as .*/a of the bank"):
-        sae_paths.refuse_newcomers(bank, second, ignore_names=True)
-    with pytest.raises(ValueError, match="o1 holds the same weights as"):  # within the bank, too
-        sae_paths.refuse_newcomers(bank, [], ignore_names=True)
+    references = [*first, *others, others[0]._replace(path=epath.Path(tmp_path / "o1" / ".." / "o1"))]
+    with pytest.raises(ValueError, match="config.query_saes: .*/b holds the same weights as the reference SAE .*/a: leave"):
+        sae_paths.refuse_query_saes(references, second, ignore_names=True)
+    with pytest.raises(ValueError, match="o1 holds the same weights as"):  # among the reference SAEs, too
+        sae_paths.refuse_query_saes(references, [], ignore_names=True)
 
 
 def test_a_decoder_with_another_encoder_is_said(tmp_path):
@@ -138,7 +142,7 @@ def test_folder_names_that_are_no_hookpoints_tell_nothing(tmp_path):
     for i, name in enumerate(("sae_0", "sae_1", "a")):
         sparsify.save(tmp_path / name, one(i))
     found = [sae_paths.find(str(tmp_path / name))[0] for name in ("sae_0", "sae_1", "a")]
-    assert [(f.told.input, f.told.layer, f.told.site) for f in found] == [("", None, "")] * 3
+    assert [(f.provenance.input, f.provenance.layer, f.provenance.site) for f in found] == [("", None, "")] * 3
     sae_paths.refuse_strangers(found, ignore_names=False)
 
 
@@ -160,7 +164,7 @@ def test_a_list_and_a_folder_of_it_belong_together_and_a_lost_sae_is_named(tmp_p
     entries = [{"seed": 0, "path": "sae/seed-0", "format": "saelens"}, {"seed": 1, "path": "gone", "format": "saelens"}]
     dictionary_list.write(epath.Path(tmp_path / "dictionaries.json"), {"path": "m", "layer": 1, "site": "resid_post"}, {}, entries, [])
     listed = sae_paths.find(str(tmp_path))
-    assert listed[0].told == Provenance("m", layer=1, site="resid_post", head="all", input="blocks.1.hook_resid_post", seed=0)
+    assert listed[0].provenance == Provenance("m", layer=1, site="resid_post", head="all", input="blocks.1.hook_resid_post", seed=0)
     sae_paths.refuse_strangers([listed[0], *sae_paths.find(str(tmp_path / "other"))], ignore_names=False)
     with pytest.raises(FileNotFoundError, match="seed 1 is not in .*gone"):
         listed[1].files()

@@ -64,7 +64,7 @@ def test_every_cell_has_its_own_world_and_all_rates_are_what_the_diagram_says():
     every = grid_cells.all_cells(task("grid", synthetic_phase.get_config()))
     assert len(every) == 45
     for cell in every:
-        at = dict(cell.at)
+        at = dict(cell.coordinates)
         assert cell.world.block_rank == at["rank"]
         assert cell.world.block_rate == pytest.approx(at.get("firing rate", 0.01))
         assert cell.world.block_atoms == at["rank"] * at.get("atoms per rank", 4)

@@ -119,12 +119,12 @@ def test_features_are_explained_from_one_half_and_detected_in_the_other(study, m
         def __init__(self, *of):
             del of
 
-        def around(self, row, before, after):
+        def context(self, row, before, after):
             return Context(str(row), "", "", "")
 
     monkeypatch.setattr(explanations, "ContextReader", Reader)
     listed, text = dictionary_list.saes(of_stage), row_texts.read(of_stage)
-    chosen = [explanations.Chosen(s, f, "") for s in range(2) for f in (0, 3, 12)]
+    chosen = [explanations.FeatureChoice(s, f, "") for s in range(2) for f in (0, 3, 12)]
     for f, made in zip(chosen, explanations._tasks(of_stage, listed, chosen, text), strict=True):
         z_N = np.asarray(encode(jax.device_put(listed.dictionaries[f.seed]), jnp.asarray(text.rows.acts_ND)))[:, f.feature]
         shown, asked = ([int(c.before) for c in of] for of in (made.explain_contexts, made.detect_contexts))

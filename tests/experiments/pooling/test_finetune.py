@@ -34,7 +34,7 @@ def begun(request):
     c = pool.get_config("synthetic-tiny")
     c.sae.variant = request.param
     of, kind = task("train", c), variant(request.param)
-    who, sae = population.of_study(of), of.of(SAEConfig)
+    who, sae = population.of_study(of), of.section(SAEConfig)
 
     def made(n, seed):
         params = kind.init(jax.random.key(seed), dataclasses.replace(sae, n_features=n), jnp.full(WIDTH, float(seed)))

@@ -39,7 +39,9 @@ def made(study, which):
 def test_held_rows_stay_and_free_ones_move(study):
     _, workdir = study
     held, free = (finetune.read(workdir / "finetune", phase) for phase in ("held", "free"))
-    assert {which.without for which in held if which.kind == "pool of means"} == {None, *range(8)} and Which("single SAE", "one") in held
+    assert {which.excluded_seed for which in held if which.kind == "pool of means"} == {None, *range(8)} and Which(
+        "single SAE", "one"
+    ) in held
     assert {which.point for which in held if which.kind == "pool of means"} == {None, "sizes-2", "thetas-0.6", "thetas-0.8", "features-16"}
     for at, of_held, of_free in ((at, d, free[at]) for at, d in held.items() if at.kind != "single SAE"):
         begin, _ = made(study, at)

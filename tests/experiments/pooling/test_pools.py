@@ -44,8 +44,8 @@ def pooled_task(rule, **changes):
     return registry.task_of("pooled", SETTINGS.replaced(rule, pooling), epath.Path("nowhere"))
 
 
-def bank_of(seed=0, s=S):
-    """SAEs that share 12 features and have 22 of their own each in one plane of rank 11; tokens are made of both. (bank, plane, shared)."""
+def material_of(seed=0, s=S):
+    """SAEs that share 12 features and have 22 of their own each in one plane of rank 11; tokens are made of both. (material, plane, shared)."""
     rng = np.random.default_rng(seed)
     basis = np.linalg.qr(rng.normal(size=(D, D)))[0].astype(np.float32)
     shared, plane = basis[:SHARED], basis[SHARED : SHARED + RANK]
@@ -53,14 +53,14 @@ def bank_of(seed=0, s=S):
     listing = listed([np.concatenate([shared, own()])[rng.permutation(F)] for _ in range(s)], k=K)
     codes = np.maximum(rng.normal(size=(2048, SHARED)) - 0.5, 0)
     rows = (codes @ shared + 0.5 * rng.normal(size=(2048, RANK)) @ plane).astype(np.float32)
-    return pools.bank(listing, rows, rule_at(THETA), RULES), plane, shared
+    return pools.make_material(listing, rows, rule_at(THETA), RULES), plane, shared
 
 
-BANK, PLANE, SHARED_ROWS = bank_of()
+MATERIAL, PLANE, SHARED_ROWS = material_of()
 ALL = tuple(range(S))
 
 
-def made(kind, places=ALL, features=F, theta=THETA, of=BANK):
+def made(kind, places=ALL, features=F, theta=THETA, of=MATERIAL):
     return pools.make(of, places, Recipe(kind, theta, features, RANK), float(K))
 
 
@@ -72,8 +72,8 @@ def test_what_rows_share_by_chance_is_the_null(study):
     _, of, groups, judges, table = study
     single = pooled._single(judges, of, groups)
     e = table.estimate(single, "p")
-    turned = [judges.turned(j) for side in single.whole for j in side]
-    assert e.null == pytest.approx(np.mean([j.hits_GM.mean() for j in turned])) and e.null < e.value / 3
+    rotated = [judges.rotate(j) for side in single.whole for j in side]
+    assert e.null == pytest.approx(np.mean([j.hits_GM.mean() for j in rotated])) and e.null < e.value / 3
     assert table.estimate(single, "between").null < 0.2 and table.estimate(single, "explained").null == 0.0
 
 
@@ -85,7 +85,7 @@ def test_what_all_seeds_share_comes_first():
     cosine = rows_of(found) @ rows_of(found).T
     assert cosine[~np.eye(len(cosine), dtype=bool)].max() < THETA
     for s, f, row in zip(found.seed_M, found.feature_M, rows_of(found), strict=True):
-        np.testing.assert_allclose(BANK.units[s][f], row, atol=1e-6)
+        np.testing.assert_allclose(MATERIAL.units[s][f], row, atol=1e-6)
 
 
 def test_stable_features_alone_are_what_is_shared():
@@ -101,7 +101,7 @@ def test_a_span_stands_for_the_unstable():
     np.testing.assert_allclose(basis[:RANK] @ basis[:RANK].T, np.eye(RANK), atol=1e-5)
     np.testing.assert_allclose(basis[RANK:], -basis[:RANK], atol=1e-6)
     assert span_overlap(basis[:RANK].T, PLANE.T) > 0.999
-    x = jnp.asarray(BANK.rows_ND)
+    x = jnp.asarray(MATERIAL.rows_ND)
     # Its directions are active for what the stable features leave, so that more is explained.
     error = lambda d: float(jnp.square(x - decode(d, encode(d, x))).sum())
     assert error(jax.device_put(found.dictionary)) < 0.9 * error(jax.device_put(made(STABLE).dictionary))
@@ -114,7 +114,7 @@ def test_subspaces_that_are_found_take_the_place_of_the_leading_directions():
     shared, plane = basis[:SHARED], basis[SHARED : SHARED + 3]
     listing = listed([np.concatenate([shared, unit(20, 3, rng=rng) @ plane]) for _ in range(S)], k=K)
     rows = (np.maximum(rng.normal(size=(2048, SHARED)) - 0.5, 0) @ shared + 0.5 * rng.normal(size=(2048, 3)) @ plane).astype(np.float32)
-    of = pools.bank(listing, rows, rule_at(0.98), RULES._replace(min_rank=2, copy=0.98))
+    of = pools.make_material(listing, rows, rule_at(0.98), RULES._replace(min_rank=2, duplicate_cosine=0.98))
     found = made(SPAN, theta=0.98, of=of)
     assert found.ranks == (3,) and len(found.seed_M) == SHARED + 6
     assert span_overlap(rows_of(found)[SHARED : SHARED + 3].T, plane.T) > 0.999
@@ -129,10 +129,10 @@ def test_the_order_of_the_seeds_changes_nothing():
 
 
 def test_copies_of_one_sae_are_its_own_features_once():
-    one = BANK.dictionaries[0]
+    one = MATERIAL.dictionaries[0]
     listing = listed([one.w_dec_FD] * 3, k=K)
     listing = listing._replace(dictionaries=(one,) * 3)
-    of = pools.bank(listing, BANK.rows_ND, RULE, RULES)
+    of = pools.make_material(listing, MATERIAL.rows_ND, RULE, RULES)
     found = made(MEMBERS, (0, 1, 2), of=of, features=3 * F)
     features = sorted(found.feature_M.tolist())
     assert len(set(features)) == len(features) == found.unique <= F and (found.p_M == 1).all()
@@ -153,15 +153,15 @@ def test_more_room_than_features_is_said():
 
 def test_judges_and_held_out_tokens_have_no_part_in_a_pool():
     """Whoever is not pooled may be anything."""
-    dictionaries, units = list(BANK.dictionaries), list(BANK.units)
+    dictionaries, units = list(MATERIAL.dictionaries), list(MATERIAL.units)
     for s in (3, 4, 5):
         dictionaries[s] = dataclasses.replace(
             dictionaries[s], w_dec_FD=unit(F, D, rng=np.random.default_rng(s)), b_dec_D=np.ones(D, np.float32)
         )
         units[s] = dictionaries[s].w_dec_FD
-    best, live, rate = BANK.best_SSF.copy(), BANK.live_SF.copy(), BANK.rate_SF.copy()
+    best, live, rate = MATERIAL.best_SSF.copy(), MATERIAL.live_SF.copy(), MATERIAL.rate_SF.copy()
     best[3:], best[:, 3:], live[3:], rate[3:] = 0.1, 0.1, False, 9.0
-    changed = BANK._replace(dictionaries=tuple(dictionaries), units=tuple(units), best_SSF=best, live_SF=live, rate_SF=rate)
+    changed = MATERIAL._replace(dictionaries=tuple(dictionaries), units=tuple(units), best_SSF=best, live_SF=live, rate_SF=rate)
     for kind in pools.KINDS:
         one, other = made(kind, (0, 1, 2)), made(kind, (0, 1, 2), of=changed)
         np.testing.assert_array_equal(one.dictionary.w_dec_FD, other.dictionary.w_dec_FD)
@@ -175,15 +175,15 @@ def test_every_architecture_can_be_pooled(architecture):
         more |= {"r_mag_F": np.zeros(F, np.float32), "b_mag_F": d.b_enc_F} if architecture == "gated" else {}
         return dataclasses.replace(d, architecture=architecture, k=0, **more)
 
-    of = BANK._replace(dictionaries=tuple(changed(d) for d in BANK.dictionaries))
+    of = MATERIAL._replace(dictionaries=tuple(changed(d) for d in MATERIAL.dictionaries))
     for kind in pools.KINDS:
         found = made(kind, of=of)
-        x = jnp.asarray(BANK.rows_ND)
+        x = jnp.asarray(MATERIAL.rows_ND)
         assert float((encode(jax.device_put(found.dictionary), x) > 0).sum(1).mean()) == pytest.approx(K, abs=0.1)
 
 
 def test_no_pool_where_there_is_nothing_for_it():
-    nothing = BANK._replace(live_SF=np.zeros_like(BANK.live_SF))
+    nothing = MATERIAL._replace(live_SF=np.zeros_like(MATERIAL.live_SF))
     assert made(STABLE, of=nothing) is None and made(MEMBERS, of=nothing) is None
 
 
@@ -210,40 +210,40 @@ def test_settings_that_make_no_sense_are_named(field, value):
 
 
 def judged(dictionaries, judges):
-    return scoring.judge(dictionaries, judges, BANK.rows_ND, THETA, 5)
+    return scoring.judge(dictionaries, judges, MATERIAL.rows_ND, THETA, 5)
 
 
 def test_judges_find_what_they_share():
-    one, other = judged(BANK.dictionaries[:2], BANK.units[4:])
-    shared = (BANK.units[0] @ SHARED_ROWS.T).max(1) > 0.999
+    one, other = judged(MATERIAL.dictionaries[:2], MATERIAL.units[4:])
+    shared = (MATERIAL.units[0] @ SHARED_ROWS.T).max(1) > 0.999
     assert one.hits_GM.shape == (2, F) and one.hits_GM[:, shared].all() and one.live_M[shared].all()
-    by_hand = np.stack([(BANK.units[0] @ u.T).max(1) >= THETA for u in BANK.units[4:]])
+    by_hand = np.stack([(MATERIAL.units[0] @ u.T).max(1) >= THETA for u in MATERIAL.units[4:]])
     np.testing.assert_array_equal(one.hits_GM, by_hand)
-    a, b = BANK.units[0][one.live_M], BANK.units[1][other.live_M]
+    a, b = MATERIAL.units[0][one.live_M], MATERIAL.units[1][other.live_M]
     expected = (((a @ b.T).max(1) >= THETA).mean() + ((b @ a.T).max(1) >= THETA).mean()) / 2
-    assert scoring.between(one, other, THETA) == pytest.approx(expected) and scoring.between(one, one, THETA) == 1.0
-    x = jnp.asarray(BANK.rows_ND)
-    d = jax.device_put(BANK.dictionaries[0])
+    assert scoring.overlap(one, other, THETA) == pytest.approx(expected) and scoring.overlap(one, one, THETA) == 1.0
+    x = jnp.asarray(MATERIAL.rows_ND)
+    d = jax.device_put(MATERIAL.dictionaries[0])
     z = encode(d, x)
     left = float(jnp.square(x - decode(d, z)).sum() / jnp.square(x - x.mean(0)).sum())
     assert one.explained == pytest.approx(1 - left, rel=1e-4) and one.l0 == pytest.approx(float((z > 0).sum(1).mean()))
 
 
 def test_the_mean_of_reconstructions_against_brute_force():
-    whole, without = scoring.explained_by_means(BANK.dictionaries[:3], BANK.rows_ND)
-    x = jnp.asarray(BANK.rows_ND)
-    made_ = [decode(d, encode(d, x)) for d in jax.device_put(list(BANK.dictionaries[:3]))]
+    whole, without = scoring.explained_by_means(MATERIAL.dictionaries[:3], MATERIAL.rows_ND)
+    x = jnp.asarray(MATERIAL.rows_ND)
+    made_ = [decode(d, encode(d, x)) for d in jax.device_put(list(MATERIAL.dictionaries[:3]))]
     ev = lambda parts: float(1 - jnp.square(x - sum(parts) / len(parts)).sum() / jnp.square(x - x.mean(0)).sum())
     assert whole == pytest.approx(ev(made_), rel=1e-5)
     assert without == pytest.approx([ev([p for j, p in enumerate(made_) if j != i]) for i in range(3)], rel=1e-5)
-    bag = scoring.bag(judged(BANK.dictionaries[:2], BANK.units[4:]), 0.5)
+    bag = scoring.bag(judged(MATERIAL.dictionaries[:2], MATERIAL.units[4:]), 0.5)
     assert bag.features == 2 * F and bag.explained == 0.5 and bag.hits_GM.shape == (2, 2 * F)
 
 
 @pytest.fixture(scope="module")
 def study():
     """Two groups of 3 and 4 that judge."""
-    of = bank_of(1, 10)[0]
+    of = material_of(1, 10)[0]
     pooling = pooled_task(rule_at(), group=3, sizes=())
     groups = pools.groups(10, 3)
     judges = Judges(pooling, of, groups, of.rows_ND)
@@ -289,7 +289,7 @@ def test_nothing_of_one_pool_is_taken_for_another(study):
     make = lambda theta: pooled._pool(pooling, judges, of, groups, MEMBERS, Recipe(MEMBERS, theta, F, RANK), 3)
     first = [table.estimate(make(theta), "between").value for theta in (0.6, 0.9, 0.6, 0.75, 0.6)]
     assert first[0] == first[2] == first[4]
-    again = [scoring.between(a, b, judges._theta) for m in [make(0.75)] for a in m.whole[0] for b in m.whole[1]]
+    again = [scoring.overlap(a, b, judges._theta) for m in [make(0.75)] for a in m.whole[0] for b in m.whole[1]]
     assert first[3] == pytest.approx(np.mean(again))
 
 
@@ -311,9 +311,11 @@ def test_smaller_pools_are_made_of_disjoint_parts(study):
     groups = pools.groups(10, 4)
     judges = Judges(pooling, of, groups, of.rows_ND)
     m = pooled._pool(pooling, judges, of, groups, MEMBERS, Recipe(MEMBERS, THETA, F, RANK), 2)
-    assert [[set(made.seed_M) for made in side] for side in m.made] == [[{0, 1}, {2, 3}], [{4, 5}, {6, 7}]]
-    assert m.repeated and set(m.without) == set(range(8)) and all(len(m.without[k][k // 4]) == 2 for k in m.without)
-    assert m.without[5][0] is m.whole[0] and m.without[5][1][1] is m.whole[1][1] and m.without[5][1][0] is not m.whole[1][0]
+    assert [[set(made.seed_M) for made in side] for side in m.pools] == [[{0, 1}, {2, 3}], [{4, 5}, {6, 7}]]
+    assert m.repeated and set(m.leave_one_out) == set(range(8)) and all(len(m.leave_one_out[k][k // 4]) == 2 for k in m.leave_one_out)
+    assert (
+        m.leave_one_out[5][0] is m.whole[0] and m.leave_one_out[5][1][1] is m.whole[1][1] and m.leave_one_out[5][1][0] is not m.whole[1][0]
+    )
 
 
 def test_curves_are_trained_on_where_something_is_varied_and_there_is_room():
@@ -340,7 +342,7 @@ def test_nothing_of_a_span_is_what_is_there_already():
         return (0.6 * towards + 0.8 * rest).astype(np.float32)
 
     rows = (np.maximum(rng.normal(size=(2048, SHARED)) - 0.5, 0) @ shared + 0.3 * rng.normal(size=(2048, D))).astype(np.float32)
-    of = pools.bank(listed([np.concatenate([shared, own()]) for _ in range(S)], k=K), rows, rule_at(THETA), RULES)
+    of = pools.make_material(listed([np.concatenate([shared, own()]) for _ in range(S)], k=K), rows, rule_at(THETA), RULES)
     found = made(SPAN, of=of)
     unit_MD = rows_of(found)
     stable = found.seed_M >= 0
@@ -353,16 +355,16 @@ def test_a_pool_that_was_not_finite_in_training_takes_nothing_else_along(tmp_pat
     folder = epath.Path(tmp_path) / "finetune"
     which = [Which(MEANS, "one"), Which(MEANS, "other"), Which(MEANS, "one", point="features-2")]
     files.write_json(folder / "summary.json", {"held": [[*w, size] for w, size in zip(which, (F, F, 2), strict=True)]})
-    frozen = listed([BANK.units[0], BANK.units[2]], k=K)._replace(seeds=(0, 2), frozen=(1,))
+    frozen = listed([MATERIAL.units[0], MATERIAL.units[2]], k=K)._replace(seeds=(0, 2), frozen=(1,))
     monkeypatch.setattr(dictionary_list, "load", lambda path, **_: frozen)
     left = finetune.read(folder, "held")
     assert list(left) == [which[0], which[2]] and left[which[2]].w_dec_FD.shape[0] == 2 and left[which[2]].k == 2 and left[which[0]].k == K
-    np.testing.assert_array_equal(left[which[2]].w_dec_FD, BANK.units[2][:2])
+    np.testing.assert_array_equal(left[which[2]].w_dec_FD, MATERIAL.units[2][:2])
 
 
 def test_a_longer_sae_that_was_not_finite_is_left_out(study, monkeypatch, capsys):
     pooling, _, _, judges, _ = study
-    usable = {"longer": listed(BANK.units[:1], k=K), "wider": listed(BANK.units[:2], k=K)}
+    usable = {"longer": listed(MATERIAL.units[:1], k=K), "wider": listed(MATERIAL.units[:2], k=K)}
     monkeypatch.setattr(dictionary_list, "load", lambda path, **_: usable[path.parent.parent.name])
     assert [m.name for m in pooled._others(pooling, judges)] == ["wider"]
     assert "trained longer: an SAE was not finite in training" in capsys.readouterr().out
@@ -376,13 +378,13 @@ def test_saelens_loads_a_pool_as_its_card_says(tmp_path, kind):
     from sae_lens import SAE
 
     found = made(kind)
-    (judged_,) = judged([found.dictionary], BANK.units[4:])
+    (judged_,) = judged([found.dictionary], MATERIAL.units[4:])
     of = task("pooled", pool_config.get_config("tiny"))
     metadata = pool_stage.metadata(of, {"path": "models/m", "layer": 1, "site": "resid_post"}, kind, [0, 1], THETA) | {
         "after_pooling": "calibrated"
     }
     publish.write(epath.Path(tmp_path), found.dictionary, metadata, judged_, found, publish.Card(kind, of, {}, {}))
-    x = BANK.rows_ND[:256]
+    x = MATERIAL.rows_ND[:256]
     with torch.no_grad():
         theirs = SAE.load_from_disk(str(tmp_path), device="cpu")
         z = theirs.encode(torch.asarray(x))

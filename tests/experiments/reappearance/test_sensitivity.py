@@ -29,11 +29,11 @@ def test_activations_of_a_shared_feature_correlate_and_those_of_another_do_not()
     w = decoders()
     acts = np.random.default_rng(1).normal(size=(3000, D)).astype(np.float32)
     of = listed(w, k=F)  # ReLU of all
-    notion = sensitivity._by_activations(study(candidates=2, rows=3000), of, acts, sensitivity.chosen_pairs(S, 0))
+    criterion = sensitivity._by_activations(study(candidates=2, rows=3000), of, acts, sensitivity.chosen_pairs(S, 0))
     best = np.stack([[[(a @ b.T).max(1) if i != j else np.full(F, np.nan) for j, b in enumerate(w)] for i, a in enumerate(w)]])[0]
     shared = best > 0.999
-    assert (notion.strength_SSF[shared] > 0.99).all() and np.nanmean(notion.strength_SSF[best < 0.6]) < 0.8
-    assert np.nanmax(np.where(shared, notion.null_SSF, np.nan)) < 0.2
+    assert (criterion.strength_SSF[shared] > 0.99).all() and np.nanmean(criterion.strength_SSF[best < 0.6]) < 0.8
+    assert np.nanmax(np.where(shared, criterion.null_SSF, np.nan)) < 0.2
 
 
 def test_both_wants_one_partner_for_decoder_and_encoder():
@@ -60,7 +60,7 @@ def test_one_to_one_is_stricter_where_one_feature_answers_for_two():
     assert pairs["shared"] == [pytest.approx((F - 1) / F)] * 2 and pairs["agreement"] == [pytest.approx((F - 1) / F), pytest.approx(1.0)]
     assert 0.9 < pairs["agreement_null"][0] < pairs["agreement"][1]  # nearly everything is in both sets
     assert pairs["pw_mcc_null"][0] < 0.7 < pairs["pw_mcc"][0]
-    inside = sensitivity._inside(STUDY, of)
+    inside = sensitivity._neighbours(STUDY, of)
     assert (inside.nearest_SF[0] > 0.99).sum() == 2 and (inside.nearest_SF[1] > 0.99).sum() == 0
     several = sensitivity._share_of_several(compared.count[..., 0], live)
     assert several[1, 0] == pytest.approx(1 / F) and several[0, 1] == 0  # one of the second has two in the first
@@ -75,7 +75,7 @@ def test_chosen_pairs_are_all_or_a_ring(seeds, each, expected):
 
 def test_an_saes_own_lone_feature_has_no_neighbour():
     of = listed([unit(1, 3, rng=np.random.default_rng(0)), unit(5, 3, rng=np.random.default_rng(1))])
-    inside = sensitivity._inside(STUDY, of)
+    inside = sensitivity._neighbours(STUDY, of)
     assert np.isnan(inside.nearest_SF[0]).all() and not np.isnan(inside.nearest_SF[1]).any()
 
 
@@ -83,7 +83,7 @@ def test_live_features_alone_are_asked():
     strength = np.full((2, 2, 3), np.nan)
     strength[0, 1], strength[1, 0] = [0.9, 0.1, 0.9], [0.1, 0.1, 0.1]
     live = np.array([[True, True, False], [True, False, False]])
-    e = sensitivity._p(STUDY, sensitivity.Notion(strength, strength * 0), 0.7, live)
+    e = sensitivity._p(STUDY, sensitivity.Criterion(strength, strength * 0), 0.7, live)
     assert e.value == pytest.approx((0.5 + 0.0) / 2) and e.null == 0 and reappearance.reappears(strength, 0.7).sum() == 2
 
 

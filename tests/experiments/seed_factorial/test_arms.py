@@ -90,7 +90,7 @@ def test_arms_are_runs_that_differ_in_one_thing():
     assert {arm: len(population.of_study(t).members) for arm, t in of.items()} == {
         arm: 2 if arm.startswith(design.NOTHING) else 4 for arm in given
     }
-    assert [arm for arm, t in of.items() if own_process.wanted(t)] == ["nothing/first", "nothing/second"]
+    assert [arm for arm, t in of.items() if own_process.is_wanted(t)] == ["nothing/first", "nothing/second"]
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_where_nothing_differs_two_processes_give_exactly_one(stores, tmp_path, 
     def trained():
         outputs = []
         for t in runs_of(c, workdir).values():
-            if own_process.wanted(t):
+            if own_process.is_wanted(t):
                 own_process.run(t)
             outputs += run_stage("train", c, workdir, t.run)
         return outputs
@@ -155,7 +155,7 @@ def test_classifiers_go_from_arm_to_arm():
         rows = rng.normal(size=(40, 6)) + 4 * sign * unstable[:, None]
         return Labelled(rows / np.linalg.norm(rows, axis=1, keepdims=True), rng.normal(size=40), rng.normal(size=40), unstable)
 
-    table = measuring._across({"one": arm(1), "like it": arm(1), "the other way round": arm(-1)})
+    table = measuring._transfer_scores({"one": arm(1), "like it": arm(1), "the other way round": arm(-1)})
     rows = {
         (a, b): x
         for a, b, p, x in zip(*(table[n] for n in ("trained_on", "judged_on", "predictor", "auroc")), strict=True)

@@ -133,20 +133,20 @@ def test_transfer_and_page(study):
     assert all((study / "report" / f"{name}.png").exists() for name in ("atlas_view", "diagnosis", "transfer"))
 
 
-def test_a_newcomer_is_predicted(world, tmp_path):
+def test_a_query_sae_is_predicted(world, tmp_path):
     folder = world[0]
-    run(config_of(predict, folder, first=1, newcomers=str(folder / "seed-0")), tmp_path)
+    run(config_of(predict, folder, first=1, query_saes=str(folder / "seed-0")), tmp_path)
     table = read_table(tmp_path / "predict" / "features.parquet")
     of = lambda cause: table["predicted"][cause == CAUSES]
     assert len(table["predicted"]) == len(CAUSES) and of("stable").mean() > 0.9 and of(UNEXPLAINED).mean() < 0.1
-    assert (table["share_of_bank"][CAUSES == "stable"] == 1).all()
+    assert (table["share_of_references"][CAUSES == "stable"] == 1).all()
     said = files.read_json(epath.Path(tmp_path) / "predict" / "summary.json")["not_compared"]
     assert [clause.split(" for ")[0] for clause in said] == ["layer unknown", "site unknown"]
-    with pytest.raises(ValueError, match=r"config\.newcomers: .*copy holds the same weights as .*seed-1 of the bank: leave one out"):
+    with pytest.raises(ValueError, match=r"config\.query_saes: .*copy holds the same weights as the reference SAE .*seed-1: leave one out"):
         copy = folder / "copy"
         sae = saelens.load(epath.Path(folder) / "seed-1")[0]
         saelens.save(epath.Path(copy), sae, {"model_name": "planted"})
-        run(config_of(predict, folder, first=1, newcomers=str(copy)), tmp_path / "again")
+        run(config_of(predict, folder, first=1, query_saes=str(copy)), tmp_path / "again")
 
 
 def test_too_few_seeds_are_said(world, tmp_path, capsys):
@@ -190,7 +190,10 @@ def test_where_everything_reappears_or_nothing(tmp_path, capsys, same):
     first = planted.anywhere(rng, 20, 24)
     # The same features in another order: equal weights would be one SAE.
     run(small_saes(tmp_path, [np.roll(first, i, 0) if same else planted.anywhere(rng, 20, 24) for i in range(4)]), tmp_path / "w")
-    assert "transfer: no predictions, in the bank every live feature reappears everywhere, or none anywhere" in capsys.readouterr().out
+    assert (
+        "transfer: no predictions, in the reference SAEs every live feature reappears everywhere, or none anywhere"
+        in capsys.readouterr().out
+    )
     summary = json.loads((tmp_path / "w" / "summary.json").read_text())
     assert summary["transfer"]["auroc"]["value"] is None and (summary["diagnosis"]["features"] == 0) is same
     assert (tmp_path / "w" / "report" / "index.html").exists()
@@ -224,6 +227,6 @@ def test_the_bench_wants_two_halves():
         validated(c)
 
 
-def test_newcomers_must_be_named():
-    with pytest.raises(ValueError, match=r"config\.newcomers='': --config\.newcomers=path names the SAE"):
+def test_query_saes_must_be_named():
+    with pytest.raises(ValueError, match=r"config\.query_saes='': --config\.query_saes=path names the SAE"):
         validated(config_of(predict, pathlib.Path("nowhere")))

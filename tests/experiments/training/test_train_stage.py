@@ -309,7 +309,7 @@ def test_a_target_that_is_missed_and_features_that_do_not_fire_are_named(study, 
     assert "have fewer features that fire than config.sae.k=3" in capsys.readouterr().out
 
 
-def test_a_plan_of_another_roster_is_refused(study):
+def test_a_plan_of_other_saes_is_refused(study):
     _, folder = study()
     plan = files.read_record(folder / "plan.json", "", None)
     files.write_record(folder / "plan.json", plan | {"rounds": [[0, 4]]})
