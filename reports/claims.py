@@ -18,10 +18,19 @@ Sides = Mapping[str, str]  # by the names of the parts of an evidence, YES, NO o
 class Claims:
     """The decision rules of the claims C1 to C7, fixed before the run."""
 
-    min_seeds: int = field(default=4, doc="below, every claim is undecided", gt=0)
+    min_seeds: int = field(
+        default=6,
+        doc="below, every claim is undecided; of 5 comparisons a feature found every other time gets a label by luck in 1 of 16",
+        gt=0,
+    )
     min_features: int = field(default=50, doc="live stable and live unstable features, in all seeds together", gt=0)
     c1_chance: float = field(default=0.05, doc="C1 holds only if the strongest null's p̂ stays below this")
-    c1_difference: float = field(default=0.5, doc="C1: split-half difference of p̂, stable less unstable, whole interval above this")
+    c1_reliability: float = field(
+        default=0.8, doc="C1 holds only if p̂ correlates between disjoint halves of the comparisons by more than this, whole interval"
+    )
+    c1_middle: float = field(
+        default=0.3, doc="C1: share of live features with true p in [0.2, 0.8]; all its bounds below this: yes, all above: no"
+    )
     c2_difference: float = field(
         default=0.0,
         doc="C2: N stable less ratio·N unstable features, in explained variance lost and in cross-entropy gained, and stable less unstable part of what is explained, whole intervals above this",
@@ -46,10 +55,11 @@ class Claims:
         default=-0.01, doc="C6: explained variance of the headline pool less that of a single SAE, whole interval above this"
     )
     c7_excess: float = field(
-        default=0.0, doc="C7: AUROC of decoder rows over the better of frequency and crowding alone, whole interval above this"
+        default=0.0,
+        doc="C7: AUROC of decoder rows over the best of frequency, crowding, both, and nearest neighbour, whole interval above this",
     )
     plateau_rise: float = field(
-        default=0.02, doc="C2 to C5: undecided unless the interval of p̂'s change per doubling of training tokens lies within ± this"
+        default=0.02, doc="C2 to C5, C7: undecided unless the interval of p̂'s change per doubling of training tokens lies within ± this"
     )
 
 
@@ -61,12 +71,14 @@ class Part(NamedTuple):
       estimates: as in `summary.json`; of several all must lie on one side.
       margin: the whole interval must lie above it.
       must_be_below: it must lie below instead.
+      can_refute: whether a figure on the other side refutes the claim; else it leaves the claim undecided.
     """
 
     name: str
     estimates: tuple[Estimated, ...]
     margin: float
     must_be_below: bool = False
+    can_refute: bool = True
 
 
 class Evidence(NamedTuple):
@@ -132,7 +144,9 @@ def _verdict(evidence: Evidence) -> tuple[str, str]:
 def _of_part(part: Part) -> str:
     sides = {side(e, part.margin) for e in part.estimates}
     common_side = sides.pop() if len(sides) == 1 else UNDECIDED
-    return {YES: NO, NO: YES}.get(common_side, common_side) if part.must_be_below else common_side
+    if part.must_be_below:
+        common_side = {YES: NO, NO: YES}.get(common_side, common_side)
+    return UNDECIDED if common_side == NO and not part.can_refute else common_side
 
 
 def side(estimate: Estimated, threshold: float) -> str:

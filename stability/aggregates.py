@@ -25,6 +25,7 @@ def jackknifed(
     unit: str,
     log: bool = False,
     bounds: tuple[float, float] = (-np.inf, np.inf),
+    other_variance: float = 0.0,
 ) -> Estimate:
     """The statistic on all seeds with a t interval from leaving out one seed at a time (Efron & Tibshirani 1993, ch. 11).
 
@@ -32,6 +33,8 @@ def jackknifed(
       null: the strongest null's value of the same figure; kept also where the figure itself is undefined.
       log: the interval is made on the logarithm (ratios).
       bounds: where the statistic can lie; the interval is clipped to them.
+      other_variance: of a source independent of seeds, as documents or directions, with seeds held fixed; on the logarithm where `log`. It is taken as known,
+        which Satterthwaite's degrees of freedom say.
 
     The interval is None with fewer than three seeds (leaving one out leaves no comparison), or where the statistic is
     undefined without some seed.
@@ -46,8 +49,10 @@ def jackknifed(
         return Estimate(value, None, None, null, n, unit)
     to, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
     spread = to(without) - to(without).mean()
-    error = np.sqrt((seeds - 1) / seeds * np.sum(spread**2))
-    half = scipy.stats.t.ppf(0.5 + confidence / 2, seeds - 1) * error
+    of_seeds = (seeds - 1) / seeds * np.sum(spread**2)
+    variance = of_seeds + other_variance
+    df = (seeds - 1) * (variance / of_seeds) ** 2 if of_seeds > 0 else np.inf if other_variance else seeds - 1
+    half = scipy.stats.t.ppf(0.5 + confidence / 2, df) * np.sqrt(variance)
     low, high = (float(np.clip(back(to(value) + sign * half), *bounds)) for sign in (-1, 1))
     return Estimate(value, low, high, null, n, unit)
 
@@ -206,34 +211,3 @@ def held_out(values_SSF: np.ndarray, reappears_SSF: np.ndarray, among_SF: np.nda
 def rise_per_doubling(before_SS: np.ndarray, after_SS: np.ndarray, doublings: float) -> Statistic:
     """By how much a table over pairs rose between two points along training, per doubling of training tokens."""
     return lambda weights_S: (pair_mean(after_SS, weights_S) - pair_mean(before_SS, weights_S)) / doublings
-
-
-def split_half_difference(reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float) -> Statistic:
-    """How much higher p̂ is for stable than for unstable features in comparisons that the labels have not seen.
-
-    For every anchor the other seeds are split in two, features are labelled on one part, and p̂ is taken on the other.
-    This is the expectation over all splits into halves (of 7: 3 to label and 4 to measure, and the reverse), so it does
-    not depend on the order of seeds: of c hits in N comparisons a part of h holds a with hypergeometric probability.
-    NaN with fewer than three seeds, or where a label stays empty.
-    """
-
-    def statistic(weights_S: np.ndarray) -> float:
-        used = np.flatnonzero(weights_S)
-        n = len(used) - 1
-        if n < 2:
-            return float("nan")
-        hits = reappears_SSF[np.ix_(used, used)].sum(axis=1)[among_SF[used]]  # of every feature among n comparisons
-        features_C = np.bincount(hits, minlength=n + 1)
-        c, sums = np.arange(n + 1)[:, None], np.zeros((2, 2))  # (stable, unstable) × (Σ p̂, Σ features)
-        for h in {n // 2, n - n // 2}:
-            a, misses = np.arange(h + 1)[None], allowed_misses(h, epsilon)
-            weight_CA = features_C[:, None] * scipy.stats.hypergeom.pmf(a, n, c, h)
-            p_CA = (c - a) / (n - h)
-            for row, chosen in enumerate((a >= h - misses, a <= misses)):
-                sums[row] += (weight_CA * p_CA * chosen).sum(), (weight_CA * chosen).sum()
-        if (sums[:, 1] == 0).any():
-            return float("nan")
-        stable, unstable = sums[:, 0] / sums[:, 1]
-        return float(stable - unstable)
-
-    return statistic

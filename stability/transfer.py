@@ -1,7 +1,7 @@
 """Can unstable features be told from stable ones by their decoder rows, on seeds that took no part? With the baselines it must beat.
 
-Stable rows recur in other seeds, so that a classifier may know them by heart: what it learns from and what it is judged on have no seed in
-common, neither as anchor nor as comparison.
+Stable rows recur in other seeds, so that a classifier may know them by heart. What it learns from and what it is judged on therefore have no seed in
+common, neither as anchor nor as comparison, and no direction: features that are each other's best match, and all that hang together so, are held out whole.
 """
 
 import warnings
@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import f1_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -19,8 +21,10 @@ from sklearn.preprocessing import StandardScaler
 from stability import reappearance
 
 ROWS, NEIGHBOUR, CROWDING, FREQUENCY, PREVALENCE = "decoder rows", "nearest neighbour", "crowding", "frequency", "prevalence"
+BOTH = "frequency and crowding"
 LEAST_LOG_RATE = -20.0  # of what never fires
-PREDICTORS = (ROWS, NEIGHBOUR, CROWDING, FREQUENCY, PREVALENCE)
+PREDICTORS = (ROWS, NEIGHBOUR, CROWDING, FREQUENCY, BOTH, PREVALENCE)
+BASELINES = (NEIGHBOUR, CROWDING, FREQUENCY, BOTH)
 
 
 class Seeds(NamedTuple):
@@ -32,6 +36,7 @@ class Seeds(NamedTuple):
       among_SF: features that are classified (live ones).
       crowding_SF: mean cosine with the nearest in the own dictionary.
       log_rate_SF: logarithm of the firing rate; None where nothing is known of it.
+      direction_SF: features with one number are one direction, found in several seeds (`directions`).
     """
 
     unit_SFD: np.ndarray
@@ -39,6 +44,7 @@ class Seeds(NamedTuple):
     among_SF: np.ndarray
     crowding_SF: np.ndarray
     log_rate_SF: np.ndarray | None
+    direction_SF: np.ndarray
 
 
 class Labelled(NamedTuple):
@@ -48,12 +54,22 @@ class Labelled(NamedTuple):
       rows_ND: unit decoder rows.
       crowding_N, log_rate_N: as of `Seeds`.
       unstable_N: bool.
+      direction_N: as of `Seeds`.
     """
 
     rows_ND: np.ndarray
     crowding_N: np.ndarray
     log_rate_N: np.ndarray | None
     unstable_N: np.ndarray
+    direction_N: np.ndarray
+
+    def part(self, chosen_N: np.ndarray) -> "Labelled":
+        return Labelled(*(None if values is None else values[chosen_N] for values in self))  # type: ignore[arg-type]
+
+    def weight_N(self) -> np.ndarray:
+        """Weights with which every direction counts once."""
+        _, place_N, count = np.unique(self.direction_N, return_inverse=True, return_counts=True)
+        return np.asarray(1.0 / count[place_N])
 
 
 class Score(NamedTuple):
@@ -62,13 +78,36 @@ class Score(NamedTuple):
     Attributes:
       f1: of the class unstable.
       auroc: area under the receiver operating curve; ½ by chance.
+      auroc_R: the same with directions drawn with replacement, R times.
     """
 
     f1: float
     auroc: float
+    auroc_R: np.ndarray
 
 
-def labelled(of: Seeds, places: Sequence[int], epsilon: float, most: int) -> Labelled:
+def directions(partner_SSF: np.ndarray, hits_SSF: np.ndarray) -> np.ndarray:
+    """(S, F): a number for each direction. Two features of different seeds are of one if they are each other's best match at or above θ, and so are all that
+    hang together by such pairs.
+
+    Args:
+      partner_SSF: (anchor, other, feature) → index of its best match in the other.
+      hits_SSF: whether that match is at or above θ.
+    """
+    seeds, _, features = partner_SSF.shape
+    here, there = [], []
+    for a in range(seeds):
+        for b in range(a + 1, seeds):
+            back_F = partner_SSF[b, a][np.clip(partner_SSF[a, b], 0, features - 1)]
+            mutual = np.flatnonzero(hits_SSF[a, b] & (partner_SSF[a, b] >= 0) & (back_F == np.arange(features)))
+            here.append(a * features + mutual)
+            there.append(b * features + partner_SSF[a, b][mutual])
+    edges = (np.concatenate(here), np.concatenate(there)) if here else (np.empty(0, int), np.empty(0, int))
+    graph = scipy.sparse.coo_array((np.ones(len(edges[0]), bool), edges), shape=(seeds * features,) * 2)
+    return np.asarray(scipy.sparse.csgraph.connected_components(graph, directed=False)[1]).reshape(seeds, features)
+
+
+def labelled(seeds: Seeds, places: Sequence[int], epsilon: float, most: int) -> Labelled:
     """The features of the seeds at `places`, each labelled in its comparisons with the others of them; of more than `most` an even part.
 
     Raises:
@@ -76,50 +115,112 @@ def labelled(of: Seeds, places: Sequence[int], epsilon: float, most: int) -> Lab
     """
     if len(places) < 2:
         raise ValueError(f"{len(places)} seed: labels need at least 2")
-    at = np.asarray(places)
-    counts_SF = of.hits_SSF[np.ix_(at, at)].sum(axis=1)
-    labels_SF = reappearance.labels(counts_SF, len(at) - 1, epsilon)
-    chosen_SF = of.among_SF[at] & (labels_SF != reappearance.INTERMEDIATE)
+    used = np.asarray(places)
+    counts_SF = seeds.hits_SSF[np.ix_(used, used)].sum(axis=1)
+    labels_SF = reappearance.labels(counts_SF, len(used) - 1, epsilon)
+    chosen_SF = seeds.among_SF[used] & (labels_SF != reappearance.INTERMEDIATE)
     chosen_SF[chosen_SF] = np.arange(chosen_SF.sum()) % max(1, -(-chosen_SF.sum() // most)) == 0
-    of_chosen = lambda values: values[at][chosen_SF]
-    rate_N = None if of.log_rate_SF is None else of_chosen(of.log_rate_SF)
-    return Labelled(of_chosen(of.unit_SFD), of_chosen(of.crowding_SF), rate_N, labels_SF[chosen_SF] == reappearance.UNSTABLE)
+    pick = lambda values: values[used][chosen_SF]
+    rate_N = None if seeds.log_rate_SF is None else pick(seeds.log_rate_SF)
+    unstable_N = labels_SF[chosen_SF] == reappearance.UNSTABLE
+    return Labelled(pick(seeds.unit_SFD), pick(seeds.crowding_SF), rate_N, unstable_N, pick(seeds.direction_SF))
 
 
-def scores(train: Labelled, test: Labelled) -> dict[str, Score]:
-    """Of every predictor that has what it needs; {} where a side lacks a class.
+def scores(train: Labelled, test: Labelled, folds: int, draws: int = 0) -> dict[str, Score]:
+    """Of every predictor that has what it needs; {} where a side lacks a class, in a fold too.
 
-    Logistic regressions (L2, scikit-learn's default strength on standardised columns) call unstable what has a probability of at least ½; the nearest
-    neighbour what is nearer to an unstable row than to any stable one, by how much being its score; prevalence calls everything unstable, which
-    is what an F1 must be held against.
+    Directions are dealt into `folds`, stable and unstable ones evenly; each fold's features of `test` are judged by what was learned from the features of
+    `train` outside it. A direction counts once however many features it has. Logistic regressions (L2, scikit-learn's default strength on standardised
+    columns) call unstable what has a probability of at least ½; the nearest neighbour what is nearer to an unstable row than to any stable one, by how
+    much being its score; prevalence calls everything unstable, which is what an F1 must be held against.
+
+    Args:
+      folds: 0: no direction is held out.
+      draws: of directions with replacement.
     """
     if any(len(np.unique(side.unstable_N)) < 2 for side in (train, test)):
         return {}
+    train_fold_N, test_fold_N = _folds(train, test, folds) if folds else (np.ones(len(train.unstable_N)), np.zeros(len(test.unstable_N)))
+    calls: dict[str, np.ndarray] = {}
+    areas: dict[str, list[np.ndarray]] = {}
+    weight_N = test.weight_N()
+    drawn_RN = np.vstack([weight_N, weight_N * _drawn(test.direction_N, draws)])
+    for fold in range(max(1, folds)):
+        known, asked_N = train.part(train_fold_N != fold), test_fold_N == fold
+        if len(np.unique(known.unstable_N)) < 2 or not asked_N.any():
+            return {}
+        asked = test.part(asked_N)
+        for name, (called_N, value_N) in _predictions(known, asked).items():
+            calls.setdefault(name, np.zeros(len(asked_N), bool))[asked_N] = called_N
+            areas.setdefault(name, []).append(weighted_auroc(asked.unstable_N, value_N, drawn_RN[:, asked_N]))
+    out = {}
+    for name in (n for n in PREDICTORS if n in calls):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Mean of empty slice")  # no fold with both classes
+            auroc_R = np.nanmean(areas[name], axis=0)  # within folds: values of two folds come from two classifiers
+        if np.isnan(auroc_R[0]):
+            return {}
+        out[name] = Score(float(f1_score(test.unstable_N, calls[name], sample_weight=weight_N)), float(auroc_R[0]), auroc_R[1:])
+    return out
+
+
+def _folds(train: Labelled, test: Labelled, folds: int) -> tuple[np.ndarray, np.ndarray]:
+    """The fold of each feature of both: directions with an unstable feature and those without are dealt out evenly, in an order drawn by chance."""
+    numbers = np.concatenate([train.direction_N, test.direction_N])
+    unstable_N = np.concatenate([train.unstable_N, test.unstable_N])
+    out = np.zeros(numbers.max() + 1, int)
+    rng, with_unstable = np.random.default_rng(0), np.unique(numbers[unstable_N])
+    for kind in (with_unstable, np.setdiff1d(numbers, with_unstable)):
+        out[rng.permutation(kind)] = np.arange(len(kind)) % folds
+    return out[train.direction_N], out[test.direction_N]
+
+
+def _drawn(direction_N: np.ndarray, draws: int) -> np.ndarray:
+    """(draws, N): how often each feature's direction is drawn; one direction's draws are the same in every call."""
+    of_direction = lambda number: np.random.default_rng((1, number)).poisson(1.0, draws)
+    numbers, place_N = np.unique(direction_N, return_inverse=True)
+    return np.array([of_direction(number) for number in numbers.tolist()], np.float32).reshape(len(numbers), draws).T[:, place_N]
+
+
+def _predictions(train: Labelled, test: Labelled) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By predictor whether each feature of `test` is called unstable, and its score."""
     columns: dict[str, Callable[[Labelled], np.ndarray]] = {
         ROWS: lambda side: side.rows_ND,
         CROWDING: lambda side: side.crowding_N[:, None],
     }
     if train.log_rate_N is not None and test.log_rate_N is not None:
         columns[FREQUENCY] = lambda side: np.asarray(side.log_rate_N)[:, None]
-    found = {name: _score(_logistic(of(train), train.unstable_N), of(test), test.unstable_N) for name, of in columns.items()}
+        columns[BOTH] = lambda side: np.stack([np.asarray(side.log_rate_N), side.crowding_N], axis=1)
+    out = {}
+    for name, read in columns.items():
+        p_N = _logistic(read(train), train.unstable_N, train.weight_N()).predict_proba(read(test))[:, 1]
+        out[name] = (p_N >= 0.5, p_N)
     near, far = (
-        NearestNeighbors(n_neighbors=1).fit(train.rows_ND[of]).kneighbors(test.rows_ND)[0][:, 0]
-        for of in (train.unstable_N, ~train.unstable_N)
+        NearestNeighbors(n_neighbors=1).fit(train.rows_ND[chosen_N]).kneighbors(test.rows_ND)[0][:, 0]
+        for chosen_N in (train.unstable_N, ~train.unstable_N)
     )
-    found[NEIGHBOUR] = Score(float(f1_score(test.unstable_N, near <= far)), float(roc_auc_score(test.unstable_N, far - near)))
-    found[PREVALENCE] = Score(float(f1_score(test.unstable_N, np.ones(len(test.unstable_N), bool))), 0.5)
-    return {name: found[name] for name in PREDICTORS if name in found}
+    out[NEIGHBOUR] = (near <= far, far - near)
+    everyone = np.ones(len(test.unstable_N))
+    out[PREVALENCE] = (everyone > 0, everyone)
+    return out
 
 
-def _logistic(x_NC: np.ndarray, y_N: np.ndarray) -> Any:
+def _logistic(x_NC: np.ndarray, y_N: np.ndarray, weight_N: np.ndarray) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(x_NC, y_N)
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+        return model.fit(x_NC, y_N, logisticregression__sample_weight=weight_N)
 
 
-def _score(model: Any, x_NC: np.ndarray, y_N: np.ndarray) -> Score:
-    p_N = model.predict_proba(x_NC)[:, 1]
-    return Score(float(f1_score(y_N, p_N >= 0.5)), float(roc_auc_score(y_N, p_N)))
+def weighted_auroc(positive_N: np.ndarray, value_N: np.ndarray, weight_RN: np.ndarray) -> np.ndarray:
+    """(R,): probability that a positive has a higher value than a negative, ties half, under each row of weights; NaN where a class has no weight."""
+    order = np.argsort(value_N, kind="stable")
+    first_G = np.flatnonzero(np.r_[True, np.diff(value_N[order]) > 0])
+    in_groups = lambda chosen_N: np.add.reduceat(np.where(chosen_N, weight_RN, 0.0)[:, order], first_G, axis=1, dtype=np.float64)
+    positive_RG, negative_RG = in_groups(positive_N), in_groups(~positive_N)
+    below_RG = np.cumsum(negative_RG, axis=1) - negative_RG / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((positive_RG * below_RG).sum(1) / (positive_RG.sum(1) * negative_RG.sum(1)))
 
 
 def splits(seeds: int, count: int) -> list[tuple[list[int], list[int]]]:
@@ -132,14 +233,21 @@ def splits(seeds: int, count: int) -> list[tuple[list[int], list[int]]]:
     return out
 
 
-def between_halves(of: Seeds, epsilon: float, count: int, most: int, excluded_seed: int | None = None) -> dict[str, Score]:
+def between_halves(
+    seeds: Seeds, epsilon: float, count: int, folds: int, most: int, excluded_seed: int | None = None, draws: int = 0
+) -> dict[str, Score]:
     """Mean score of every predictor over the splits, each half labelled by itself and of at most so many features; `excluded_seed`: left out, which
     leaves its half smaller."""
     found: dict[str, list[Score]] = {}
-    for train, test in splits(len(of.hits_SSF), count):
+    for train, test in splits(len(seeds.hits_SSF), count):
         sides = [[place for place in side if place != excluded_seed] for side in (train, test)]
         if min(map(len, sides)) < 2:
             continue
-        for name, score in scores(*(labelled(of, side, epsilon, most) for side in sides)).items():
+        learned, judged = (labelled(seeds, side, epsilon, most) for side in sides)
+        for name, score in scores(learned, judged, folds, draws).items():
             found.setdefault(name, []).append(score)
-    return {name: Score(*np.mean(of_name, axis=0).tolist()) for name, of_name in found.items()}
+    mean = lambda values: sum(values) / len(values)
+    return {
+        name: Score(mean([s.f1 for s in several]), mean([s.auroc for s in several]), np.asarray(mean([s.auroc_R for s in several])))
+        for name, several in found.items()
+    }

@@ -18,13 +18,15 @@ from runtime import progress
 from stability import aggregates, prediction, reappearance, similarity, transfer
 from stability.estimates import Count, Estimate, unmeasured
 from stability.prediction import Calibration, References
-from stability.transfer import CROWDING, FREQUENCY, PREVALENCE, ROWS, Seeds
+from stability.transfer import BASELINES, PREVALENCE, ROWS, Seeds
 
 
 @config("transfer")
 class Transfer:
     """How classifiers of stable and unstable features are tested across seeds."""
 
+    folds: int = field(default=4, doc="parts into which directions are dealt; each is judged by what was learned from the others", ge=2)
+    draws: int = field(default=200, doc="of directions with replacement, for the intervals", ge=2)
     splits: int = field(default=2, doc="cuts of the seeds into halves; from each the other is judged", gt=0)
     seeds: int = field(default=16, doc="SAEs, the first so many", ge=4, says="at least 4: two halves of 2 label themselves")
     features: int = field(default=20_000, doc="of a half that are learned from or judged", gt=0)
@@ -45,7 +47,8 @@ def run(task: Task, out: Outputs) -> None:
         return
     references, live_SF, log_rate_SF, order = read_references(task, whole, s)
     hits_SSF = reappearance.reappears(references.cosine_SSF, task.section(LabelRule).theta)
-    labelled_seeds = Seeds(np.asarray(similarity.unit_rows(saes.w_dec_SFD))[order], hits_SSF, live_SF, references.crowding_SF, log_rate_SF)
+    unit_SFD, direction_SF = np.asarray(similarity.unit_rows(saes.w_dec_SFD))[order], transfer.directions(references.partner_SSF, hits_SSF)
+    labelled_seeds = Seeds(unit_SFD, hits_SSF, live_SF, references.crowding_SF, log_rate_SF, direction_SF)
     figures, table = _scores(task, out, labelled_seeds)
     calibration: dict[str, Any] = {"predicted": [], "observed": [], "features": []}
     try:
@@ -53,7 +56,13 @@ def run(task: Task, out: Outputs) -> None:
         figures, calibration = figures | calibration_figures(scores_of_predictions, s), calibration_table(scores_of_predictions)
     except prediction.NothingToLearn as problem:
         print(f"transfer: no predictions, {problem}")
-    out.summary({name: e.as_dict() for name, e in figures.items()} | {"seeds": s})
+    sizes = np.unique(direction_SF[live_SF], return_counts=True)[1]
+    largest = {
+        "directions": len(sizes),
+        "features in the largest direction": int(sizes.max(initial=0)),
+        "live features": int(live_SF.sum()),
+    }
+    out.summary({name: e.as_dict() for name, e in figures.items()} | {"seeds": s} | largest)
     out.table("scores", table)
     out.table("calibration", calibration)
 
@@ -85,19 +94,27 @@ def read_references(task: Task, saes: DictionaryList, count: int) -> tuple[Refer
 def _scores(task: Task, out: Outputs, labelled_seeds: Seeds) -> tuple[dict[str, Estimate], dict[str, list[Any]]]:
     """With one seed left out at a time for the intervals."""
     c, s = task.section(Transfer), len(labelled_seeds.hits_SSF)
-    measure = functools.partial(transfer.between_halves, labelled_seeds, task.section(LabelRule).epsilon, c.splits, c.features)
+    measure = functools.partial(transfer.between_halves, labelled_seeds, task.section(LabelRule).epsilon, c.splits, c.folds, c.features)
     with progress.comparing("transfer/classifiers", s + 1) as on_fit:
-        every = out.part("all seeds", measure)
+        every = out.part("all seeds", functools.partial(measure, draws=c.draws))
         on_fit()
         leave_one_out = []
         for place in range(s):
             leave_one_out.append(out.part(f"without {place}", functools.partial(measure, excluded_seed=place)))
             on_fit()
 
-    def knife(figure: Any, null: float | None, lowest: float = 0.0) -> Estimate:
-        """`figure` of the scores by predictor; where the seeds that are left tell nothing the interval is None."""
+    get = lambda name, figure: lambda scores: getattr(scores[name], figure) if name in scores else float("nan")
+
+    def knife(figure: Any, null: float | None, lowest: float = 0.0, over_directions: np.ndarray | None = None) -> Estimate:
+        """`figure` of the scores by predictor; where the seeds that are left tell nothing the interval is None.
+
+        Args:
+          over_directions: the figure with directions drawn anew.
+        """
         statistic = lambda weights_S: figure(every if weights_S.all() else leave_one_out[int(np.argmin(weights_S))])
-        return aggregates.jackknifed(statistic, s, task.section(LabelRule).confidence, null=null, unit="share", bounds=(lowest, 1.0))
+        other = 0.0 if over_directions is None else float(np.nanvar(over_directions, ddof=1))
+        rule = task.section(LabelRule)
+        return aggregates.jackknifed(statistic, s, rule.confidence, null=null, unit="share", bounds=(lowest, 1.0), other_variance=other)
 
     columns: dict[str, list[Any]] = {name: [] for name in ("predictor", "figure", "value", "low", "high", "null")}
     figures: dict[str, Estimate] = {}
@@ -105,18 +122,19 @@ def _scores(task: Task, out: Outputs, labelled_seeds: Seeds) -> tuple[dict[str, 
         return {
             name: unmeasured(Count(s, "seeds"), "share") for name in ("f1", "auroc", "auroc_excess", "auroc_nearest_neighbour")
         }, columns
-    get = lambda name, figure: lambda scores: getattr(scores[name], figure) if name in scores else float("nan")
     for name in every:
         for figure, null in (("f1", every[PREVALENCE].f1), ("auroc", 0.5)):
-            e = knife(get(name, figure), null)
+            e = knife(get(name, figure), null, over_directions=every[name].auroc_R if figure == "auroc" else None)
             for column, value in zip(columns.values(), (name, figure, e.value, e.low, e.high, e.null), strict=True):
                 column.append(value)
             if name == ROWS:
                 figures[figure] = e
-    baselines = [name for name in (CROWDING, FREQUENCY, PREVALENCE) if name in every]
-    excess = lambda scores: scores[ROWS].auroc - max(scores[name].auroc for name in baselines) if ROWS in scores else float("nan")
-    figures["auroc_excess"] = knife(excess, 0.0, lowest=-1.0)
-    figures["auroc_nearest_neighbour"] = knife(get(transfer.NEIGHBOUR, "auroc"), 0.5)
+    best = max((name for name in BASELINES if name in every), key=lambda name: every[name].auroc)
+    excess = lambda scores: scores[ROWS].auroc - scores[best].auroc if ROWS in scores else float("nan")
+    figures["auroc_excess"] = knife(excess, 0.0, -1.0, every[ROWS].auroc_R - every[best].auroc_R)
+    figures["auroc_best_baseline"] = knife(get(best, "auroc"), 0.5, over_directions=every[best].auroc_R)
+    figures["auroc_nearest_neighbour"] = knife(get(transfer.NEIGHBOUR, "auroc"), 0.5, over_directions=every[transfer.NEIGHBOUR].auroc_R)
+    columns["best_baseline"] = [best == name for name in columns["predictor"]]
     return figures, columns
 
 

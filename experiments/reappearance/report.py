@@ -12,7 +12,10 @@ ROWS = (
     Row("stability.mean_p_unstable", "mean p̂, unstable features", "p̂ of unstable features in the comparison that they were not labelled by; null: after turning every dictionary inside their span"),
     Row("stability.stable_share_live", "stable share", "live features that reappear in at least 1−ε of the other seeds"),
     Row("stability.unstable_share_live", "unstable share", "live features that reappear in at most ε of the other seeds"),
-    Row("stability.split_half_difference", "split-half difference", "labelled on half of the other seeds, how much higher stable features' p̂ is than unstable ones' in the other half"),
+    Row("stability.stable_mass", "stable share, by true p", "live features with p ≥ 1−ε in independently trained SAEs; interval: every share that fits the counts"),
+    Row("stability.unstable_mass", "unstable share, by true p", "live features with p ≤ ε; likewise"),
+    Row("stability.middle_mass", "middle share, by true p", "live features with p in [0.2, 0.8]; likewise; null: p uniform"),
+    Row("stability.reliability", "reliability of p̂", "correlation of p̂ between disjoint halves of the comparisons"),
     Row("stability.mmcs", "MMCS", "mean over features of the best signed cosine in another seed"),
     Row("stability.mmcs_unstable", "MMCS, unstable features", "the same of unstable features, likewise; null: after turning every dictionary inside their span"),
     Row("sensitivity.p by encoder", "p̂ by encoder", "a feature counts as found again if encoder directions are at cosine ≥ θ"),
@@ -41,11 +44,17 @@ def rows(results: Results) -> tuple[Row, ...]:
     return ROWS
 
 
+def too_few_seeds(results: Results, rules: Claims) -> str:
+    """Why no label can be believed; "" where labels can."""
+    seeds = len(results.summary["stability"]["seeds"])
+    return f"{seeds} seeds, config.claims.min_seeds={rules.min_seeds}" if seeds < rules.min_seeds else ""
+
+
 def too_little(results: Results, rules: Claims) -> str:
-    """Why nothing can be decided here; "" where something can."""
+    """Why nothing can be said of stable or of unstable features; "" where something can."""
     s = results.summary["stability"]
-    if len(s["seeds"]) < rules.min_seeds:
-        return f"{len(s['seeds'])} seeds, config.claims.min_seeds={rules.min_seeds}"
+    if few := too_few_seeds(results, rules):
+        return few
     for label in ("stable", "unstable"):
         count = s[f"live_{label}_features"]["value"]
         if count < rules.min_features:
@@ -87,21 +96,27 @@ def _c1(results: Results, rules: Claims) -> Evidence | None:
     if "stability" not in results.summary:
         return None
     s = results.summary["stability"]
-    difference = s["split_half_difference"]
+    reliability, middle = s["reliability"], s["middle_mass"]
     figures_text = (
-        f"labelled on half of the comparisons, stable features reappear in the other half with p̂ higher by {with_interval(difference)} "
-        f"than unstable ones; stable {with_interval(s['stable_share_live'])} of live features, unstable {with_interval(s['unstable_share_live'])}"
+        f"p̂ correlates by {with_interval(reliability)} between disjoint halves of the comparisons; of live features {with_interval(middle)} have a true p in "
+        f"[0.2, 0.8] (uniform p: {number(middle['null'])}), {with_interval(s['stable_mass'])} are stable, {with_interval(s['unstable_mass'])} unstable"
     )
     null, in_span = s["mean_p_live"]["null"], s["mean_p_unstable"]["null"]
-    withheld = too_little(results, rules)
+    withheld, live = too_few_seeds(results, rules), s["live_stable_features"]["n"]["number"]
+    if not withheld and live < 2 * rules.min_features:
+        withheld = f"{live} live features in all seeds, twice config.claims.min_features={rules.min_features} are wanted"
     if not withheld and null >= rules.c1_chance:
         withheld = f"chance is {number(null)}, not below {rules.c1_chance}: θ is too low for this width"
     if not withheld and in_span is not None and in_span >= rules.c1_chance:
         withheld = f"unstable features match by chance with {number(in_span)} inside their span, not below {rules.c1_chance}: raise θ"
-    rule = (
-        f"rule: the interval of the difference above {rules.c1_difference}, chance below {rules.c1_chance}, also inside the unstable span"
+    parts = (
+        Part("reliability", (reliability,), rules.c1_reliability, can_refute=False),
+        Part("middle share", (middle,), rules.c1_middle, must_be_below=True),
     )
-    return Evidence(figures_text, (Part("difference", (difference,), rules.c1_difference),), withheld, lambda holds, sides: rule)
+    rule = f"rule: yes if reliability is above {rules.c1_reliability} and the middle share below {rules.c1_middle}, no if the middle share is above it"
+    return Evidence(
+        figures_text, parts, withheld, lambda holds, sides: f"{rule}; {'; '.join(f'{name}: {side}' for name, side in sides.items())}"
+    )
 
 
 CLAIMS = (

@@ -30,13 +30,14 @@ from runtime import progress
 from saes.config import TrainConfig
 from saes.dictionary import Dictionary
 from saes.evaluation import Evaluation, evaluate, evaluate_each
-from stability import aggregates, nulls, reappearance, similarity
+from stability import aggregates, mixing, nulls, reappearance, similarity
 from stability.aggregates import pair_mean, seed_mean
 from stability.estimates import Count, Estimate
 
 STAGE = Stage(config=Reappearance, reads=(LabelRule,), needs=("saes",), uses=("rows", "gaussian"))
 
 COSINE_BINS = np.linspace(-1.0, 1.0, 101)
+MIDDLE = (0.2, 0.8)  # true p of features that are neither stable nor unstable
 
 
 def run(task: Task, out: Outputs) -> None:
@@ -75,7 +76,7 @@ def run(task: Task, out: Outputs) -> None:
         summary |= _activation_figures(rule, hits_SSF, exists_SF, strata_SF, evaluation)
     if rise is not None:
         summary["rise_per_doubling"] = rise.as_dict()
-    summary |= _counts(labels_SF, live_SF)
+    summary |= label_counts(labels_SF, live_SF)
     summary |= {
         "seeds": list(saes.seeds),
         "names": list(saes.names),
@@ -202,7 +203,6 @@ def _similarity_figures(
     )
 
     live = mean_p(live_SF, null["p"])
-    split_half = aggregates.split_half_difference(hits_SSF, live_SF, rule.epsilon)
     figures = {
         "mean_p_live": live,
         "mean_p_all": mean_p(exists_SF, null["p"]),
@@ -211,12 +211,33 @@ def _similarity_figures(
         "mean_p_unstable": _mean_p(held_out(hits_SSF), rule, in_span.get("p")),
         "mmcs": mmcs(aggregates.mean_among(cosine_SSF, exists_SF), null["mmcs"]),
         "mmcs_unstable": mmcs(held_out(cosine_SSF), in_span.get("mmcs")),
-        "split_half_difference": aggregates.jackknifed(split_half, s, rule.confidence, null=0.0, unit="probability", **bounded),
-    }
+    } | separation(rule, hits_SSF, live_SF, null[reappearance.STABLE], null[reappearance.UNSTABLE])
     for label in (reappearance.STABLE, reappearance.UNSTABLE):
         for name, among_SF in (("live", live_SF), ("all", exists_SF)):
             figures[f"{label}_share_{name}"] = _label_share(rule, hits_SSF, among_SF, rule.epsilon, label, null[label])
     return {name: e.as_dict() for name, e in figures.items()}
+
+
+def separation(
+    rule: LabelRule, hits_SSF: np.ndarray, live_SF: np.ndarray, stable_null: float | None = None, unstable_null: float | None = None
+) -> dict[str, Estimate]:
+    """Whether p̂ separates kinds of features: its reliability, and the shares of live features whose true p is near 1, near 0, and between.
+
+    The interval of a share holds every value that some law of p fitting the counts gives (`stability.mixing`). The null of the middle share is a law that knows
+    no kinds of features, p uniform.
+    """
+    s = len(live_SF)
+    reliability = aggregates.jackknifed(
+        mixing.reliability(hits_SSF, live_SF), s, rule.confidence, null=0.0, unit="correlation", bounds=(-1.0, 1.0)
+    )
+    intervals = {"middle_mass": MIDDLE, "stable_mass": (1 - rule.epsilon, 1.0), "unstable_mass": (0.0, rule.epsilon)}
+    null = {"middle_mass": MIDDLE[1] - MIDDLE[0], "stable_mass": stable_null, "unstable_mass": unstable_null}
+    by_law = mixing.shares(hits_SSF, live_SF, list(intervals.values()), rule.confidence)
+    out = {"reliability": reliability}
+    for i, name in enumerate(intervals):
+        value, low, high = (None, None, None) if by_law is None else (float(x[i]) for x in (by_law.value_I, by_law.low_I, by_law.high_I))
+        out[name] = Estimate(value, low, high, null[name], Count(s, "seeds"), "share")
+    return out
 
 
 def _label_share(rule: LabelRule, hits_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float, label: str, null: float | None) -> Estimate:
@@ -338,7 +359,7 @@ def _corrected(p: Estimate, chance: float) -> Estimate:
     return Estimate(value, low, high, 0.0, p.n, "share of the way from chance to certainty")
 
 
-def _counts(labels_SF: np.ndarray, live_SF: np.ndarray) -> dict[str, Any]:
+def label_counts(labels_SF: np.ndarray, live_SF: np.ndarray) -> dict[str, Any]:
     """Features of every label in all seeds together: exact counts, so without interval."""
     out = {}
     for label in (reappearance.STABLE, reappearance.INTERMEDIATE, reappearance.UNSTABLE):

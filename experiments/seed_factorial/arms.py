@@ -111,10 +111,10 @@ def run(task: Task, out: Outputs) -> None:
 
 
 def _transfer_scores(labelled: dict[str, Labelled]) -> dict[str, list[Any]]:
-    """Every arm's classifiers on every other arm, whose SAEs labelled themselves."""
+    """Every arm's classifiers on every other arm, whose SAEs labelled themselves. Directions that both arms have are not held out: memory of them counts."""
     out: dict[str, list[Any]] = {name: [] for name in ("trained_on", "judged_on", "predictor", "f1", "auroc")}
     for trained_on, judged_on in itertools.permutations(labelled, 2):
-        for predictor, score in transfer.scores(labelled[trained_on], labelled[judged_on]).items():
+        for predictor, score in transfer.scores(labelled[trained_on], labelled[judged_on], folds=0).items():
             for column, value in zip(out.values(), (trained_on, judged_on, predictor, score.f1, score.auroc), strict=True):
                 column.append(value)
     return out
@@ -139,7 +139,14 @@ def _p(task: Task, saes: DictionaryList, evaluation: Evaluation) -> tuple[np.nda
         [similarity.crowding(d.w_dec_FD, task.section(Sensitivity).neighbours, c.block_size)[:, 1] for d in saes.dictionaries]
     )
     unit_SFD = np.asarray(similarity.unit_rows(saes.w_dec_SFD))
-    seeds = transfer.Seeds(unit_SFD, reappearance.reappears(cosine_SSF, c.theta), live_SF, crowding_SF, log_rate_SF)
+    seeds = transfer.Seeds(
+        unit_SFD,
+        reappearance.reappears(cosine_SSF, c.theta),
+        live_SF,
+        crowding_SF,
+        log_rate_SF,
+        np.arange(live_SF.size).reshape(live_SF.shape),
+    )
     return p_table(cosine_SSF), max(by_chance, pair_mean(p_table(turned_SSF), everyone)), mmcs, seeds
 
 

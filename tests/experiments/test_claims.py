@@ -19,9 +19,12 @@ LOW = estimate(0.5, 0.4, 0.6, null=1.0)
 def results(rise=0.01, **changes):
     stability = {
         "seeds": list(range(8)),
-        "live_stable_features": estimate(500, None, None),
+        "live_stable_features": estimate(500, None, None) | {"n": {"number": 1200, "of": "live features"}},
         "live_unstable_features": estimate(400, None, None),
-        "split_half_difference": estimate(0.8, 0.7, 0.9),
+        "reliability": estimate(0.9, 0.85, 0.95),
+        "middle_mass": estimate(0.1, 0.05, 0.2, null=0.6),
+        "stable_mass": estimate(0.5, 0.4, 0.6),
+        "unstable_mass": estimate(0.3, 0.2, 0.4),
         "stable_share_live": estimate(0.5, 0.4, 0.6),
         "unstable_share_live": estimate(0.3, 0.2, 0.4),
         "mean_p_live": estimate(0.6, 0.5, 0.7, null=0.001),
@@ -101,13 +104,18 @@ def holds(name, **changes):
     ("name", "changes", "verdict"),
     [
         ("C1", {}, "yes"),
-        ("C1", {"split_half_difference": estimate(0.6, 0.4, 0.8)}, "undecided"),
-        ("C1", {"split_half_difference": estimate(0.1, 0.0, 0.2)}, "no"),
+        ("C1", {"reliability": estimate(0.85, 0.75, 0.9)}, "undecided"),
+        ("C1", {"reliability": estimate(0.1, 0.0, 0.2)}, "undecided"),  # where all features are of one kind, there is nothing to correlate
+        ("C1", {"middle_mass": estimate(0.25, 0.1, 0.35)}, "undecided"),
+        ("C1", {"middle_mass": estimate(0.5, 0.35, 0.7)}, "no"),
         ("C1", {"mean_p_unstable": estimate(0.0, 0.0, 0.0, null=0.3)}, "undecided"),
         ("C4", {"rise": estimate(0.0, -0.03, 0.03)}, "undecided"),  # not shown to be small
         ("C4", {"rise": estimate(0.01, None, None)}, "undecided"),
-        ("C1", {"split_half_difference": estimate(0.8, None, None)}, "undecided"),
-        ("C1", {"live_unstable_features": estimate(49, None, None)}, "undecided"),
+        ("C1", {"reliability": estimate(0.9, None, None)}, "undecided"),
+        ("C1", {"middle_mass": estimate(None, None, None)}, "undecided"),
+        ("C1", {"live_stable_features": estimate(40, None, None) | {"n": {"number": 99, "of": "live features"}}}, "undecided"),
+        ("C1", {"live_unstable_features": estimate(0, None, None)}, "yes"),  # all may be stable, or none
+        ("C2", {"live_unstable_features": estimate(49, None, None)}, "undecided"),
         ("C1", {"seeds": [0, 1, 2]}, "undecided"),
         ("C1", {"mean_p_live": estimate(0.6, 0.5, 0.7, null=0.3)}, "undecided"),
         ("C2", {}, "yes"),

@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pytest
 
@@ -87,38 +85,6 @@ def test_label_shares_and_ratio_by_hand():
     values = np.where(x.sum(1) == 3, 4.0, 2.0)
     assert aggregates.label_ratio(values, x, live, 0.05)(np.ones(4)) == 2.0
     assert np.isnan(aggregates.label_ratio(values, x, np.zeros_like(live), 0.05)(np.ones(4)))
-
-
-def test_split_half_difference_is_the_mean_over_all_splits():
-    """Against every split of the other seeds, enumerated."""
-    x, among = hits(6, 25), RNG.random((6, 25)) < 0.8
-    sums = np.zeros((2, 2))
-    for anchor in range(6):
-        others = [k for k in range(6) if k != anchor]
-        counts = {2: 0, 3: 0}
-        found = {h: np.zeros((2, 2)) for h in counts}
-        for h in counts:
-            for part in itertools.combinations(others, h):
-                rest = [k for k in others if k not in part]
-                c, p = x[anchor, list(part)].sum(0), x[anchor, rest].mean(0)
-                for row, chosen in enumerate((among[anchor] & (c == h), among[anchor] & (c == 0))):
-                    found[h][row] += p[chosen].sum(), chosen.sum()
-                counts[h] += 1
-        sums += sum(found[h] / counts[h] for h in counts)
-    expected = sums[0, 0] / sums[0, 1] - sums[1, 0] / sums[1, 1]
-    np.testing.assert_allclose(aggregates.split_half_difference(x, among, 0.05)(np.ones(6)), expected)
-
-
-def test_split_half_difference_knows_luck_from_signal():
-    live = np.ones((8, 60), bool)
-    two_kinds = hits(8, 60, p=np.repeat([0.02, 0.98], 30))
-    alike = hits(8, 60, p=np.full(60, 0.5))
-    difference = lambda x: aggregates.split_half_difference(x, live, 0.05)(np.ones(8))
-    assert difference(two_kinds) > 0.8
-    assert abs(difference(alike)) < 0.15  # labels made of luck do not carry over
-    order = RNG.permutation(8)
-    np.testing.assert_allclose(difference(two_kinds[order][:, order]), difference(two_kinds))
-    assert np.isnan(aggregates.split_half_difference(two_kinds[:2, :2], live[:2], 0.05)(np.ones(2)))
 
 
 def test_means_among_features_leave_out_what_is_undefined():

@@ -28,7 +28,7 @@ WORLD = dataclasses.replace(
 def population() -> np.ndarray:
     """(S, S, F): whether a feature of one SAE reappears in another."""
     c = sae(n_features=FEATURES, k=3, dead_after_tokens=10**6)
-    t = train(tokens=STEPS * BATCH, batch_size=BATCH, steps_per_dispatch=100, checkpoint_every=100)
+    t = train(tokens=STEPS * BATCH, batch_size=BATCH, steps_per_dispatch=100)
     truth = make_truth(WORLD)
     stream = SyntheticStream(WORLD.shape(), make_world(WORLD, truth), seed=0)
     plan = lanes.plan_lanes(SEEDS, 1, 8)

@@ -3,7 +3,7 @@ import pytest
 
 from stability import prediction, reappearance, similarity, transfer
 from stability.prediction import References
-from stability.transfer import CROWDING, FREQUENCY, NEIGHBOUR, PREDICTORS, PREVALENCE, ROWS, Seeds
+from stability.transfer import BOTH, CROWDING, FREQUENCY, NEIGHBOUR, PREDICTORS, PREVALENCE, ROWS, Seeds
 from tests.stability import planted
 
 D, F, S = 16, 60, 6
@@ -13,7 +13,8 @@ def seeds_of(rows_SFD, rate=None):
     unit_SFD = planted.unit(rows_SFD).astype(np.float32)
     best = similarity.all_pairs(unit_SFD)
     crowding = np.zeros(unit_SFD.shape[:2])
-    return Seeds(unit_SFD, reappearance.reappears(best.cosine, 0.9), np.ones(unit_SFD.shape[:2], bool), crowding, rate), best
+    hits = reappearance.reappears(best.cosine, 0.9)
+    return Seeds(unit_SFD, hits, np.ones(unit_SFD.shape[:2], bool), crowding, rate, transfer.directions(best.partner, hits)), best
 
 
 def halves_apart(rng, shared=30):
@@ -26,11 +27,12 @@ def halves_apart(rng, shared=30):
 
 def test_what_can_be_told_is_told():
     of, _ = seeds_of(halves_apart(np.random.default_rng(0)), rate=np.zeros((S, F)))
-    found = transfer.between_halves(of, 0.05, 2, 1000)
+    found = transfer.between_halves(of, 0.05, 2, 3, 1000)
     assert tuple(found) == PREDICTORS
-    assert found[ROWS].auroc > 0.99 and found[ROWS].f1 > 0.95 and found[NEIGHBOUR].auroc > 0.9
-    assert found[CROWDING].auroc == found[FREQUENCY].auroc == found[PREVALENCE].auroc == 0.5
-    assert found[PREVALENCE].f1 == pytest.approx(2 / 3)  # one half of each: precision ½, recall 1
+    assert found[ROWS].auroc > 0.99 and found[ROWS].f1 > 0.9
+    assert found[CROWDING].auroc == found[FREQUENCY].auroc == found[BOTH].auroc == found[PREVALENCE].auroc == 0.5
+    # A stable direction counts once, in how many seeds ever it is: 30 of them beside 30 unstable ones in each of three seeds.
+    assert found[PREVALENCE].f1 == pytest.approx(2 * 0.75 / 1.75)
 
 
 def test_what_cannot_be_told_is_at_chance():
@@ -43,8 +45,65 @@ def test_what_cannot_be_told_is_at_chance():
         of, _ = seeds_of(rows)
         sides = [transfer.labelled(of, places, 0.05, 1000) for places in ([0, 2], [1, 3])]
         assert [side.unstable_N.mean() for side in sides] == [0.5, 0.5]
-        scores.append(transfer.scores(*sides)[ROWS].auroc)
+        scores.append(transfer.scores(*sides, folds=3)[ROWS].auroc)
     assert abs(np.mean(scores) - 0.5) < 0.06
+
+
+def test_what_recurs_cannot_be_told_by_heart():
+    """Stable rows are everywhere in space, as unstable ones are: the nearest neighbour knew them, so long as they were among what it learned from."""
+    rng = np.random.default_rng(8)
+    common = rng.normal(size=(200, D))
+    rows = np.stack([np.concatenate([common, rng.normal(size=(200, D))]) for _ in range(4)])
+    of, _ = seeds_of(rows)
+    sides = [transfer.labelled(of, places, 0.05, 10_000) for places in ([0, 1], [2, 3])]
+    by_heart, held_out = transfer.scores(*sides, folds=0), transfer.scores(*sides, folds=4, draws=50)
+    assert by_heart[NEIGHBOUR].auroc > 0.99
+    for name in (ROWS, NEIGHBOUR):
+        spread = held_out[name].auroc_R.std()
+        assert 0.005 < spread < 0.06 and abs(held_out[name].auroc - 0.5) < 3 * spread
+
+
+def test_directions_are_what_hangs_together_by_mutual_best_matches():
+    # Three seeds of four features: 0 is one direction in all; 1 in the first two; 2 of the first matches 3 of the second, whose best is another.
+    partner, hits = np.full((3, 3, 4), -1), np.zeros((3, 3, 4), bool)
+
+    def match(a, i, b, j, back=True):
+        partner[a, b, i], hits[a, b, i] = j, True
+        if back:
+            partner[b, a, j], hits[b, a, j] = i, True
+
+    match(0, 0, 1, 0), match(1, 0, 2, 2), match(0, 1, 1, 1)
+    match(0, 2, 1, 3, back=False)
+    partner[1, 0, 3] = 1
+    partner[1, 2, 1], partner[2, 1, 1] = 1, 1  # mutual, but below θ
+    found = transfer.directions(partner, hits)
+    assert found[0, 0] == found[1, 0] == found[2, 2] and found[0, 1] == found[1, 1]
+    assert len(np.unique(found)) == 12 - 2 - 1
+
+
+def test_a_fold_has_no_direction_of_what_it_is_judged_by(monkeypatch):
+    of, _ = seeds_of(halves_apart(np.random.default_rng(3)))
+    sides = [transfer.labelled(of, places, 0.05, 1000) for places in ([0, 1, 2], [3, 4, 5])]
+    asked = []
+
+    def look(train, test):
+        assert not set(train.direction_N) & set(test.direction_N) and {True, False} == set(train.unstable_N.tolist())
+        asked.extend(test.direction_N.tolist())
+        return {ROWS: (test.unstable_N, test.unstable_N.astype(float))}
+
+    monkeypatch.setattr(transfer, "_predictions", look)
+    assert transfer.scores(*sides, folds=4)[ROWS].auroc == 1.0
+    assert sorted(asked) == sorted(sides[1].direction_N.tolist())
+
+
+def test_weighted_auroc_is_that_of_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(9)
+    positive, value = rng.random(300) < 0.3, rng.integers(0, 20, 300).astype(float)
+    weight = rng.poisson(1.0, (5, 300)).astype(float)
+    expected = [roc_auc_score(positive, value, sample_weight=w) for w in weight]
+    np.testing.assert_allclose(transfer.weighted_auroc(positive, value, weight), expected, rtol=1e-12)
 
 
 def test_labels_come_from_the_half_alone():
@@ -74,7 +133,7 @@ def test_splits_are_disjoint_halves_and_fixed():
 def test_nothing_to_learn_from():
     rows = np.stack([np.random.default_rng(3).normal(size=(F, D))] * 4)
     of, _ = seeds_of(rows)  # all stable
-    assert transfer.between_halves(of, 0.05, 2, 1000) == {}
+    assert transfer.between_halves(of, 0.05, 2, 3, 1000) == {}
 
 
 def references_of(p_F, seeds, rng):

@@ -116,7 +116,14 @@ def test_the_evidence_of_a_split(world, study):
 
 def test_transfer_and_page(study):
     scores = read_table(study / "transfer" / "scores.parquet")
-    assert set(scores["predictor"]) == {"decoder rows", "nearest neighbour", "crowding", "frequency", "prevalence"}
+    assert set(scores["predictor"]) == {
+        "decoder rows",
+        "nearest neighbour",
+        "crowding",
+        "frequency",
+        "frequency and crowding",
+        "prevalence",
+    }
     assert len(read_table(study / "transfer" / "calibration.parquet")["predicted"]) == 10
     page = (study / "report" / "index.html").read_text()
     for piece in (
