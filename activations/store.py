@@ -17,6 +17,7 @@ import hashlib
 import itertools
 import os
 import pathlib
+import re
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -141,8 +142,9 @@ class StoreWriter:
                 raise ValueError(f"{self._folder} lacks {len(missing)} of {count} shards, first {missing[0]}: run the same command again")
             rows = sum(shard["rows"] for shard in shards if shard)
             files.write_record(self._folder / MANIFEST, {**self._header, "rows": rows, "shards": shards})
-            for record in self._folder.glob("*.record"):
-                record.unlink()
+            for record in self._folder.glob("shard-*.record"):
+                if re.fullmatch(r"shard-\d{5,}\.record", record.name):
+                    record.unlink()
         return self._folder / MANIFEST
 
     def _shard(self, index: int) -> dict[str, Any] | None:

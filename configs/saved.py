@@ -1,18 +1,20 @@
 """A config as a run wrote it: `--config=<workdir>/config.json` runs again what was run, and flags change it as they change any config."""
 
-import json
+import os
 from typing import Any
 
 import ml_collections
+
+from storage import files
 
 
 def get_config(path: str) -> ml_collections.ConfigDict:
     """That of a file that a run wrote. Raises ValueError where it is none."""
     try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
+        values = files.read_json(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"--config={path}: no config of a run can be read there: {error}") from error
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise ValueError(f"--config={path}: no config of a run can be read there: {reason}") from error
     if not isinstance(values, dict) or "stages" not in values:
         raise ValueError(f"--config={path}: no config of a run, it names no stages")
     return ml_collections.ConfigDict(_tuples(values))

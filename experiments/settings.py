@@ -67,7 +67,7 @@ class Settings:
         run_fields = {key: value for key, value in self.runs[name].items() if key not in (OWN_PROCESS, NEW_SEEDS)}
         changes = dict(_flat(run_fields, ""))
         if NEW_SEEDS in self.runs[name]:
-            changes["seeds"] = self._new_seeds(int(self.runs[name][NEW_SEEDS]))
+            changes["seeds"] = self._new_seeds(name, self.runs[name][NEW_SEEDS])
         sections = []
         for section in self._by_class.values():
             of_section = {f.name: _convert(f.type, changes.pop(f.path), f.path) for f in fields_of(type(section)) if f.path in changes}
@@ -76,10 +76,13 @@ class Settings:
             raise ValueError(f"config.runs.{name}.{min(changes)}: changes a field that this config has not")
         return Settings(sections, self.stages, self.runs)
 
-    def _new_seeds(self, count: int) -> tuple[int, ...]:
+    def _new_seeds(self, run: str, count: Any) -> tuple[int, ...]:
         """Seeds that the study does not have."""
-        seeds = next(getattr(s, "list") for s in self._by_class.values() if hasattr(s, "seeds") and not section_of(type(s)))  # noqa: B009
-        return tuple(range(max(seeds) + 1, max(seeds) + 1 + count))
+        path = f"runs.{run}.{NEW_SEEDS}"
+        check(isinstance(count, int) and not isinstance(count, bool) and count > 0, path, count, "a whole number from 1")
+        seeds = [getattr(s, "list") for s in self._by_class.values() if hasattr(s, "seeds") and not section_of(type(s))]  # noqa: B009
+        check(bool(seeds), path, count, "needs config.seeds, behind which new ones begin")
+        return tuple(range(max(seeds[0]) + 1, max(seeds[0]) + 1 + count))
 
     def fields(self, classes: Iterable[type]) -> dict[str, Any]:
         """Values by path of the fields that results depend on, of those of the classes that the config has."""

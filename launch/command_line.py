@@ -1,5 +1,6 @@
 """Flags, parsed so that whatever is wrong with them comes out as one line."""
 
+import io
 import os
 import re
 import sys
@@ -55,3 +56,10 @@ def _one_line(error: Exception) -> str:
     if number := re.search(r"could not convert string to float: (.*)", text):
         return f"{text[: number.start()].rstrip(': ')}: {number[1]} is no number".lstrip(": ")
     return text
+
+
+def allow_any_terminal() -> None:
+    """A terminal or log that has no p̂ gets a question mark in its place."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

@@ -7,6 +7,7 @@ import ml_collections
 
 from experiments import registry
 from experiments.fields import Field, fields_of, section_of
+from launch import command_line
 
 
 def text(config: ml_collections.ConfigDict) -> str:
@@ -87,4 +88,5 @@ def _type(hint: Any) -> str:
 
 
 if __name__ == "__main__":
+    command_line.allow_any_terminal()
     print(page(), end="")

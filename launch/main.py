@@ -4,7 +4,6 @@ Exit status: 0 done, 1 an error (one line on stderr says what and what to do), 7
 saved: run the same command again.
 """
 
-import io
 import os
 import sys
 
@@ -46,7 +45,7 @@ flags.mark_flags_as_required(["config"])
 
 def main(argv: list[str]) -> int:
     del argv
-    _any_terminal()
+    command_line.allow_any_terminal()
     logging.set_verbosity(logging.WARNING)
     interrupts.install()
     workdir = epath.Path(_WORKDIR.value or ".")
@@ -93,13 +92,6 @@ def _show(settings: Settings, workdir: epath.Path) -> None:
         headline.show(results, report.rows(results), report.remarks(results, settings[Claims]))
     else:
         headline.show_page(results)
-
-
-def _any_terminal() -> None:
-    """A terminal or log that has no p̂ gets a question mark in its place."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def _main_and_exit(argv: list[str]) -> None:

@@ -9,6 +9,7 @@ from etils import epath
 from experiments import registry
 from experiments.settings import OWN_PROCESS, Settings
 from experiments.stage import Task
+from launch import failures
 from runtime import interrupts
 from storage import ownership
 
@@ -53,6 +54,6 @@ def _child(settings: Settings, stage: str, run_name: str, root: str) -> None:
     except interrupts.Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(interrupts.EXIT_STOPPED)
-    except (ValueError, OSError) as error:
-        print(f"{task.label}: {' '.join(str(error).split())}", file=sys.stderr)
+    except Exception as error:
+        print(f"{task.label}: {failures.line(error, root)}", file=sys.stderr)
         sys.exit(1)

@@ -111,12 +111,12 @@ def _run_selection(config: ml_collections.ConfigDict, settings: Settings, tasks:
             for label in _sources(task):
                 if problem := _damage_of_large(workdir, current[label]):
                     raise ValueError(f"{problem}: put the file back from a copy, or --overwrite to run {label!r} again")
+            interrupts.raise_if_stop_requested(f"stopped before {task.label}")  # before anything is moved
             why = damage or ("its config or inputs changed" if record is None or record["status"] != "lost" else "its record was lost")
             old_results = None
             if record is not None and (damage or not same):
                 old_results = _set_aside(task, why, overwrite)
-            files.write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
-            current[task.label] = _run_one(task, fingerprint, old_results)
+            current[task.label] = _run_one(task, fingerprint, old_results, config)
             workdirs.remove_replaced(task.folder, task.label)
     files.write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
     _merge_summaries(workdir, list(current))
@@ -133,20 +133,20 @@ def _set_aside(task: Task, why: str, overwrite: bool) -> epath.Path | None:
     return target
 
 
-def _run_one(task: Task, fingerprint: Fingerprint, old_results: epath.Path | None) -> Record:
-    interrupts.raise_if_stop_requested(f"stopped before {task.label}")
+def _run_one(task: Task, fingerprint: Fingerprint, old_results: epath.Path | None, config: ml_collections.ConfigDict) -> Record:
     workdir, folder = task.root, task.folder
     record: Record = {"stage": task.label, "status": "started", "fingerprint": fingerprint, "outputs": {}}
     print(f"{task.label}: running", flush=True)
     started = time.perf_counter()
     with ownership.recording(folder):
-        records.write(workdir, record)
         try:
+            files.write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
+            records.write(workdir, record)
             if own_process.is_wanted(task):
                 own_process.run(task)
             paths = outputs_of(task)
         except Exception:
-            if not _holds_work(folder):  # a wrong path or value corrected must not meet a workdir that is taken
+            if not folder.exists() or not _holds_work(folder):  # a wrong path or value corrected must not meet a workdir that is taken
                 ownership.remove(folder, [records.NAME])
                 records.forget(workdir, task.label)
                 workdirs.put_back(folder, old_results)
@@ -194,9 +194,15 @@ def _take_new_fields(task: Task, record: Record | None) -> bool:
 
 
 def _refuse_other_fields(task: Task, record: Record | None) -> None:
-    if record is None or not task.stage.guarded:
+    if not task.stage.guarded:
         return
-    was, now = record["fingerprint"]["config"], _plain(task.fingerprint())
+    now = _plain(task.fingerprint())
+    if record is None:  # a run that was to replace results may have been stopped before it began
+        for earlier in workdirs.replaced(task.folder):
+            if records.fields(earlier, task.label) == now:
+                raise ValueError(f"{task.folder} is not there, but {earlier} is of this config: move it to {task.folder} to go on with it")
+        return
+    was = record["fingerprint"]["config"]
     for name in sorted(was.keys() | now.keys()):
         if was.get(name) != now.get(name):
             folder = task.folder

@@ -105,11 +105,14 @@ def write(folder: epath.Path, template_name: str, charts: list[Figure], study: S
     if vl_convert is None:
         print(_NO_CONVERTER)
     specs = [figure.chart.to_dict() for figure in charts]
-    outputs = [] if vl_convert is None else [_png(folder / f"{f.name}.png", spec, study.png_scale) for f, spec in zip(charts, specs, strict=True)]
+    outputs = (
+        [] if vl_convert is None else [_png(folder / f"{f.name}.png", spec, study.png_scale) for f, spec in zip(charts, specs, strict=True)]
+    )
     html = template(template_name).render(
         vega=_scripts(),
         figures=[
-            {"name": f.name, "title": f.title, "sentence": f.sentence, "spec": _script_json(spec)} for f, spec in zip(charts, specs, strict=True)
+            {"name": f.name, "title": f.title, "sentence": f.sentence, "spec": _script_json(spec)}
+            for f, spec in zip(charts, specs, strict=True)
         ],
         study=study,
         title=study.title,

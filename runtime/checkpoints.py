@@ -5,6 +5,7 @@ sha256 sums beside it; a step that does not match its manifest, or has none (kil
 not used.  Training is deterministic: going back further costs time and changes nothing.
 """
 
+import re
 import sys
 from typing import Any
 
@@ -24,6 +25,8 @@ class Checkpoints:
         self._folder = epath.Path(folder).absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         ownership.note_checkpoints(self._folder)
+        for stray in ownership.foreign_steps(self._folder):  # orbax would count it among its steps, and remove it
+            raise ValueError(f"{stray} is no checkpoint of the program: move it out of {self._folder}")
         self._manifests = _manifests(self._folder)
         self._manifests.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
@@ -53,7 +56,7 @@ class Checkpoints:
         steps = {str(step) for step in self._manager.all_steps()}
         if jax.process_index() == 0:
             for manifest in self._manifests.glob("*.json"):
-                if manifest.stem.isdigit() and manifest.stem not in steps:
+                if manifest.stem.isdigit() and manifest.stem not in steps and _is_manifest(manifest):
                     manifest.unlink()
 
     def restore_latest(self, like: Any) -> tuple[Any, int] | None:
@@ -112,7 +115,7 @@ def remove(folder: epath.PathLike) -> None:
     manifests = _manifests(folder)
     if manifests.is_dir():
         for path in manifests.glob("*.json"):
-            if path.stem.isdigit():
+            if path.stem.isdigit() and _is_manifest(path):
                 path.unlink()
         if not any(True for _ in manifests.iterdir()):
             manifests.rmdir()
@@ -121,6 +124,15 @@ def remove(folder: epath.PathLike) -> None:
 def _manifests(folder: epath.Path) -> epath.Path:
     """Where the checksums of its steps lie."""
     return folder.parent / (folder.name + "_sha256")
+
+
+def _is_manifest(path: epath.Path) -> bool:
+    """Whether a file holds checksums and nothing else."""
+    try:
+        sums = read_json(path)
+    except ValueError:
+        return False
+    return isinstance(sums, dict) and all(isinstance(s, str) and re.fullmatch("[0-9a-f]{64}", s) for s in sums.values())
 
 
 def _files_below(folder: epath.Path) -> list[epath.Path]:

@@ -22,6 +22,9 @@ def join(stages: Sequence[str], selection: Sequence[str]) -> None:
         raise ValueError(
             f"--distributed: {missing} not set, beside the others of JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         )
+    for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+        if (value := values[name]) and not value.isdecimal():
+            raise ValueError(f"--distributed: {name}={value!r} is no number")
     try:
         if all(values.values()):
             address, number, place = values.values()

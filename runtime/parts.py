@@ -19,6 +19,7 @@ from storage import files
 
 P = TypeVar("P")
 FOLDER = "parts"
+_NAME = re.compile(r"[\w.-]*-[0-9a-f]{8}\.part")
 _OURS = ("activations.", "experiments.", "interpret.", "saes.", "stability.", "synthetic.")
 
 
@@ -45,7 +46,8 @@ def remove(folder: epath.Path) -> None:
     parts = folder / FOLDER
     if parts.is_dir():
         for path in parts.glob("*.part"):
-            path.unlink()
+            if _NAME.fullmatch(path.name):
+                path.unlink()
         if not any(True for _ in parts.iterdir()):
             parts.rmdir()
 

@@ -133,6 +133,8 @@ def put_back(folder: epath.Path, target: epath.Path | None) -> None:
 def replaced(folder: epath.Path) -> list[epath.Path]:
     """What earlier runs set aside of a stage."""
     pattern = re.compile(re.escape(folder.name) + r"\.replaced-\d+")
+    if not folder.parent.is_dir():
+        return []
     return sorted(p for p in folder.parent.iterdir() if p.is_dir() and pattern.fullmatch(p.name))
 
 

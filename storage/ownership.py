@@ -59,6 +59,12 @@ def note_checkpoints(folder: epath.PathLike) -> None:
     _add(_absolute(folder), "/")
 
 
+def foreign_steps(folder: epath.PathLike) -> list[epath.Path]:
+    """What the checkpoint library would take for steps in a folder and has not written."""
+    folder = epath.Path(folder)
+    return [path for path in sorted(folder.iterdir()) if _STEP.fullmatch(path.name) and not (path / _STEP_HOLDS).exists()]
+
+
 def written(folder: epath.PathLike) -> bool:
     """Whether a folder holds a list of what the program wrote there."""
     return bool(lists(epath.Path(folder)))

@@ -30,7 +30,7 @@ _MARK = object()
 MAX_PICKLE = 1 << 22  # bytes of the description; that of a model with 10,000 tensors is shorter
 # What a damaged zip, an odd pickle or a tensor that does not fit its storage makes the code below raise.
 _DAMAGE = (
-    ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, OverflowError, EOFError, MemoryError,
+    ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, OverflowError, EOFError, MemoryError, StopIteration,
     zipfile.BadZipFile, zlib.error, struct.error,
 )  # fmt: skip
 

@@ -59,7 +59,7 @@ class WorldConfig:
     def subject(self) -> str:
         """For people."""
         blocks = f"{self.blocks} block{'s' * (self.blocks != 1)} of {self.block_atoms} in rank {self.rank}"
-        return f"a synthetic world of width {self.width}: {self.free_atoms} free atoms, {blocks}"
+        return f"a synthetic world of width {self.width}: {self.free_atoms} free atoms, {blocks}, seed {self.seed}"
 
     @property
     def rank(self) -> int:

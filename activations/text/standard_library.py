@@ -57,12 +57,15 @@ def _manual_topics(folder: pathlib.Path) -> list[Document]:
     path = folder / TOPICS_FILE
     if not path.is_file():
         return []
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            topics = ast.literal_eval(node.value)
-            return [Document(f"{TOPICS_FILE}#{k}", v) for k, v in topics.items() if len(v) >= MIN_CHARACTERS]
-    return []
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        topics = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)]
+    except (UnicodeDecodeError, SyntaxError, ValueError) as error:
+        raise ValueError(f"config.source.root: {path} is damaged: name the folder of a whole standard library") from error
+    texts = topics[0] if topics else {}
+    if not all(isinstance(text, str) for pair in texts.items() for text in pair):
+        raise ValueError(f"config.source.root: {path} holds something else than texts: name the folder of a whole standard library")
+    return [Document(f"{TOPICS_FILE}#{k}", v) for k, v in texts.items() if len(v) >= MIN_CHARACTERS]
 
 
 class StandardLibrary:

@@ -73,7 +73,7 @@ def inputs(task: Task) -> dict[str, str]:
     saes = compared_saes(c)
     if query is not None:  # refused before anything is measured
         sae_paths.refuse_query_saes(saes, query_saes(query), c.ignore_names)
-    sums = {f"saes/{i} {sae.path.name}": "".join(_sums(sae).values()) for i, sae in enumerate(saes)}
+    sums = {f"saes/{i} {sae.path.name}": "".join([*_sums(sae).values(), *sae.told_by().values()]) for i, sae in enumerate(saes)}
     return sums | _of_list(c) | sources.evaluation_digest(task)
 
 
@@ -110,7 +110,7 @@ def run(task: Task, out: Outputs) -> None:
     loaded = dictionary_list.load(listing)  # what cannot be read or compared is refused here
     for sae in saes:
         print(f"collect: {sae.name} ({sae.format})")
-    remarks = sae_paths.remarks(saes) + _unknown_of_store(store)
+    remarks = sae_paths.remarks(saes) + _unknown_of_activations(own, store)
     for remark in remarks:
         print(f"collect: {remark}")
     out.summary({"not_compared": remarks})
@@ -135,12 +135,12 @@ def _refuse_other_activations(own: OwnRows, store: Provenance, saes: list[SaeFol
             )
 
 
-def _unknown_of_store(store: Provenance | None) -> list[str]:
-    return (
-        []
-        if store is None
-        else [f"{field} of the activations unknown" for field in ("model", "layer", "site") if not known(getattr(store, field))]
-    )
+def _unknown_of_activations(own: OwnRows, store: Provenance | None) -> list[str]:
+    """What could not be held against the SAEs; plain arrays tell nothing of where they are from."""
+    if not own.activations:
+        return []
+    origin = Provenance() if store is None else store
+    return [f"{field} of the activations unknown" for field in ("model", "layer", "site") if not known(getattr(origin, field))]
 
 
 def _list(c: Compared) -> epath.Path | None:

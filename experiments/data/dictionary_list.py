@@ -162,8 +162,25 @@ def place(task: Task) -> epath.Path:
                     f"config.stability.dictionaries: seed {entry['seed']} of {path} is a transcoder, of which only the decoder can be compared: "
                     "leave it out, or name it by config.saes of configs/compare.py, without activations"
                 )
+        refuse_strangers(path)
         return path
     return task.path(f"{task.sources['saes'][0]}/{NAME}")
+
+
+def refuse_strangers(path: epath.Path) -> None:
+    """Raises ValueError where SAEs of a list tell that they are of another model, layer, site or kind than its hook or one another."""
+    listing = read(path)
+    origins = [("its hook", provenance(listing["hook"]), "")]
+    for entry in listing["dictionaries"]:
+        kind = entry["format"]
+        own = (f"seed {entry['seed']}", READERS[kind].provenance(path.parent / entry["path"]), kind)
+        for name, other, other_kind in origins:
+            for what, theirs, ours in told_by.differences(other, own[1], kind == other_kind)[:1]:
+                raise ValueError(
+                    f"config.stability.dictionaries: {path}: {name} is of {what} {theirs!r}, {own[0]} of {ours!r}: SAEs of different activations are not "
+                    "compared; leave one out, or correct the hook"
+                )
+        origins.append(own)
 
 
 def digest(dictionaries: str) -> dict[str, str]:

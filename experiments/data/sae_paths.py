@@ -20,6 +20,7 @@ _KNOWN_BY = (
     ("gemma_scope", ("config.json", gemma_scope.SAFETENSORS)),
     ("dictionary_learning", (dictionary_learning.WEIGHTS,)),
 )
+_OPTIONAL_FILES = {"dictionary_learning": (dictionary_learning.CONFIG,)}  # files of a format that need not be there
 _FETCHED = ("cfg.json", "config.json", "*.safetensors", "params.npz", "ae.pt", dictionary_list.NAME)
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?P<below>(/[\w.=-]+)*)(@(?P<revision>[\w./-]+))?")
 
@@ -45,7 +46,13 @@ class SaeFolder(NamedTuple):
         there = [names_of for names_of in names if all((self.path / name).exists() for name in names_of)]
         if not there:
             raise FileNotFoundError(f"config.saes: {self.name} is not in {self.path}: no {' or '.join(', '.join(n) for n in names)} there")
-        return sorted(self.path / name for name in there[0])
+        optional = [self.path / name for name in _OPTIONAL_FILES.get(self.format, ()) if (self.path / name).exists()]
+        return sorted([*(self.path / name for name in there[0]), *optional])
+
+    def told_by(self) -> dict[str, str]:
+        """Checksums of files that are not the SAE's own and tell of its origin: of a run of sparsify, its `config.json`."""
+        path = self.path.parent / "config.json"
+        return {"../config.json": files.sha256_file(path)} if self.format == "sparsify" and path.exists() else {}
 
     def identity(self) -> Identity:
         """Of its weights. Raises what its reader does."""

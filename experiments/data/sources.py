@@ -16,6 +16,7 @@ from experiments.data.seeds import Seeds
 from experiments.fields import check, config, field
 from experiments.settings import Settings
 from experiments.stage import Product, Task
+from runtime import records
 from storage import files
 from synthetic.config import WorldConfig, common_shape
 from synthetic.generator import SyntheticStream, make_truth, make_world
@@ -134,11 +135,27 @@ def evaluation_digest(task: Task) -> dict[str, str]:
     own = task.section(OwnRows)
     path = epath.Path(own.activations) / MANIFEST
     if path.exists():
-        return {"source.activations": files.sha256_file(path)}
+        return {"source.activations": files.sha256_file(path)} | _vocabulary_digest(path.parent.parent)
     return {
         f"source.activations/{name}": digest
         for name, digest in adopt.fingerprint(adopt.find(own.activations, "source.activations")).items()
     }
+
+
+def _vocabulary_digest(folder: epath.Path) -> dict[str, str]:
+    """Of the tokens' texts beside a store. Raises ValueError where they are not those that the record of the stage that wrote them lists."""
+    path = folder / "vocabulary.json"
+    if not path.exists():
+        return {}
+    digest = files.sha256_file(path)
+    record = folder / records.NAME
+    if record.exists():
+        entry = (
+            files.read_record(record, "the texts of tokens beside it cannot be believed", unsealed=None).get("outputs", {}).get(path.name)
+        )
+        if isinstance(entry, dict) and entry.get("sha256") != digest:
+            raise ValueError(f"config.source.activations: {path} does not match the sha256 in {record}: put it back from a copy")
+    return {"source.activations/vocabulary.json": digest}
 
 
 class StoredSource:

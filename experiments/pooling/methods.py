@@ -12,7 +12,7 @@ from experiments.pooling.scoring import DictionaryScore
 from experiments.reappearance.labels import LabelRule
 from experiments.stage import Task
 from saes.dictionary import Dictionary
-from stability import aggregates, nulls, reappearance
+from stability import aggregates, nulls, reappearance, similarity
 from stability.estimates import Estimate
 from synthetic.config import Recovery, WorldConfig
 from synthetic.generator import make_truth
@@ -99,7 +99,7 @@ class Judges:
         live_MD = score.unit_MD[score.live_M]
         if not len(atoms_AD) or not len(live_MD):
             return float("nan")
-        return float(((atoms_AD @ live_MD.T).max(axis=1) > self._least_cosine).mean())
+        return float(similarity.reaches((atoms_AD @ live_MD.T).max(axis=1), self._least_cosine).mean())
 
 
 class Table:

@@ -23,11 +23,11 @@ STAGE = Stage(config=QuerySaes, reads=(Compared, LabelRule, Sensitivity), needs=
 
 
 def inputs(task: Task) -> dict[str, str]:
-    return {
-        f"query_saes/{i} {p.name}": files.sha256_file(p)
-        for i, sae in enumerate(collect.query_saes(task.section(QuerySaes)))
-        for p in sae.files()
-    }
+    out: dict[str, str] = {}
+    for i, sae in enumerate(collect.query_saes(task.section(QuerySaes))):
+        sums = {p.name: files.sha256_file(p) for p in sae.files()} | sae.told_by()
+        out |= {f"query_saes/{i} {name}": digest for name, digest in sums.items()}
+    return out
 
 
 def run(task: Task, out: Outputs) -> None:

@@ -29,7 +29,7 @@ def decomposed(p_of_arm: dict[str, np.ndarray], chance: float, confidence: float
 
     Intervals are over seeds, given the one initialisation, the one order and the one split that the arms share; `chance` is the null's p̂.
     """
-    s = len(next(iter(p_of_arm.values())))
+    s = len(next(iter(p_of_arm.values()), ()))
     knife: Callable[..., Estimate] = functools.partial(aggregates.jackknifed, seeds=s, confidence=confidence, null=0.0, unit="probability")
     out: dict[str, Estimate] = {}
     if {INITIALISATION, ORDER, BOTH} <= p_of_arm.keys():

@@ -89,8 +89,8 @@ def load(folder: epath.PathLike, decoder_alone: bool = False) -> tuple[Dictionar
     for field, axis in (("activation_dim", "D"), ("dict_size", "F")):
         agree(config, f"trainer.{field}", trainer.get(field), sizes[axis])
     check_tensors(path, tensors, {name: tuple(sizes[a] for a in names) for name, names in axes.items()})
-    if "group_sizes" in settings and (total := int(np.sum(settings["group_sizes"], dtype=np.float64))) != sizes["F"]:
-        raise ValueError(f"{path}: group_sizes add up to {total}, there are {sizes['F']} features: fetch it again")
+    if "group_sizes" in settings and (total := float(np.sum(settings["group_sizes"], dtype=np.float64))) != sizes["F"]:
+        raise ValueError(f"{path}: group_sizes add up to {total:g}, there are {sizes['F']} features: fetch it again")
     k = _k(folder, trainer, settings, sizes["F"]) if kind in _SETTINGS else 0
     arrays = {name: as_float32(a) for name, a in tensors.items()}
     return finite(path, _dictionary(path, kind, arrays, settings, k)), trainer

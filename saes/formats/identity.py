@@ -11,26 +11,51 @@ from saes.dictionary import Dictionary
 LEAST = 1e-3  # the largest weight from which float16 still has three digits of most
 
 
-class Identity(NamedTuple):
-    """Digests of the rows of decoder and encoder, one for each dtype that they may have been rounded to."""
+CLOSE = 1e-5  # of the largest weight: what reading a format may change (unit rows, scales folded in); another seed differs by much more
+_ROWS = 64
 
-    decoder: frozenset[str]
-    encoder: frozenset[str]
+
+class Matrix(NamedTuple):
+    """What tells one matrix from another.
+
+    Attributes:
+      digests: one for each dtype that it may have been rounded to.
+      shape: of it.
+      some: rows of it at even distances, float32.
+    """
+
+    digests: frozenset[str]
+    shape: tuple[int, ...]
+    some: np.ndarray
+
+    def same(self, other: "Matrix") -> bool:
+        """Whether both are equal, one of them perhaps rounded, or but for what reading another format changes."""
+        if self.digests & other.digests:
+            return True
+        near = CLOSE * max(float(np.abs(self.some).max(initial=0.0)), float(np.abs(other.some).max(initial=0.0)))
+        return self.shape == other.shape and bool(np.abs(self.some - other.some).max(initial=0.0) <= near)
+
+
+class Identity(NamedTuple):
+    """Of the rows of decoder and encoder."""
+
+    decoder: Matrix
+    encoder: Matrix
 
 
 def identity(dictionary: Dictionary) -> Identity:
     """Of one SAE without a seed axis. Biases, thresholds and K are left out: with both matrices equal nothing was trained apart."""
-    return Identity(_digests(dictionary.w_dec_FD), _digests(np.asarray(dictionary.w_enc_DF).T))
+    return Identity(_matrix(np.asarray(dictionary.w_dec_FD)), _matrix(np.asarray(dictionary.w_enc_DF).T))
 
 
 def same_decoder(one: Identity, other: Identity) -> bool:
     """Whether decoder rows are equal, one of them perhaps rounded."""
-    return bool(one.decoder & other.decoder)
+    return one.decoder.same(other.decoder)
 
 
 def same_weights(one: Identity, other: Identity) -> bool:
     """Whether decoder and encoder are."""
-    return same_decoder(one, other) and bool(one.encoder & other.encoder)
+    return same_decoder(one, other) and one.encoder.same(other.encoder)
 
 
 def refuse_same_weights(identities: list[Identity], names: list[str], field: str = "") -> None:
@@ -39,6 +64,11 @@ def refuse_same_weights(identities: list[Identity], names: list[str], field: str
         for j in range(i):
             if same_weights(identities[i], identities[j]):
                 raise ValueError(f"{field}{': ' * bool(field)}{name} holds the same weights as {names[j]}: leave one out")
+
+
+def _matrix(rows: np.ndarray) -> Matrix:
+    some = rows[:: max(1, len(rows) // _ROWS)][:_ROWS]
+    return Matrix(_digests(rows), rows.shape, np.array(some, np.float32))
 
 
 def _digests(rows: np.ndarray) -> frozenset[str]:

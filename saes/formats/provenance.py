@@ -57,6 +57,8 @@ class Provenance(NamedTuple):
     seed: int | None = None
 
 
+_ARRAYS = (".npy", ".npz", ".safetensors")
+
 # The fields by which SAEs are compared, with the word for each.
 COMPARED = {"model": "model", "revision": "model revision", "kind": "kind", "layer": "layer", "site": "site", "head": "head", "output": "output"}  # fmt: skip
 _ALWAYS = ("model", "layer", "site")  # said to be unknown also where none of the SAEs tells
@@ -75,7 +77,9 @@ def place(hook: str) -> tuple[int | None, str]:
 
 
 def model_and_revision(model: str) -> tuple[str, str]:
-    """(hub id, commit) of a folder in a hub's cache; any other name as it is."""
+    """(hub id, commit) of a folder in a hub's cache; ("", "") of a file of arrays; any other name as it is."""
+    if model.endswith(_ARRAYS):  # SAEs trained on a user's arrays, whose file says nothing of the model
+        return "", ""
     cached = _CACHED.search(model)
     return (f"{cached[1]}/{cached[2]}", cached[3] or "") if cached else (model, "")
 

@@ -160,7 +160,7 @@ def _check_config(path: epath.Path, config: dict[str, Any]) -> tuple[str, tuple[
     for name, known in {"normalize_activations": ("none",), "reshape_activations": ("none", "hook_z")}.items():
         if config.get(name, "none") not in known:
             raise ValueError(f"{path}: {name}={str(config[name])[:80]!r} is not supported, only {' or '.join(map(repr, known))}")
-    for name in ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm"):
+    for name in ("apply_b_dec_to_input", *(("rescale_acts_by_decoder_norm",) if architecture == "topk" else ())):
         setting(path, config, name, bool, True)
     if architecture == "topk":
         active_features(path, config.get("k"), setting(path, config, "d_sae", int))

@@ -219,3 +219,29 @@ def test_a_config_that_a_run_wrote_is_the_config(module, tmp_path):
     path.write_text("[]")
     with pytest.raises(ValueError, match=f"--config={path}: no config of a run"):
         saved.get_config(str(path))
+
+
+@pytest.mark.parametrize("data", [b"\xff{}", b'{"stages": ', b'{"stages": ' + b"1" * 5000 + b"}", b"[]"])
+def test_a_config_that_no_run_wrote_is_named_in_our_words(tmp_path, data):
+    path = tmp_path / "config.json"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"--config={path}: no config of a run") as refused:
+        saved.get_config(str(path))
+    assert not any(word in str(refused.value) for word in ("codec", "Expecting", "Exceeds the limit"))
+    with pytest.raises(ValueError, match="no config of a run can be read there: No such file"):
+        saved.get_config(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("count", ["two", [2], 0, -1, True, 1.5])
+def test_new_seeds_are_a_count(count):
+    c = quickstart.get_config("tiny")
+    c.runs.mine = ml_collections.ConfigDict({"new_seeds": count})
+    with pytest.raises(ValueError, match=r"config.runs.mine.new_seeds=.*a whole number from 1"):
+        registry.validated(c)
+
+
+def test_new_seeds_begin_behind_those_of_the_study():
+    c = compare.get_config()
+    c.saes, c.runs = "a,b", ml_collections.ConfigDict({"mine": {"new_seeds": 2}})
+    with pytest.raises(ValueError, match=r"config.runs.mine.new_seeds=2: .*config.seeds"):
+        registry.validated(c)

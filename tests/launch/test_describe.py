@@ -1,3 +1,4 @@
+import os
 import pathlib
 import subprocess
 import sys
@@ -31,3 +32,10 @@ def test_describe_from_the_command_line():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "* sae.k = 3 (default 16)" in done.stdout
+
+
+def test_the_reference_in_a_terminal_without_our_letters():
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.describe"], cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "# Config reference" in done.stdout, done.stderr

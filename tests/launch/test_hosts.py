@@ -53,3 +53,10 @@ def test_what_hosts_do_not_share(monkeypatch):
     monkeypatch.delenv("JAX_NUM_PROCESSES")
     with pytest.raises(ValueError, match="hosts did not find each other"):
         hosts.join(("activations",), [])
+
+
+def test_variables_that_are_no_numbers_are_named(monkeypatch):
+    for name, value in (("JAX_COORDINATOR_ADDRESS", "here:1"), ("JAX_NUM_PROCESSES", "two"), ("JAX_PROCESS_ID", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="--distributed: JAX_NUM_PROCESSES='two' is no number"):
+        hosts.join(("activations",), ())

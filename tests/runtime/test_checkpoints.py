@@ -2,6 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from runtime import checkpoints as checkpoints_of
 from runtime.checkpoints import Checkpoints
 
 STATE = {"a": jnp.arange(5.0), "b": {"c": jnp.ones((2, 3), jnp.int32)}}
@@ -93,3 +94,22 @@ def test_the_caller_may_overwrite_the_state_at_once(tmp_path):
     restored, _ = checkpoints.restore_latest({"a": jnp.zeros(300_000)})
     assert (np.asarray(restored["a"]) == np.arange(300_000.0)).all()
     checkpoints.close()
+
+
+@pytest.mark.parametrize("name", ["7", "999999"])
+def test_a_users_numbered_folder_is_no_step(tmp_path, name):
+    saved(tmp_path / "c")
+    (tmp_path / "c" / name).mkdir()
+    (tmp_path / "c" / name / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match=f"c/{name} is no checkpoint of the program: move it out of"):
+        Checkpoints(tmp_path / "c")
+    assert (tmp_path / "c" / name / "mine.txt").read_text() == "mine"
+
+
+def test_a_users_numbered_json_is_no_manifest(tmp_path):
+    saved(tmp_path / "c")
+    (tmp_path / "c_sha256" / "2024.json").write_text('{"sales": 3}')
+    saved(tmp_path / "c", steps=(6, 8))
+    assert sorted(p.name for p in (tmp_path / "c_sha256").iterdir()) == ["2024.json", "6.json", "8.json"]
+    checkpoints_of.remove(tmp_path / "c")
+    assert [p.name for p in (tmp_path / "c_sha256").iterdir()] == ["2024.json"]

@@ -115,6 +115,7 @@ def test_parts_are_removed_and_what_others_put_beside_them_stays(tmp_path):
         parts.remove(stage)
     assert [p.name for p in tmp_path.iterdir()] == ["written.txt"]
     parts.load_or_make(stage / parts.FOLDER, "key", lambda: 1)
-    (tmp_path / "parts" / "mine.txt").write_text("mine")
+    for name in ("mine.txt", "film.part"):
+        (tmp_path / "parts" / name).write_text("mine")
     parts.remove(stage)
-    assert [p.name for p in (tmp_path / "parts").iterdir()] == ["mine.txt"]
+    assert sorted(p.name for p in (tmp_path / "parts").iterdir()) == ["film.part", "mine.txt"]

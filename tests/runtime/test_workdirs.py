@@ -3,6 +3,7 @@
 import pytest
 from etils import epath
 
+from launch import run as runner
 from runtime import interrupts, workdirs
 from storage import files
 from tests.experiments import fake_stages
@@ -51,12 +52,44 @@ def test_files_of_others_in_a_stage_outlive_it(run, stage, capsys):
     assert run() == [] and left[0].exists()
 
 
-def test_what_is_overwritten_stays_until_the_new_result_is_complete(run, monkeypatch, capsys):
-    run()
+def killed_between(monkeypatch, run):
+    """A kill when old results were moved and the run that replaces them has left nothing yet."""
     with monkeypatch.context() as patch:
-        patch.setattr(interrupts, "raise_if_stop_requested", lambda why: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(runner, "_run_one", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             run(source_n=2, overwrite=True)
+
+
+def test_results_set_aside_by_a_run_that_never_began_are_not_made_again(run, monkeypatch):
+    run()
+    killed_between(monkeypatch, run)
+    with pytest.raises(ValueError, match=r"dear is not there, but .*dear.replaced-1 is of this config: move it to .*/dear to go on"):
+        run()
+    (run.workdir / "dear.replaced-1").rename(run.workdir / "dear")
+    assert run() == []
+
+
+def test_a_stop_before_an_overwriting_run_moves_nothing(run, monkeypatch):
+    run()
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupts, "_requested", ["SIGTERM"])
+        with pytest.raises(interrupts.Stopped):
+            run(source_n=2, overwrite=True)
+    assert run() == [] and not list(run.workdir.glob("*.replaced-*"))
+
+
+def test_a_disk_that_is_full_before_an_overwriting_run_begins_loses_nothing(run, monkeypatch):
+    run()
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.files, "write_json", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            run(source_n=2, overwrite=True)
+    assert run() == [] and not list(run.workdir.glob("*.replaced-*"))
+
+
+def test_what_is_overwritten_stays_until_the_new_result_is_complete(run, monkeypatch, capsys):
+    run()
+    killed_between(monkeypatch, run)
     kept = run.workdir / "dear.replaced-1" / "out.txt"
     assert kept.read_text() == "dear of same" and not (run.workdir / "dear").exists()
     assert "what was there (0.0 MB) is in" in capsys.readouterr().out

@@ -1,5 +1,7 @@
 import sysconfig
 
+import pytest
+
 from activations.text import corpus
 from activations.text.corpus import Document, InMemory
 from activations.text.standard_library import StandardLibrary, standard_library
@@ -47,8 +49,6 @@ def test_split_depends_on_the_name_alone():
 
 
 def test_a_folder_without_source_is_refused(tmp_path):
-    import pytest
-
     with pytest.raises(FileNotFoundError, match="source.root"):
         standard_library(str(tmp_path))
 
@@ -59,3 +59,12 @@ def test_of_many_documents_some_are_taken_and_of_few_all():
     assert len(few) == 10 and sorted(few, key=lambda d: int(d.name)) == list(few) and few == documents.sample(950, seed=3)
     assert few != documents.sample(950, seed=4)
     assert documents.sample(2_501, seed=3) is documents  # less than eight times as much is there
+
+
+@pytest.mark.parametrize("topics", [b"topics = {'a': 'b\xff'}", b"topics = {'a': ", b"topics = {'a': 3}", b"topics = {'a': f(1)}"])
+def test_damaged_topics_are_named(tmp_path, topics):
+    (tmp_path / "pydoc_data").mkdir()
+    (tmp_path / "pydoc_data" / "topics.py").write_bytes(topics)
+    (tmp_path / "a.py").write_text("x = 1\n" * 100)
+    with pytest.raises(ValueError, match="config.source.root: .*topics.py (is damaged|holds something else than texts)"):
+        standard_library(str(tmp_path))

@@ -9,8 +9,12 @@ from etils import epath
 
 from activations.store import Rows, StoreWriter
 from configs import compare
-from experiments.data import dictionary_list, sae_paths
+from experiments.data import collect as collecting
+from experiments.data import dictionary_list, sae_paths, sources
+from experiments.data.own_arrays import OwnRows
+from runtime import records
 from saes.formats import saelens, stacked
+from storage import files
 from tests.experiments.tasks import run_stage, task
 from tests.saes.dictionaries import change_config, make
 
@@ -138,3 +142,21 @@ def test_saes_of_another_width_are_called_as_the_user_called_them(folder):
     saelens.save(folder / "narrow", cut, OF)
     with pytest.raises(ValueError, match=f"{folder}/narrow is of width 4, {folder}/sae/seed-0 of 7"):
         collect(folder, f"{folder}/sae,{folder}/narrow")
+
+
+def test_plain_arrays_tell_nothing_of_where_they_are_from():
+    said = collecting._unknown_of_activations(OwnRows(activations="x.npy"), None)
+    assert said == [f"{what} of the activations unknown" for what in ("model", "layer", "site")]
+    assert collecting._unknown_of_activations(OwnRows(), None) == []
+
+
+def test_the_texts_of_tokens_beside_a_store_are_among_what_is_read_and_must_be_what_their_record_says(tmp_path):
+    folder = epath.Path(tmp_path)
+    assert sources._vocabulary_digest(folder) == {}
+    (tmp_path / "vocabulary.json").write_text('["a"]')
+    first = sources._vocabulary_digest(folder)
+    files.write_record(folder / records.NAME, {"outputs": records.outputs(folder, [folder / "vocabulary.json"])})
+    assert sources._vocabulary_digest(folder) == first != {}
+    (tmp_path / "vocabulary.json").write_text('["b"]')
+    with pytest.raises(ValueError, match="config.source.activations: .*vocabulary.json does not match the sha256 in"):
+        sources._vocabulary_digest(folder)

@@ -168,3 +168,27 @@ def test_the_digest_follows_the_weights(tmp_path):
     changed = jax.tree.map(lambda a: np.asarray(a[0]) + 1, DICTIONARIES)
     saelens.save(tmp_path / "seed-9", changed, {})
     assert dictionary_list.digest(str(path)) != before and dictionary_list.digest("") == {}
+
+
+@pytest.mark.parametrize(
+    ("hook", "second", "says"),
+    [
+        (
+            {},
+            {"model_name": "gemma-2-2b", "hook_name": "blocks.4.hook_resid_post"},
+            "seed 0 is of model 'pythia-70m', seed 1 of 'gemma-2-2b'",
+        ),
+        ({}, {"model_name": "pythia-70m", "hook_name": "blocks.4.hook_resid_post"}, "seed 0 is of layer 3, seed 1 of 4"),
+        ({"path": "pythia-70m", "layer": 5, "site": "resid_post"}, {}, "its hook is of layer 5, seed 0 of 3"),
+    ],
+)
+def test_a_list_of_strangers_is_refused(tmp_path, hook, second, says):
+    first = {"model_name": "pythia-70m", "hook_name": "blocks.3.hook_resid_post"}
+    entries = []
+    for i, metadata in enumerate((first, second)):
+        saelens.save(tmp_path / f"s{i}", jax.tree.map(lambda a, i=i: a[i], make()), metadata)
+        entries.append({"seed": i, "path": f"s{i}", "format": "saelens"})
+    path = epath.Path(tmp_path / dictionary_list.NAME)
+    dictionary_list.write(path, hook, {}, entries, [])
+    with pytest.raises(ValueError, match=f"config.stability.dictionaries: .*{says}"):
+        dictionary_list.refuse_strangers(path)

@@ -198,3 +198,44 @@ def test_hub_ids_are_fetched_with_their_folder_and_revision(tmp_path, monkeypatc
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     with pytest.raises(ValueError, match=r"could not be fetched either \(ConnectionError\): pass the path of a folder"):
         sae_paths.find("owner/name")
+
+
+def test_files_that_need_not_be_there_and_tell_of_an_sae_count(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "ae.pt").write_bytes(b"x")
+    (learned,) = sae_paths.find(str(tmp_path / "d"))
+    assert [p.name for p in learned.files()] == ["ae.pt"]
+    (tmp_path / "d" / "config.json").write_text('{"trainer": {"k": 8}}')
+    assert [p.name for p in learned.files()] == ["ae.pt", "config.json"]
+    sparsify.save(tmp_path / "run" / "layers.3", one())
+    (trained,) = sae_paths.find(str(tmp_path / "run" / "layers.3"))
+    assert trained.told_by() == {}
+    sums = []
+    for model in ("a", "b"):
+        (tmp_path / "run" / "config.json").write_text(f'{{"model": "{model}"}}')
+        sums.append(trained.told_by())
+    assert sums[0].keys() == {"../config.json"} and sums[0] != sums[1]
+
+
+def test_the_same_weights_of_real_size_are_one_sae_though_reading_changed_their_last_bits(tmp_path):
+    rng = np.random.default_rng(0)
+    w_dec = rng.normal(size=(4096, 256)).astype(np.float32)
+    w_dec /= np.linalg.norm(w_dec, axis=1, keepdims=True)
+    big = dataclasses.replace(
+        one(), w_enc_DF=w_dec.T, b_enc_F=np.zeros(4096, np.float32), w_dec_FD=w_dec, b_dec_D=np.zeros(256, np.float32)
+    )
+    saelens.save(tmp_path / "a", big, {})
+    sparsify.save(tmp_path / "b", big)
+    change_config(tmp_path / "a" / "cfg.json", rescale_acts_by_decoder_norm=True)
+    saes = [sae_paths.find(str(tmp_path / name))[0] for name in "ab"]
+    with pytest.raises(ValueError, match="/b holds the same weights as .*/a: leave one out"):
+        sae_paths.refuse_strangers(saes, ignore_names=True)
+    sparsify.save(tmp_path / "c", dataclasses.replace(big, w_dec_FD=w_dec + 1e-3 * rng.normal(size=w_dec.shape).astype(np.float32)))
+    sae_paths.refuse_strangers([saes[0], *sae_paths.find(str(tmp_path / "c"))], ignore_names=True)  # trained on a little further
+
+
+def test_a_file_of_arrays_is_no_model(tmp_path):
+    saes = [sae_paths.find(of_saelens(tmp_path / n, i, model_name="x.npy", hook_name="activations"))[0] for i, n in enumerate("ab")]
+    sae_paths.refuse_strangers(saes, ignore_names=False)
+    assert "model unknown for 2 of 2 SAEs" in sae_paths.remarks(saes)
+    assert dictionary_list.provenance({"path": "x.npy", "layer": None, "site": "activations"}).model == ""

@@ -1,5 +1,7 @@
 """The seed factorial: parts of instability from tables, its arms and what they are measured by on a small store."""
 
+import types
+
 import numpy as np
 import pytest
 from etils import epath
@@ -153,7 +155,9 @@ def test_classifiers_go_from_arm_to_arm():
     def arm(sign):
         unstable = np.arange(40) % 2 == 0
         rows = rng.normal(size=(40, 6)) + 4 * sign * unstable[:, None]
-        return Labelled(rows / np.linalg.norm(rows, axis=1, keepdims=True), rng.normal(size=40), rng.normal(size=40), unstable)
+        return Labelled(
+            rows / np.linalg.norm(rows, axis=1, keepdims=True), rng.normal(size=40), rng.normal(size=40), unstable, np.arange(40)
+        )
 
     table = measuring._transfer_scores({"one": arm(1), "like it": arm(1), "the other way round": arm(-1)})
     rows = {
@@ -162,3 +166,21 @@ def test_classifiers_go_from_arm_to_arm():
         if p == "decoder rows"
     }
     assert len(rows) == 6 and rows["one", "like it"] > 0.9 and rows["like it", "the other way round"] < 0.5
+
+
+def test_without_arms_there_are_no_parts():
+    assert design.decomposed({}, 0.0, 0.95) == {}
+
+
+def test_whatever_ends_a_process_of_its_own_is_said_in_one_line(monkeypatch, tmp_path, capsys):
+    def fail(task):
+        raise TypeError("unsupported operand")
+
+    monkeypatch.setattr("launch.run.outputs_of", fail)
+    monkeypatch.setattr(
+        own_process.registry, "task_of", lambda *args: types.SimpleNamespace(folder=epath.Path(tmp_path), label="arm/train")
+    )
+    with pytest.raises(SystemExit):
+        own_process._child(None, "train", "arm", str(tmp_path))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("arm/train: unexpected TypeError, please report it with ")
