@@ -3,15 +3,24 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := runs/quickstart
 JOBS ?= 2# processes that share the tests, each a file at a time; 1.5 GB of memory each
-PYTEST = -m pytest -n $(JOBS) --dist loadfile
+PYTEST = -m pytest -n $(JOBS) --dist loadfile --durations=25
 
-.PHONY: quickstart test test-slow test-interop test-colab lint lock clean
+# Files of tests that run whole studies or compile many programs; the rest takes a third of the time.
+LONG = launch/test_end_to_end.py launch/test_damages.py launch/test_plan.py launch/test_failures.py saes/test_lanes.py saes/test_step.py \
+  saes/test_capacity.py activations/language_model/test_splice.py $(addprefix experiments/,data/test_own_data.py training/test_train_stage.py \
+  training/test_sweep.py training/test_gaussian.py subspaces/test_atlas_stages.py ground_truth/test_synthetic_study.py ground_truth/test_grid.py)
+
+.PHONY: quickstart test test-fast test-slow test-interop test-colab lint lock clean
 
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/python -m launch.main --config=configs/quickstart.py --workdir=$(RUN)
 
 test: lint
 	$(VENV)/bin/python $(PYTEST)
+
+# For whoever edits.
+test-fast: lint
+	$(VENV)/bin/python $(PYTEST) $(addprefix --ignore=tests/,$(LONG))
 
 test-slow: $(VENV)/.installed-test
 	$(VENV)/bin/python $(PYTEST) -m slow

@@ -40,7 +40,9 @@ class Claims:
         default=0.0,
         doc="C3 (surface part): share of surface-form features among unstable less among stable ones, whole interval above this",
     )
-    c4_excess: float = field(default=0.0, doc="C4: overlap between seeds over the strongest null, whole interval above this")
+    c4_excess: float = field(
+        default=0.0, doc="C4: overlap between seeds and captured energy over each null that decides, all whole intervals above this"
+    )
     c5_span: float = field(
         default=0.9, doc="C5: overlaps of the unstable latents' span, and the share of free atoms found, whole intervals above this"
     )

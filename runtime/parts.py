@@ -63,13 +63,16 @@ def _encoded(value: Any) -> bytes:
 
 
 def _decoded(data: bytes) -> tuple[Any] | None:
-    """The value, in a tuple; None where the file is damaged."""
+    """The value, in a tuple; None where the file is damaged, or of classes that are no more."""
     checksum, _, body = data.partition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != checksum:
         return None
     structure, _, packed = body.partition(b"\n")
-    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-        return (_value(json.loads(structure), arrays),)
+    try:
+        with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+            return (_value(json.loads(structure), arrays),)
+    except (AttributeError, ImportError, TypeError):  # of an older version, whose classes have other names or fields
+        return None
 
 
 def _skeleton(value: Any, arrays: list[np.ndarray]) -> Any:

@@ -1,6 +1,6 @@
 """Do sets of features of different seeds span the same subspace? Tables over seed pairs and ranks, for equal-n draws."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ class Bases(NamedTuple):
 
 
 def draw_bases(
-    unit_SFD: np.ndarray,
+    unit_SFD: np.ndarray | Sequence[np.ndarray],
     members: list[np.ndarray],
     n: int,
     draws: int,
@@ -31,7 +31,7 @@ def draw_bases(
     """Draws `n` of each seed's `members`, `draws` times, keyed by the seed's number, so that their order does not matter.
 
     Args:
-      unit_SFD: unit decoder rows.
+      unit_SFD: unit decoder rows; of SAEs of different size a matrix each.
       members: per seed the feature indices of the set.
       salt: tells sets apart.
       weights: per seed those of its features, as of `subsample`.
@@ -78,6 +78,18 @@ def energy_in_plane(b: Bases, plane_DD: np.ndarray, ranks: tuple[int, ...]) -> n
     """Share of each seed's energy inside the leading r columns of one fixed basis: (S, K)."""
     plane = jnp.asarray(plane_DD, jnp.float32)
     return np.asarray(jax.jit(jax.vmap(jax.vmap(lambda rows: subspaces.nested_energy(rows, plane, ranks))))(b.rows_STND).mean(1))
+
+
+def overlap_with_others(others: Bases, b: Bases, ranks: tuple[int, ...]) -> np.ndarray:
+    """Overlap of the top-r planes of G other SAEs with those of each seed: (G, S, K), mean over draws."""
+    one = jax.jit(lambda u, v: subspaces.nested_overlap(u, v, ranks).mean(0))
+    return np.array([[np.asarray(one(u, v)) for v in b.u_STDR] for u in others.u_STDR])
+
+
+def energy_with_others(others: Bases, b: Bases, ranks: tuple[int, ...]) -> np.ndarray:
+    """Share of each seed's energy inside the top-r planes of G other SAEs: (G, S, K)."""
+    one = jax.jit(lambda u, rows: subspaces.nested_energy(rows, u, ranks).mean(0))
+    return np.array([[np.asarray(one(u, rows)) for rows in b.rows_STND] for u in others.u_STDR])
 
 
 def principal_components(acts_ND: np.ndarray) -> np.ndarray:

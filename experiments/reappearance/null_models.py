@@ -13,8 +13,12 @@ import jax
 import numpy as np
 import scipy.stats
 
+from experiments.data import dictionary_list, sources
 from experiments.data.dictionary_list import DictionaryList
 from experiments.reappearance.labels import LabelRule, Reappearance
+from experiments.stage import Outputs, Task
+from runtime import progress
+from saes.evaluation import evaluate_each
 from stability import aggregates, nulls, reappearance, similarity
 from stability.aggregates import pair_mean
 
@@ -51,6 +55,17 @@ class NullModels(NamedTuple):
 def root_key() -> jax.Array:
     """Of all rotations: folded with a draw's number, then with a seed's."""
     return jax.random.key(0, impl="threefry2x32")
+
+
+def gaussian_saes(task: Task, out: Outputs) -> tuple[DictionaryList, np.ndarray] | None:
+    """The SAEs of the run `gaussian`, and which of their features fire on such rows; None where there is no such run."""
+    if not task.has("gaussian"):
+        return None
+    saes = dictionary_list.load(task.path("gaussian/train") / dictionary_list.NAME)
+    rows_ND = sources.gaussian_rows(task)
+    batches = lambda: progress.batches(rows_ND, f"{task.stage.name}/gaussian")
+    evaluation = out.part("gaussian", lambda: evaluate_each(saes.dictionaries, batches, 1))
+    return saes, evaluation.firings_SF > 0
 
 
 def covariance(acts_ND: np.ndarray) -> np.ndarray | None:

@@ -61,7 +61,7 @@ def run(task: Task, out: Outputs) -> None:
     if not live_SF.any():
         print(f"stability: no feature is alive: none fires on {rule.rare_firings} of the held-out rows (config.stability.rare_firings)")
 
-    gaussian = _gaussian(task, out)
+    gaussian = null_models.gaussian_saes(task, out)
     covariance_DD = None if acts_ND is None else null_models.covariance(acts_ND)
     firings_SF = None if evaluation is None else evaluation.firings_SF
     unstable_SF = live_SF & (labels_SF == reappearance.UNSTABLE)
@@ -105,16 +105,6 @@ def _compared(saes: DictionaryList, rule: LabelRule) -> similarity.BestMatch:
     s = len(saes.seeds)
     with progress.comparing("stability/pairs", s * (s - 1) // 2) as on_pair:
         return similarity.all_pairs(saes.w_dec_SFD, sizes=saes.sizes, block_size=rule.block_size, on_pair=on_pair)
-
-
-def _gaussian(task: Task, out: Outputs) -> tuple[DictionaryList, np.ndarray] | None:
-    """The null SAEs of the run `gaussian`, and which of their features fire on what they were trained on."""
-    if not task.has("gaussian"):
-        return None
-    saes = dictionary_list.load(task.path("gaussian/train") / dictionary_list.NAME)
-    rows_ND = sources.gaussian_rows(task)
-    evaluation = out.part("gaussian", lambda: evaluate_each(saes.dictionaries, lambda: progress.batches(rows_ND, "stability/gaussian"), 1))
-    return saes, evaluation.firings_SF > 0
 
 
 def _describe_saes(saes: DictionaryList) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import altair as alt
 
 from experiments.reappearance.charts import LABEL_COLOURS, label_scale
+from experiments.subspaces.predictors import GAUSSIAN, PCA, RANDOM_PLANE
 from experiments.subspaces.report import name_of
 from reports.chart import NULL_COLOUR, WIDTH, Figure, banded, data, sized, styled
 from reports.results import Results
@@ -29,8 +30,9 @@ PREDICTOR_COLOURS = {
     "random features of another seed": LABEL_COLOURS["random"],
     "matched frequency features of another seed": "#e7298a",
     "matched energy features of another seed": "#a6761d",
-    "activation PCA": "#7b3294",
-    "random plane": NULL_COLOUR,
+    PCA: "#7b3294",
+    GAUSSIAN: "#1b9e77",
+    RANDOM_PLANE: NULL_COLOUR,
 }
 
 
@@ -100,9 +102,10 @@ def _spectra(results: Results) -> Figure:
         tooltip=["set:N", "index:Q", alt.Tooltip("energy:Q", format=".3f")],
     )
     s = results.summary["subspace"]
+    null = "SAEs trained on Gaussian activations" if "effective_rank_gaussian_minus_unstable" in s else "random live features"
     sentence = (
         f"From {s['features_per_set']} features of each set: effective rank / D is {with_interval(s['effective_rank_unstable'])} for unstable, "
-        f"{with_interval(s['effective_rank_stable'])} for stable, {number(s['effective_rank_stable']['null'])} for random live features; {s['features_per_set']} rows cannot have more than {number(s['effective_rank_ceiling'])} (bands: range over seeds)."
+        f"{with_interval(s['effective_rank_stable'])} for stable, {number(s['effective_rank_stable']['null'])} for {null}; {s['features_per_set']} rows cannot have more than {number(s['effective_rank_ceiling'])} (bands: range over seeds)."
     )
     return Figure("spectra", "Spectra at equal numbers of features", sentence, sized(band + line))
 

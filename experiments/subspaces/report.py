@@ -1,9 +1,11 @@
 """Headline rows of subspaces, claim C4, and what is said of each local subspace."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from experiments.reappearance.report import too_little, under_trained
+from experiments.subspaces.predictors import DECIDING
 from interpret.contexts import Context
 from reports.claims import UNDECIDED, YES, Claims, Evidence, Part, Statement
 from reports.headline import Row
@@ -12,7 +14,7 @@ from reports.text import number, with_interval
 
 ROWS = (
     Row("subspace.overlap_unstable", "subspace overlap, unstable", "overlap between seeds of the top-r planes of their unstable features, 1 if equal"),
-    Row("subspace.overlap_excess", "overlap over strongest null", "that overlap less the strongest null's: random live or stable features of another seed, activation PCA, random plane"),
+    Row("subspace.overlap_excess", "overlap over strongest null", "that overlap less the strongest null's: stable features, others of matched frequency or energy, activation PCA, SAEs trained on Gaussian activations"),
     Row("subspace.effective_rank_unstable", "effective rank / D, unstable", "exp of the spectrum's entropy over the width, at equal n, which also caps it (n/D); null: random live features"),
     Row("subspace.effective_rank_stable", "effective rank / D, stable", "the same for stable features"),
     Row("atlas.span_agreement", "local subspaces, agreement", "overlap between seeds of the spans of features that lie in a local subspace; null: dictionaries turned, as many features chosen alike"),
@@ -23,6 +25,16 @@ ROWS = (
     Row("diagnosis.basis ambiguity", "unstable: basis ambiguity", "that lie in a local subspace"),
     Row("diagnosis.unexplained", "unstable: unexplained", "for which nothing of all this speaks"),
 )  # fmt: skip
+
+
+NULLS = dict(
+    zip(
+        DECIDING,
+        ("stable features", "others of matched frequency", "others of matched energy", "activation PCA", "SAEs on Gaussian activations"),
+        strict=True,
+    )
+)
+UNKNOWN: Estimated = {"value": None, "low": None, "high": None}
 
 
 def rows(results: Results) -> tuple[Row, ...]:
@@ -37,25 +49,35 @@ def _c4(results: Results, rules: Claims) -> Evidence | None:
     s = results.summary["subspace"]
     if "not_measured" in s:
         return Evidence("–", (), s["not_measured"])
+    excesses = {name: (s["overlap_over"].get(name), s["captured_energy_over"].get(name)) for name in DECIDING}
+    gaussian = s.get("effective_rank_gaussian_minus_unstable")
     figures_text = (
-        f"top-{s['headline_rank']} planes of unstable features overlap between seeds by {with_interval(s['overlap_unstable'])}, "
-        f"{with_interval(s['overlap_excess'])} over the strongest null ({s['overlap_strongest_null']}; n={s['features_against_nulls']}); "
-        f"effective rank / D at n={s['features_per_set']} (at most {number(s['effective_rank_ceiling'])}): "
-        f"unstable {with_interval(s['effective_rank_unstable'])}, stable {with_interval(s['effective_rank_stable'])}"
+        f"top-{s['headline_rank']} planes of unstable features overlap between seeds by {with_interval(s['overlap_unstable'])}; over "
+        + "; ".join(f"{NULLS[name]} {with_interval(overlap)}" for name, (overlap, _) in excesses.items() if overlap is not None)
+        + f"; effective rank / D at n={s['features_per_set']} (at most {number(s['effective_rank_ceiling'])}): unstable {with_interval(s['effective_rank_unstable'])}, "
+        f"stable {with_interval(s['effective_rank_stable'])}"
+        + (f", SAEs on Gaussian activations less unstable {with_interval(gaussian)}" if gaussian is not None else "")
     )
-    unknown: Estimated = {"value": None, "low": None, "high": None}
     ceiling = s["effective_rank_ceiling"] < 1  # fewer features than dimensions: all sets are near the ceiling
-    varied, lower = f"overlap over the strongest null above {rules.c4_excess}", "lower effective rank than stable"
-    rank = unknown if ceiling else s["effective_rank_stable_minus_unstable"]
-    parts = (Part(varied, (s["overlap_excess"],), rules.c4_excess), Part(lower, (rank,), 0.0))
-    return Evidence(figures_text, parts, too_little(results, rules) or under_trained(results, rules), _c4_said)
+    parts = [
+        Part(f"{figure} over {NULLS[name]}", (e or UNKNOWN,), rules.c4_excess)
+        for name, both in excesses.items()
+        for figure, e in zip(("overlap", "energy"), both, strict=True)
+    ]
+    ranks = {"stable": s["effective_rank_stable_minus_unstable"], "SAEs on Gaussian activations": gaussian or UNKNOWN}
+    parts += [Part(f"lower effective rank than {name}", (UNKNOWN if ceiling else e,), 0.0) for name, e in ranks.items()]
+    missing = [NULLS[name] for name, (overlap, _) in excesses.items() if overlap is None]
+    return Evidence(
+        figures_text, tuple(parts), too_little(results, rules) or under_trained(results, rules), functools.partial(_c4_reason, missing)
+    )
 
 
-def _c4_said(holds: str, sides: Mapping[str, str]) -> str:
+def _c4_reason(missing: list[str], holds: str, sides: Mapping[str, str]) -> str:
     if holds == YES:
-        return "both rules met"
-    because = "an interval crosses its threshold: " if holds == UNDECIDED else "not met: "
-    return because + "; ".join(f"{name}: {side}" for name, side in sides.items())
+        return "overlap and captured energy above every null, and lower effective rank"
+    absent = f"; not there to be held against: {', '.join(missing)}" if missing else ""
+    because = "not every interval lies above its null: " if holds == UNDECIDED else "not met: "
+    return because + "; ".join(f"{name}: {side}" for name, side in sides.items() if side != YES) + absent
 
 
 CLAIMS = (

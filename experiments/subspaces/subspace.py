@@ -2,23 +2,36 @@
 
 Always at equal n, since effective rank and overlap grow with the number of rows; features live, random draws repeated.  Two
 sizes: all sets are compared at the size of the smallest, which with few stable features is small; unstable features are held
-against random ones, activation PCA and random planes at the larger size that those allow.
+against other predictors at the larger size that those allow.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.data import dictionary_list, sources
 from experiments.fields import check, config, field
+from experiments.reappearance import null_models
 from experiments.reappearance.labels import LabelRule
 from experiments.stage import Outputs, Stage, Task
-from runtime import progress
+from experiments.subspaces import subspace_tables
+from experiments.subspaces.predictors import (
+    FIGURES,
+    OWN,
+    RANDOM_PLANE,
+    Predictor,
+    against_nulls,
+    as_pairs,
+    excess,
+    from_features,
+    from_gaussian,
+    from_plane,
+    own_table,
+)  # fmt: skip
 from stability import aggregates, nulls, reproducibility, similarity, subspaces
 from stability.aggregates import pair_mean, seed_mean
-from stability.estimates import Count, Estimate
+from stability.estimates import Count, unmeasured
 
 
 @config("subspace")
@@ -36,7 +49,7 @@ class Subspace:
         check(self.headline_rank in self.ranks, "subspace.headline_rank", self.headline_rank, f"must be one of ranks={self.ranks}")
 
 
-STAGE = Stage(config=Subspace, reads=(LabelRule,), needs=("saes", "stability"), uses=("rows",))
+STAGE = Stage(config=Subspace, reads=(LabelRule,), needs=("saes", "stability"), uses=("rows", "gaussian"))
 
 SETS = ("unstable", "stable", "random", "intermediate")
 NEEDED = ("unstable", "stable", "random")
@@ -44,94 +57,114 @@ MATCHED = {
     "matched frequency": "firing_rate",
     "matched energy": "energy",
 }  # sets of other features whose column is spread as the unstable ones'
-OWN = "unstable features of another seed"
-FIGURES = ("overlap", "captured_energy")
+GAUSSIAN_SALT = 100  # of the draws of features of SAEs trained on Gaussian activations
 MAX_MEAN_RATIO = 1.5  # a set of matched frequency or energy whose mean is further from the unstable ones' is no match
 
 
 def run(task: Task, out: Outputs) -> None:
-    c = task.section(Subspace)
     saes = dictionary_list.saes(task)
-    features = task.table("stability/features")
-    members = _sets(features, saes.seeds)
+    gaussian = null_models.gaussian_saes(task, out)
+    gaussian_rows = None
+    if gaussian is not None and len(gaussian[0].seeds) >= 2:
+        fire_GF = [fire_F[:size] for fire_F, size in zip(gaussian[1], gaussian[0].sizes, strict=True)]
+        gaussian_rows = [
+            np.asarray(similarity.unit_rows(d.w_dec_FD))[fire_F] for d, fire_F in zip(gaussian[0].dictionaries, fire_GF, strict=True)
+        ]
+    features, acts_ND = task.table("stability/features"), sources.evaluation_rows(task)
+    unit_SFD = np.asarray(similarity.unit_rows(saes.w_dec_SFD))
+    measured = measure(task.section(Subspace), task.section(LabelRule), unit_SFD, features, saes.seeds, acts_ND, gaussian_rows)
+    if isinstance(measured, str):
+        names = ("overlap_unstable", "overlap_excess", "effective_rank_unstable", "effective_rank_stable")
+        out.not_measured(measured, {name: unmeasured(Count(len(saes.seeds), "seeds"), "share").as_dict() for name in names})
+        return
+    summary, tables = measured
+    out.summary(summary)
+    for name, table in tables.items():
+        out.table(name, table)
+
+
+def measure(
+    c: Subspace,
+    rule: LabelRule,
+    unit_SFD: np.ndarray,
+    features: dict[str, np.ndarray],
+    seeds: tuple[int, ...],
+    acts_ND: np.ndarray | None,
+    gaussian_rows: list[np.ndarray] | None,
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | str:
+    """(figures, tables), or why nothing is measured.
+
+    Args:
+      unit_SFD: unit decoder rows.
+      features: columns of stability/features.parquet.
+      acts_ND: held-out activations.
+      gaussian_rows: of each SAE trained on Gaussian activations, of at least two, the unit decoder rows of features that fire.
+    """
+    members = _sets(features, seeds)
     sizes = {name: min(len(features) for features in members[name]) for name in NEEDED}
     small, large = min(sizes.values()), min(sizes["unstable"], sizes["random"])
-    unit_SFD = np.asarray(similarity.unit_rows(saes.w_dec_SFD))
     d = unit_SFD.shape[-1]
     ranks = tuple(r for r in c.ranks if r < d and r <= large)
     if small < max(c.min_features, 2) or c.headline_rank not in ranks:
-        _not_measured(out, sizes, c, d, len(saes.seeds))
-        return
-
-    draw = lambda name, n: reproducibility.draw_bases(unit_SFD, members[name], n, c.subsamples, saes.seeds, SETS.index(name))
+        smallest = ", ".join(f"{n} {name}" for name, n in sizes.items())
+        return (
+            f"the poorest seeds have {smallest} live features at width {d}; needed are subspace.min_features={c.min_features} of each "
+            f"and subspace.headline_rank={c.headline_rank} below the width"
+        )
+    draw = lambda name, n: reproducibility.draw_bases(unit_SFD, members[name], n, c.subsamples, seeds, SETS.index(name))
     at_small = {name: draw(name, small) for name in SETS if min(map(len, members[name])) >= small}
     at_large = {name: draw(name, large) for name in ("unstable", "random")}
-    predictors = [_from_features(name, bases, at_large["unstable"], large, ranks) for name, bases in at_large.items()]
+    predictors = [from_features(name, bases, at_large["unstable"], large, ranks) for name, bases in at_large.items()]
     own = {large: predictors[0]}  # what each null is held against: the unstable features' own, of as many features
     small_ranks = tuple(r for r in ranks if r <= small)
-    predictors.append(_from_features("stable", at_small["stable"], at_small["unstable"], small, small_ranks))
-    if small not in own:
-        own[small] = _from_features("unstable", at_small["unstable"], at_small["unstable"], small, small_ranks)
+
+    def unstable_of(n: int) -> tuple[reproducibility.Bases, tuple[int, ...]]:
+        bases = {large: at_large["unstable"], small: at_small["unstable"]}.get(n) or draw("unstable", n)
+        ranks_n = tuple(r for r in ranks if r <= n)
+        if n not in own:
+            own[n] = from_features("unstable", bases, bases, n, ranks_n)
+        return bases, ranks_n
+
+    predictors.append(from_features("stable", at_small["stable"], unstable_of(small)[0], small, small_ranks))
     spread: dict[str, float] = {}
     for salt, (name, column) in enumerate(MATCHED.items(), start=len(SETS)):
         if column in features:
-            matched, n, spread[name] = _matched(c, unit_SFD, features, column, saes.seeds, large, salt)
+            matched, n, spread[name] = _matched(c, unit_SFD, features, column, seeds, large, salt)
             if n < c.min_features or not 1 / MAX_MEAN_RATIO <= spread[name] <= MAX_MEAN_RATIO:
                 continue  # too few, or no match: said by the ratio in the summary
-            unstable, of_ranks = at_large["unstable"] if n == large else draw("unstable", n), tuple(r for r in ranks if r <= n)
-            predictors.append(_from_features(name, matched, unstable, n, of_ranks))
-            if n not in own:
-                own[n] = _from_features("unstable", unstable, unstable, n, of_ranks)
-    acts_ND = sources.evaluation_rows(task)
+            bases, ranks_n = unstable_of(n)
+            predictors.append(from_features(name, matched, bases, n, ranks_n))
     if acts_ND is not None:
-        predictors.append(_from_plane(reproducibility.principal_components(acts_ND), at_large["unstable"], large, ranks))
-    share_SK = np.tile(np.asarray(ranks) / d, (len(saes.seeds), 1))
-    predictors.append(Predictor("random plane", large, ranks, _as_pairs(share_SK), _as_pairs(share_SK)))
+        predictors.append(from_plane(reproducibility.principal_components(acts_ND), at_large["unstable"], large, ranks))
+    effective_rank_G = None
+    if gaussian_rows is not None and (n := min(large, *map(len, gaussian_rows))) >= max(c.min_features, 2):
+        of_gaussian = lambda n: reproducibility.draw_bases(
+            gaussian_rows,
+            [np.arange(len(rows)) for rows in gaussian_rows],
+            n,
+            c.subsamples,
+            tuple(range(len(gaussian_rows))),
+            GAUSSIAN_SALT,
+        )
+        bases, ranks_n = unstable_of(n)
+        predictors.append(from_gaussian(of_gaussian(n), bases, n, ranks_n))
+        if n >= small:
+            effective_rank_G = np.asarray(subspaces.effective_rank(of_gaussian(small).sigma_STR).entropy.mean(1)) / d
+    share_SK = np.tile(np.asarray(ranks) / d, (len(seeds), 1))
+    predictors.append(Predictor(RANDOM_PLANE, large, ranks, as_pairs(share_SK), as_pairs(share_SK)))
 
-    summary = _summary(task, at_small, predictors, own, d, small, large, max(saes.sizes)) | {"ratio_of_matched_to_unstable": spread}
-    out.summary(summary)
-    out.table("overlap", _overlap_table(predictors, task.section(LabelRule).confidence))
-    out.table("sets", _sets_table(at_small, small_ranks, d, task.section(LabelRule).confidence))
-    out.table("without", _without_table(predictors, own, c.headline_rank, saes.seeds))
-    out.table("spectra", _spectra_table(at_small))
-    out.table("angles", _angles_table(at_small, min(c.headline_rank, small), d))
-
-
-class Predictor(NamedTuple):
-    """What may predict a held-out seed's unstable span, and how well it does at every rank.
-
-    Attributes:
-      name: the plane that predicts.
-      n: features in each span compared.
-      ranks: of the planes (K of them).
-      overlap, captured_energy: (S, S, K), seed that predicts × seed predicted, diagonal NaN.
-    """
-
-    name: str
-    n: int
-    ranks: tuple[int, ...]
-    overlap: np.ndarray
-    captured_energy: np.ndarray
-
-
-def _from_features(name: str, bases: reproducibility.Bases, unstable: reproducibility.Bases, n: int, ranks: tuple[int, ...]) -> Predictor:
-    with progress.comparing(f"subspace/{name}") as on_pair:
-        overlap = reproducibility.overlap_between_seeds(bases, unstable, ranks, on_pair)
-        energy = reproducibility.energy_between_seeds(bases, unstable, ranks, on_pair)
-    return Predictor(f"{name} features of another seed", n, ranks, overlap, energy)
-
-
-def _from_plane(plane_DD: np.ndarray, unstable: reproducibility.Bases, n: int, ranks: tuple[int, ...]) -> Predictor:
-    overlap = _as_pairs(reproducibility.overlap_with_plane(unstable, plane_DD, ranks))
-    return Predictor("activation PCA", n, ranks, overlap, _as_pairs(reproducibility.energy_in_plane(unstable, plane_DD, ranks)))
-
-
-def _as_pairs(values_SK: np.ndarray) -> np.ndarray:
-    """A figure of the second seed alone, as a table over ordered pairs."""
-    s = len(values_SK)
-    out = np.tile(values_SK[None], (s, 1, 1))
-    out[np.arange(s), np.arange(s)] = np.nan
-    return out
+    summary = {"features_per_set": small, "features_against_nulls": large, "width": d, "headline_rank": c.headline_rank}
+    summary |= _overlaps(predictors, own, c.headline_rank, rule.confidence)
+    summary |= _ranks(at_small, effective_rank_G, d, small, rule, unit_SFD.shape[1])
+    summary["ratio_of_matched_to_unstable"] = spread
+    tables = {
+        "overlap": subspace_tables.overlap_table(predictors, rule.confidence),
+        "sets": subspace_tables.sets_table(at_small, small_ranks, d, rule.confidence),
+        "without": subspace_tables.without_table(predictors, own, c.headline_rank, seeds),
+        "spectra": subspace_tables.spectra_table(at_small),
+        "angles": subspace_tables.angles_table(at_small, min(c.headline_rank, small), d),
+    }
+    return summary, tables
 
 
 def _sets(features: dict[str, np.ndarray], seeds: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
@@ -160,157 +193,49 @@ def _matched(
     return bases, n, float(np.exp(np.mean(drawn) - np.mean([value[t].mean() for t in targets])))
 
 
-def _sets_table(bases: dict[str, Any], ranks: tuple[int, ...], d: int, confidence: float) -> dict[str, list[Any]]:
-    """One row per set and figure: overlap between seeds of its own top-r planes, and four effective ranks; all sets of equally many features."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("set", "figure", "rank", "value", "low", "high", "random_plane")}
-
-    def add(name: str, figure: str, rank: int | None, statistic: Any, seeds: int, chance: float | None) -> None:
-        e = aggregates.jackknifed(statistic, seeds, confidence, null=None, unit="share", bounds=(0.0, 1.0))
-        for column, value in zip(columns.values(), (name, figure, rank, e.value, e.low, e.high, chance), strict=True):
-            column.append(value)
-
-    for name, b in bases.items():
-        s = len(b.u_STDR)
-        overlap = reproducibility.overlap_between_seeds(b, b, ranks, progress.look_for_signals)
-        for k, rank in enumerate(ranks):
-            add(name, "overlap between seeds", rank, functools.partial(pair_mean, overlap[..., k]), s, rank / d)
-        for figure, values_ST in subspaces.effective_rank(b.sigma_STR)._asdict().items():
-            add(name, f"effective rank / D, {figure}", None, functools.partial(seed_mean, np.asarray(values_ST.mean(1)) / d), s, None)
-    return columns
-
-
-def _without_table(predictors: list[Predictor], own: dict[int, Predictor], rank: int, seeds: tuple[int, ...]) -> dict[str, list[Any]]:
-    """The headline with every seed left out in turn."""
-    tables = list(against_nulls(predictors, own, "overlap", rank).values())
-    columns: dict[str, list[Any]] = {name: [] for name in ("without", "overlap", "excess")}
-    for i, seed in enumerate(seeds):
-        weights_S = 1.0 - np.eye(len(seeds))[i]
-        row = (seed, pair_mean(own_table(predictors, "overlap", rank), weights_S), _excess(tables, weights_S))
-        for column, figure in zip(columns.values(), row, strict=True):
-            column.append(figure)
-    return columns
-
-
-def _not_measured(out: Outputs, sizes: dict[str, int], c: Subspace, d: int, seeds: int) -> None:
-    smallest = ", ".join(f"{n} {name}" for name, n in sizes.items())
-    because = (
-        f"the poorest seeds have {smallest} live features at width {d}; needed are subspace.min_features={c.min_features} of each "
-        f"and subspace.headline_rank={c.headline_rank} below the width"
-    )
-    names = (
-        "overlap_unstable",
-        "overlap_excess",
-        "effective_rank_unstable",
-        "effective_rank_stable",
-        "effective_rank_stable_minus_unstable",
-    )
-    empty = {name: Estimate(None, None, None, None, Count(seeds, "seeds"), "share").as_dict() for name in names}
-    out.not_measured(because, empty)
-
-
-def _summary(
-    task: Task,
-    at_small: dict[str, Any],
-    predictors: list[Predictor],
-    own: dict[int, Predictor],
-    d: int,
-    small: int,
-    large: int,
-    n_features: int,
-) -> dict[str, Any]:
-    rank = task.section(Subspace).headline_rank
-    s = len(at_small["unstable"].u_STDR)
-    knife = functools.partial(aggregates.jackknifed, seeds=s, confidence=task.section(LabelRule).confidence)
-    summary: dict[str, Any] = {"features_per_set": small, "features_against_nulls": large, "width": d, "headline_rank": rank}
+def _overlaps(predictors: list[Predictor], own: dict[int, Predictor], rank: int, confidence: float) -> dict[str, Any]:
+    """Overlap and captured energy of unstable features, over each null that decides, and over the strongest of them."""
+    s = len(predictors[0].overlap)
+    knife = functools.partial(aggregates.jackknifed, seeds=s, confidence=confidence)
+    summary: dict[str, Any] = {}
     for figure in FIGURES:
-        value, tables = functools.partial(pair_mean, own_table(predictors, figure, rank)), against_nulls(predictors, own, figure, rank)
-        null_values = {name: pair_mean(null, np.ones(s)) for name, (_, null) in tables.items()}
-        strongest = min(tables, key=lambda name: pair_mean(tables[name][0], np.ones(s)) - null_values[name])
-        excess = functools.partial(_excess, list(tables.values()))
-        summary[f"{figure}_unstable"] = knife(value, null=null_values[strongest], unit="share", bounds=(0.0, 1.0)).as_dict()
-        summary[f"{figure}_excess"] = knife(excess, null=0.0, unit="share").as_dict()
-        summary[f"{figure}_nulls"] = null_values
+        tables = against_nulls(predictors, own, figure, rank)
+        values = {p.name: p.mean(figure, rank)(np.ones(s)) for p in predictors if rank in p.ranks and p.name != OWN}
+        differences = {}
+        for p in predictors:
+            if p.name in tables:
+                difference = functools.partial(excess, [tables[p.name]])
+                differences[p.name] = knife(difference, null=0.0, unit="share", other_variance=p.variance(figure, rank)).as_dict()
+        strongest = min(differences, key=lambda name: differences[name]["value"])
+        value = functools.partial(pair_mean, own_table(predictors, figure, rank))
+        summary[f"{figure}_unstable"] = knife(value, null=values[strongest], unit="share", bounds=(0.0, 1.0)).as_dict()
+        summary[f"{figure}_excess"] = knife(functools.partial(excess, list(tables.values())), null=0.0, unit="share").as_dict()
+        summary[f"{figure}_over"] = differences
+        summary[f"{figure}_nulls"] = values
         summary[f"{figure}_strongest_null"] = strongest
+    return summary
 
+
+def _ranks(
+    at_small: dict[str, reproducibility.Bases], gaussian_G: np.ndarray | None, d: int, small: int, rule: LabelRule, n_features: int
+) -> dict[str, Any]:
+    """Effective ranks of equally many features of each set; of SAEs trained on Gaussian activations, which are few, with their own spread."""
+    knife = functools.partial(aggregates.jackknifed, seeds=len(at_small["unstable"].u_STDR), confidence=rule.confidence)
     ranks_S = {name: np.asarray(subspaces.effective_rank(b.sigma_STR).entropy.mean(1)) / d for name, b in at_small.items()}
     mean = lambda values: functools.partial(seed_mean, values)
-    null = float(ranks_S["random"].mean())
+    null = float((ranks_S["random"] if gaussian_G is None else gaussian_G).mean())
+    summary: dict[str, Any] = {}
     for name in ("unstable", "stable"):
         summary[f"effective_rank_{name}"] = knife(mean(ranks_S[name]), null=null, unit="share of the width").as_dict()
     difference = ranks_S["stable"] - ranks_S["unstable"]
     summary["effective_rank_stable_minus_unstable"] = knife(mean(difference), null=0.0, unit="share of the width").as_dict()
+    if gaussian_G is not None:
+        spread = float(gaussian_G.var(ddof=1)) / len(gaussian_G)
+        summary["effective_rank_gaussian_minus_unstable"] = knife(
+            mean(gaussian_G.mean() - ranks_S["unstable"]), null=0.0, unit="share of the width", other_variance=spread
+        ).as_dict()
     # n rows cannot have an effective rank above min(n, D), whatever they are; and inside r dimensions features match by chance.
     summary["effective_rank_ceiling"] = min(small, d) / d
     own_rank = max(2, round(float(ranks_S["unstable"].mean()) * d))
-    summary["chance_of_match_in_unstable_span"] = nulls.chance_of_match(task.section(LabelRule).theta, own_rank, n_features)
+    summary["chance_of_match_in_unstable_span"] = nulls.chance_of_match(rule.theta, own_rank, n_features)
     return summary
-
-
-def own_table(predictors: list[Predictor], figure: str, rank: int) -> np.ndarray:
-    """(S, S): what the unstable features of one seed make of those of another."""
-    (own,) = (p for p in predictors if p.name == OWN)
-    result: np.ndarray = getattr(own, figure)[..., own.ranks.index(rank)]
-    return result
-
-
-def against_nulls(
-    predictors: list[Predictor], own: dict[int, Predictor], figure: str, rank: int
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """By null: (the unstable features' own table, the null's), both of as many features: overlaps grow with their number."""
-    place = lambda p: getattr(p, figure)[..., p.ranks.index(rank)]
-    return {p.name: (place(own[p.n]), place(p)) for p in predictors if p.name != OWN and rank in p.ranks}
-
-
-def _excess(tables: list[tuple[np.ndarray, np.ndarray]], weights_S: np.ndarray) -> float:
-    """The figure less the strongest null's, both on the same sample of seeds (which null is strongest may differ by sample)."""
-    return min(pair_mean(own, weights_S) - pair_mean(null, weights_S) for own, null in tables)
-
-
-def _overlap_table(predictors: list[Predictor], confidence: float) -> dict[str, Any]:
-    """One row per predictor, figure and rank, with intervals over seeds."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("predictor", "n", "figure", "rank", "value", "low", "high")}
-    for p in predictors:
-        for figure in FIGURES:
-            for k, rank in enumerate(p.ranks):
-                mean = functools.partial(pair_mean, getattr(p, figure)[..., k])
-                e = aggregates.jackknifed(mean, len(p.overlap), confidence, null=None, unit="share", bounds=(0.0, 1.0))
-                row = (p.name, p.n, figure, rank, e.value, e.low, e.high)
-                for column, value in zip(columns, row, strict=True):
-                    columns[column].append(value)
-    return columns
-
-
-def _spectra_table(bases: dict[str, Any]) -> dict[str, Any]:
-    """Normalised singular values by set and seed, mean over draws; energy is the cumulative share of σ²."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("set", "seed_index", "index", "sigma", "energy")}
-    for name, b in bases.items():
-        sigma_SR = np.asarray(b.sigma_STR.mean(1))
-        square = np.asarray(np.square(b.sigma_STR))
-        energy_SR = (np.cumsum(square, -1) / square.sum(-1, keepdims=True)).mean(1)
-        s, r = sigma_SR.shape
-        columns["set"] += [name] * (s * r)
-        columns["seed_index"] += list(np.repeat(np.arange(s), r))
-        columns["index"] += list(np.tile(np.arange(1, r + 1), s))
-        columns["sigma"] += list(sigma_SR.reshape(-1))
-        columns["energy"] += list(energy_SR.reshape(-1))
-    return columns
-
-
-def _angles_table(bases: dict[str, Any], rank: int, d: int) -> dict[str, Any]:
-    """Mean principal angles between seeds by set, and of random planes by simulation."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("set", "index", "angle", "low", "high")}
-
-    def add(name: str, angles_PR: np.ndarray) -> None:
-        columns["set"] += [name] * rank
-        columns["index"] += list(range(1, rank + 1))
-        columns["angle"] += list(angles_PR.mean(0))
-        columns["low"] += list(np.percentile(angles_PR, 2.5, axis=0))
-        columns["high"] += list(np.percentile(angles_PR, 97.5, axis=0))
-
-    for name, b in bases.items():
-        angles = reproducibility.angles_between_seeds(b, rank, progress.look_for_signals)
-        add(name, angles[~np.isnan(angles[..., 0])])
-    planes = nulls.haar_rotations(jax.random.key(0, impl="threefry2x32"), 64, d)[..., :rank]
-    by_chance = jax.vmap(subspaces.principal_angles)(planes[::2], planes[1::2])
-    add("random planes (null)", np.degrees(np.asarray(by_chance)))
-    return columns

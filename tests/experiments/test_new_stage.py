@@ -242,7 +242,7 @@ def test_parts_that_a_kill_left_beside_complete_results_are_removed(room, tmp_pa
     c = registry.default_config(("toy",))
     registry.house().stages["toy"].module.FAILS[0] = False
     go(c, tmp_path / "w")
-    left = tmp_path / "w" / "toy" / "parts" / "number_1-0.part"
+    left = tmp_path / "w" / "toy" / "parts" / "number_1-00000000.part"
     left.parent.mkdir()
     left.write_bytes(b"")
     go(c, tmp_path / "w")

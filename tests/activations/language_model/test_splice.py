@@ -27,7 +27,7 @@ def losses_of(site, fns, layer=1):
     return run(PARAMS)
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", [pytest.param(s, marks=[pytest.mark.slow] * (s in ("resid_pre", "attn_out"))) for s in SITES])
 def test_the_identity_gives_the_clean_loss_exactly_and_no_divergence(site):
     found, own = losses_of(site, [lambda x: x])
     np.testing.assert_array_equal(found.nll_MBU, own.nll_MBU)
@@ -35,7 +35,7 @@ def test_the_identity_gives_the_clean_loss_exactly_and_no_divergence(site):
     np.testing.assert_allclose(own.nll_MBU[0], decoder.next_token_nll(PARAMS, SMALL, TOKENS), rtol=1e-6)
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", [pytest.param(s, marks=[pytest.mark.slow] * (s in ("resid_pre", "attn_out"))) for s in SITES])
 def test_what_is_spliced_in_gives_the_loss_of_a_whole_run(site):
     fns = [lambda x: 0 * x, lambda x: 0.5 * x + 0.1, lambda x: x]
     found, _ = losses_of(site, fns)

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 def study(tmp_path_factory):
     workdir = epath.Path(tmp_path_factory.mktemp("pools"))
     c = pool.get_config("synthetic-tiny")
+    c.claims.min_seeds = 4
     run.run(c, validated(c), workdir, [], "", False)
     return c, workdir
 

@@ -137,7 +137,7 @@ def numpy_codes(tensors, config, x):
 
 
 @pytest.mark.parametrize(
-    "variant", ["topk", "batchtopk", "jumprelu", *(pytest.param(v, marks=pytest.mark.slow) for v in ("gated", "l1", "matryoshka"))]
+    "variant", ["topk", "jumprelu", *(pytest.param(v, marks=pytest.mark.slow) for v in ("batchtopk", "gated", "l1", "matryoshka"))]
 )
 def test_the_target_l0_is_met_on_held_out_rows_and_the_files_hold_what_the_summary_says(study, stores, variant, capsys):
     """Explained variance and L0 of the exported files, computed again in NumPy on the held-out store, in raw units."""
