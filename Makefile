@@ -5,7 +5,7 @@ RUN := runs/quickstart
 JOBS ?= 2# processes that share the tests, each a file at a time; 1.5 GB of memory each
 PYTEST = -m pytest -n $(JOBS) --dist loadfile --durations=25
 
-# Files of tests that run whole studies or compile many programs; the rest takes a third of the time.
+# Files of tests that run whole studies or compile many programs.
 LONG = launch/test_end_to_end.py launch/test_damages.py launch/test_plan.py launch/test_failures.py saes/test_lanes.py saes/test_step.py \
   saes/test_capacity.py activations/language_model/test_splice.py $(addprefix experiments/,data/test_own_data.py training/test_train_stage.py \
   training/test_sweep.py training/test_gaussian.py subspaces/test_atlas_stages.py ground_truth/test_synthetic_study.py ground_truth/test_grid.py)

@@ -11,6 +11,8 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.timing import in_turn
+from experiments.reappearance.labels import LabelRule
+from experiments.subspaces.atlas import Atlas, rules_of
 from stability import atlas, combinations, similarity
 
 _ROWS = flags.DEFINE_integer("rows", 16_384, "Features of half of the seeds among which a search goes on.")
@@ -28,19 +30,7 @@ def main(argv: list[str]) -> None:
     rng = np.random.default_rng(0)
     unit = lambda *shape: similarity.unit_rows(rng.normal(size=shape).astype(np.float32))
     rows, anchors, others = unit(n, d), unit(m, w), unit(f, w)
-    rules = atlas.Rules(
-        min_rank=4,
-        max_rank=d // 3,
-        capture=0.7,
-        density=1.5,
-        min_separation=0.9,
-        gap=2.5,
-        max_leverage=0.8,
-        duplicate_cosine=0.7,
-        agreement=0.7,
-        n_starts=16,
-        patience=2,
-    )
+    rules = rules_of(Atlas(), LabelRule(), d)
     square = jnp.asarray(rng.normal(size=(4096, 4096)), jnp.float32)
     product = jax.jit(functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST))
     ways = {

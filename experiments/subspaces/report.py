@@ -15,7 +15,7 @@ from reports.text import number, with_interval
 ROWS = (
     Row("subspace.overlap_unstable", "subspace overlap, unstable", "overlap between seeds of the top-r planes of their unstable features, 1 if equal"),
     Row("subspace.overlap_excess", "overlap over strongest null", "that overlap less the strongest null's: stable features, others of matched frequency or energy, activation PCA, SAEs trained on Gaussian activations"),
-    Row("subspace.effective_rank_unstable", "effective rank / D, unstable", "exp of the spectrum's entropy over the width, at equal n, which also caps it (n/D); null: random live features"),
+    Row("subspace.effective_rank_unstable", "effective rank / D, unstable", "exp of the spectrum's entropy over the width, at equal n, which also caps it (n/D); null: SAEs trained on Gaussian activations, without them random live features"),
     Row("subspace.effective_rank_stable", "effective rank / D, stable", "the same for stable features"),
     Row("atlas.span_agreement", "local subspaces, agreement", "overlap between seeds of the spans of features that lie in a local subspace; null: dictionaries turned, as many features chosen alike"),
     Row("atlas.p_inside", "p̂ inside local subspaces", "p̂ of the features that lie in one"),

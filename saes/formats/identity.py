@@ -9,10 +9,8 @@ import numpy as np
 from saes.dictionary import Dictionary
 
 LEAST = 1e-3  # the largest weight from which float16 still has three digits of most
-
-
-CLOSE = 1e-5  # of the largest weight: what reading a format may change (unit rows, scales folded in); another seed differs by much more
-_ROWS = 64
+CLOSE = 1e-5  # of the longest row: what reading a format may change (unit rows, scales folded in); other training changes much more
+_SKETCHES = 2
 
 
 class Matrix(NamedTuple):
@@ -21,19 +19,21 @@ class Matrix(NamedTuple):
     Attributes:
       digests: one for each dtype that it may have been rounded to.
       shape: of it.
-      some: rows of it at even distances, float32.
+      sketch: (rows, 2) products of every row with fixed random directions.
+      longest: length of its longest row.
     """
 
     digests: frozenset[str]
     shape: tuple[int, ...]
-    some: np.ndarray
+    sketch: np.ndarray
+    longest: float
 
     def same(self, other: "Matrix") -> bool:
         """Whether both are equal, one of them perhaps rounded, or but for what reading another format changes."""
         if self.digests & other.digests:
             return True
-        near = CLOSE * max(float(np.abs(self.some).max(initial=0.0)), float(np.abs(other.some).max(initial=0.0)))
-        return self.shape == other.shape and bool(np.abs(self.some - other.some).max(initial=0.0) <= near)
+        near = CLOSE * max(self.longest, other.longest)
+        return self.shape == other.shape and bool(np.abs(self.sketch - other.sketch).max(initial=0.0) <= near)
 
 
 class Identity(NamedTuple):
@@ -67,8 +67,9 @@ def refuse_same_weights(identities: list[Identity], names: list[str], field: str
 
 
 def _matrix(rows: np.ndarray) -> Matrix:
-    some = rows[:: max(1, len(rows) // _ROWS)][:_ROWS]
-    return Matrix(_digests(rows), rows.shape, np.array(some, np.float32))
+    wide = rows.astype(np.float64)
+    directions = np.random.default_rng(0).normal(size=(rows.shape[1], _SKETCHES))
+    return Matrix(_digests(rows), rows.shape, wide @ directions, float(np.linalg.norm(wide, axis=1).max(initial=0.0)))
 
 
 def _digests(rows: np.ndarray) -> frozenset[str]:

@@ -175,3 +175,12 @@ def test_nan_and_wrong_width_are_refused(tmp_path):
         writer.write(0, bad)
     with pytest.raises(ValueError, match="width"):
         writer.write(0, bad._replace(acts_ND=np.zeros((5, 3), np.float32)))
+
+
+def test_a_users_file_that_ends_like_our_records_stays(tmp_path):
+    for name in ("notes.record", "shard-mine.record"):
+        (tmp_path / name).write_text("mine")
+    writer = StoreWriter(tmp_path, HEADER)
+    writer.write(0, rows(0, 5))
+    writer.finish(1)
+    assert sorted(p.name for p in tmp_path.glob("*.record")) == ["notes.record", "shard-mine.record"]

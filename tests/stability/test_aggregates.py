@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.stats
 
 from stability import aggregates
 from stability.reappearance import allowed_misses
@@ -157,3 +158,16 @@ def test_groups_have_an_interval_of_their_own():
     assert (three.high - three.low) / 2 == pytest.approx(4.3027 / np.sqrt(3), rel=1e-3)
     assert aggregates.of_groups([0.2], 0.95, null=None, unit="").low is None
     assert aggregates.of_groups([0.2, float("nan")], 0.95, null=None, unit="").value is None
+
+
+def test_variance_of_another_source_widens_the_interval_as_if_it_were_known():
+    values = RNG.normal(size=8)
+    mean = lambda w: float((w * values).sum() / w.sum())
+    knife = lambda statistic, other: aggregates.jackknifed(statistic, 8, 0.95, null=None, unit="", other_variance=other)
+    of_seeds = values.var(ddof=1) / 8
+    for other in (0.0, of_seeds, 100 * of_seeds):
+        df = 7 * ((of_seeds + other) / of_seeds) ** 2
+        e = knife(mean, other)
+        np.testing.assert_allclose((e.high - e.low) / 2, scipy.stats.t.ppf(0.975, df) * np.sqrt(of_seeds + other), rtol=1e-9)
+    alike = knife(lambda w: 1.0, 0.04)  # seeds agree: the other source is all there is
+    np.testing.assert_allclose(alike.high - 1, scipy.stats.norm.ppf(0.975) * 0.2)

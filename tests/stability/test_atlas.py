@@ -3,25 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.reappearance.labels import LabelRule
+from experiments.subspaces.atlas import Atlas, rules_of
 from stability import atlas, nulls
-from stability.atlas import Rules
 from stability.subspaces import span_overlap
 from tests.stability import planted
 
 D, S = 48, 4
-RULES = Rules(
-    min_rank=4,
-    max_rank=16,
-    capture=0.7,
-    density=1.5,
-    min_separation=0.9,
-    gap=2.5,
-    max_leverage=0.8,
-    duplicate_cosine=0.7,
-    agreement=0.7,
-    n_starts=8,
-    patience=2,
-)
+RULES = rules_of(Atlas(), LabelRule(), D)._replace(n_starts=8)
 
 
 def world(seed, ranks, per_seed=24, noise=12, seeds=S):

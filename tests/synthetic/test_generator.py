@@ -193,3 +193,7 @@ def test_worlds_that_cannot_be_name_the_field(field, value):
         dataclasses.replace(SMALL, **{field: value})
     with pytest.raises(ValueError, match="config.synthetic.block_atoms=0: none in 2 blocks"):
         dataclasses.replace(SMALL, block_atoms=0, block_active=0)
+
+
+def test_worlds_of_other_seeds_are_other_subjects():
+    assert WorldConfig(seed=0).subject != WorldConfig(seed=1).subject

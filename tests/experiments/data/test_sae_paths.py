@@ -239,3 +239,13 @@ def test_a_file_of_arrays_is_no_model(tmp_path):
     sae_paths.refuse_strangers(saes, ignore_names=False)
     assert "model unknown for 2 of 2 SAEs" in sae_paths.remarks(saes)
     assert dictionary_list.provenance({"path": "x.npy", "layer": None, "site": "activations"}).model == ""
+
+
+def test_saes_that_differ_in_one_row_are_two(tmp_path):
+    for row in (0, 7, 19):
+        changed = [np.array(a) for a in (one().w_dec_FD, np.asarray(one().w_enc_DF).T)]
+        for matrix in changed:
+            matrix[row] += 1e-2
+        saelens.save(tmp_path / f"b{row}", dataclasses.replace(one(), w_dec_FD=changed[0], w_enc_DF=changed[1].T.copy()), {})
+        saes = sae_paths.find(of_saelens(tmp_path / "a")) + sae_paths.find(str(tmp_path / f"b{row}"))
+        sae_paths.refuse_strangers(saes, ignore_names=True)
