@@ -33,7 +33,7 @@ class Claims:
     )
     c2_difference: float = field(
         default=0.0,
-        doc="C2: N stable less ratio·N unstable features, in explained variance lost and in cross-entropy gained, and stable less unstable part of what is explained, whole intervals above this",
+        doc="C2: N stable less ratio·N unstable features, in explained variance lost and in cross-entropy gained, at every function.shares and by either ablation, and stable less unstable part of what is explained, whole intervals above this",
     )
     c3_ratio: float = field(default=1.0, doc="C3 (rate part): stable over unstable firing rate, whole interval above this")
     c3_surface: float = field(

@@ -47,11 +47,19 @@ def _of_batch(dictionary: Dictionary, x_BD: Float[Array, "B D"], length: Array, 
 
 
 def reconstructions(
-    dictionary: Dictionary, x_ND: Float[Array, "N D"], after_MF: Bool[Array, "M F"], before_PF: Bool[Array, "P F"]
+    dictionary: Dictionary,
+    x_ND: Float[Array, "N D"],
+    after_MF: Bool[Array, "M F"],
+    filled_MD: Float[Array, "M D"],
+    before_PF: Bool[Array, "P F"],
 ) -> Float[Array, "Q N D"]:
-    """x̂ with the features that each mask names, of M masks applied after the activation and P before the selection: (M + P, N, D)."""
+    """x̂ with the features that each mask names, of M masks applied after the activation and P before the selection: (M + P, N, D).
+
+    Args:
+      filled_MD: what is put in the place of the features that are removed after the activation, zeros or the mean of what they add.
+    """
     z_NF = encode(dictionary, x_ND)
-    after = jax.lax.map(lambda among_F: decode(dictionary, jnp.where(among_F, z_NF, 0.0)), after_MF)
+    after = jax.lax.map(lambda one: decode(dictionary, jnp.where(one[0], z_NF, 0.0)) + one[1], (after_MF, filled_MD))
     if not before_PF.shape[0]:
         return after
     return jnp.concatenate([after, jax.lax.map(lambda among_F: decode(dictionary, encode(dictionary, x_ND, among_F)), before_PF)])

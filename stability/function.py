@@ -7,12 +7,17 @@ Write r = x − x̂ and let z_i d_i be what feature i adds to a token. Removing 
 exactly, for every set. a is what a feature is worth alone (the marginal effect), Σ p what the set is worth beyond that: with weak marginal
 effects and a large Σ p the features stand in for each other. Means over random subsets are exact too, since each pair of n features is in a
 subset of m with probability m(m−1)/(n(n−1)). All errors are shares of Σ‖x − x̄‖²: their differences are differences of explained variance.
+
+A feature is removed by putting zero in the place of its activation, or its mean over all tokens; then z − z̄ stands for z in the formulas.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
+
+ZERO, MEAN = "zero", "mean"  # what is put in the place of a removed feature's activation
+ABLATIONS = (ZERO, MEAN)
 
 
 class Effects(NamedTuple):
@@ -23,12 +28,16 @@ class Effects(NamedTuple):
       left_by_bias: what its decoder's bias alone leaves.
       marginal_F: a, by how much the error rises when a feature is removed alone; below 0 where that helps.
       pair_FF: p, with zeros on the diagonal; counted once for (i, j) and once for (j, i).
+      marginal_by_mean_F: a where the mean takes the activation's place.
+      mean_FD: z̄ d √(tokens / Σ‖x − x̄‖²): then p is less by the products of its rows.
     """
 
     left: float
     left_by_bias: float
     marginal_F: np.ndarray
     pair_FF: np.ndarray
+    marginal_by_mean_F: np.ndarray
+    mean_FD: np.ndarray
 
     @property
     def shapley_F(self) -> np.ndarray:
@@ -37,7 +46,17 @@ class Effects(NamedTuple):
         return self.marginal_F + self.pair_FF.sum(axis=1)
 
 
-def effects(zz_FF: np.ndarray, zr_FD: np.ndarray, w_dec_FD: np.ndarray, error: float, error_of_bias: float, variance: float) -> Effects:
+def effects(
+    zz_FF: np.ndarray,
+    zr_FD: np.ndarray,
+    w_dec_FD: np.ndarray,
+    error: float,
+    error_of_bias: float,
+    variance: float,
+    z_sum_F: np.ndarray,
+    r_sum_D: np.ndarray,
+    rows: int,
+) -> Effects:
     """From sums over tokens.
 
     Args:
@@ -45,13 +64,19 @@ def effects(zz_FF: np.ndarray, zr_FD: np.ndarray, w_dec_FD: np.ndarray, error: f
       w_dec_FD: decoder rows d.
       error, error_of_bias: Σ ‖r‖² and Σ ‖x − b_dec‖².
       variance: Σ ‖x − x̄‖²; where it is 0 nothing is a share of it, and all effects are NaN.
+      z_sum_F, r_sum_D: Σ z and Σ r.
+      rows: tokens.
     """
     variance = variance if variance > 0 else float("nan")
     w_FD = np.asarray(w_dec_FD, np.float64)
     pair_FF = zz_FF * (w_FD @ w_FD.T) / variance
     own_F = np.diagonal(pair_FF).copy()
     np.fill_diagonal(pair_FF, 0.0)
-    return Effects(error / variance, error_of_bias / variance, own_F + 2.0 * np.einsum("fd,fd->f", zr_FD, w_FD) / variance, pair_FF)
+    marginal_F = own_F + 2.0 * np.einsum("fd,fd->f", zr_FD, w_FD) / variance
+    mean_F = z_sum_F / rows
+    mean_FD = mean_F[:, None] * w_FD * np.sqrt(rows / variance)
+    by_mean_F = marginal_F - np.square(mean_FD).sum(1) - 2.0 * mean_F * (w_FD @ r_sum_D) / variance
+    return Effects(error / variance, error_of_bias / variance, marginal_F, pair_FF, by_mean_F, mean_FD)
 
 
 class Sums(NamedTuple):
@@ -74,11 +99,16 @@ class Sums(NamedTuple):
         return Sums(*(np.asarray(column[i]) for column in self))
 
 
-def sums(eff: Effects, member_MF: np.ndarray) -> Sums:
-    """Of sets given as masks (M, F)."""
+def sums(eff: Effects, member_MF: np.ndarray, ablation: str = ZERO) -> Sums:
+    """Of sets given as masks (M, F), whose features are removed by one of `ABLATIONS`."""
     member = np.asarray(member_MF, np.float64)
-    pairs_MF = member @ eff.pair_FF
-    return Sums(member.sum(1), member @ eff.marginal_F, (pairs_MF * member).sum(1), member @ (eff.marginal_F + 2.0 * eff.pair_FF.sum(1)))
+    marginal_F = eff.marginal_F if ablation == ZERO else eff.marginal_by_mean_F
+    pairs_M, others_F = ((member @ eff.pair_FF) * member).sum(1), eff.pair_FF.sum(1)
+    if ablation == MEAN:
+        own_F = np.square(eff.mean_FD).sum(1)
+        pairs_M = pairs_M - (np.square(member @ eff.mean_FD).sum(1) - member @ own_F)
+        others_F = others_F - (eff.mean_FD @ eff.mean_FD.sum(0) - own_F)
+    return Sums(member.sum(1), member @ marginal_F, pairs_M, member @ (marginal_F + 2.0 * others_F))
 
 
 def removal_cost(s: Sums, m: np.ndarray | float | int | None = None) -> np.ndarray:

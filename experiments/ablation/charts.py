@@ -26,7 +26,7 @@ def all_figures(results: Results, seeds: tuple[int, ...]) -> list[Figure]:
     del seeds
     figures = []
     if results.has("function/curves.parquet"):
-        figures += [_removal_curves(results), _keeping_curves(results), _parts(results), _deciles(results)]
+        figures += [_differences(results), _removal_curves(results), _keeping_curves(results), _parts(results), _deciles(results)]
     if results.has("splice/masks.parquet"):
         figures += [_spliced(results), _removed_from_predictions(results)]
     return figures
@@ -75,6 +75,23 @@ def _removal_curves(results: Results) -> Figure:
         f"(any live features instead: {number(s['removed_difference']['null'])}). Unstable features cost {with_interval(s['matched_frequency_less_unstable'])} less than others of their firing rates."
     )
     return Figure("masking", "What removing features costs", sentence, sized(bands + lines))
+
+
+def _differences(results: Results) -> Figure:
+    rows = results.table("function/differences.parquet")
+    base = alt.Chart(data(rows)).encode(
+        x=alt.X("share:Q", title="N, as a share of the most that both sets allow", scale=alt.Scale(domain=[0, 1])),
+        color=alt.Color("ablation:N", title="removed features' activation becomes", scale=alt.Scale(range=["#1b7837", "#762a83"])),
+    )
+    bands = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
+    lines = base.mark_line(point={"size": 14}).encode(
+        y=alt.Y("value:Q", title="explained variance"), tooltip=["share:Q", *_tooltip("ablation")]
+    )
+    line = alt.Chart(data([{"y": 0.0}])).mark_rule(strokeDash=[4, 4], color=NULL_COLOUR).encode(y="y:Q")
+    s = results.summary["function"]
+    every = "; ".join(f"{where}: {with_interval(e)}" for where, e in s["removed_differences"].items())
+    sentence = f"Explained variance lost with N stable features removed, less that with {s['ratio']}N unstable ones: above 0 the fewer stable features are worth more. Together with 95 % certainty (Bonferroni): {every}."
+    return Figure("differences", "N stable against 4N unstable features", sentence, sized(line + bands + lines))
 
 
 def _removed_from_predictions(results: Results) -> Figure:
@@ -140,8 +157,8 @@ def _deciles(results: Results) -> Figure:
     s = results.summary["function"]
     sentence = (
         f"Removing one stable feature costs {with_interval(s['marginal_per_token_stable_over_unstable'])} times as much as one unstable feature, {with_interval(s['marginal_per_firing_stable_over_unstable'])} times for each token on "
-        f"which it fires, and {with_interval(s['marginal_within_deciles_stable_over_unstable'])} times among features that fire about equally often. With firing rate and energy taken out, p̂ and the marginal effect go together with "
-        f"rank correlation {with_interval(s['partial_p_per_token'])}."
+        f"which it fires, and {with_interval(s['marginal_within_deciles_stable_over_unstable'])} times among features that fire about equally often. With firing rate and energy taken out, p̂ goes with "
+        f"the marginal effect by rank correlation {with_interval(s['partial_p_per_token'])} a token, {with_interval(s['partial_p_per_firing'])} a firing, with the part of what is explained by {with_interval(s['partial_p_part'])}."
     )
     return Figure("deciles", "Marginal effects at equal firing rate", sentence, sized(rules + points))
 
@@ -173,7 +190,7 @@ def _spliced(results: Results) -> Figure:
     s = results.summary["splice"]
     sentence = (
         f"0: zeros in the site's place ({number(s['ce_zero']['value'])} nats a token), 1: the model itself ({number(s['ce_clean']['value'])}); the SAEs reach {with_interval(s['ce_recovered'])}, with KL {with_interval(s['kl'])}. "
-        f"Removing N stable features adds {with_interval(s['removed_stable'])} nats, {results.summary['function']['ratio']}N unstable ones {with_interval(s['removed_unstable'])}: difference {with_interval(s['removed_difference'])} "
+        f"Removing N stable features (q = {results.summary['function']['share']:g}) adds {with_interval(s['removed_stable'])} nats, {results.summary['function']['ratio']}N unstable ones {with_interval(s['removed_unstable'])}: difference {with_interval(s['removed_difference'])} "
         f"(any live features: {number(s['removed_difference']['null'])}). One stable feature is worth {with_interval(s['single_per_firing_stable'])} nats where it fires, one unstable {with_interval(s['single_per_firing_unstable'])}. "
         f"{s['tokens']:,} tokens; labels held fixed."
     )

@@ -1,9 +1,10 @@
 """Stage: what stable and unstable features do for the reconstruction: removed, kept, alone and together, at equal frequency and energy.
 
-curves.parquet     explained variance lost or left when m features of a set are removed or kept, with intervals; refitted, refilled
-sets.parquet       a row per set and figure: joint and marginal effects, redundancy, parts of what is explained
-deciles.parquet    marginal effects of stable and unstable features within bins of equally many of them by firing rate
-features.parquet   a row per (seed, feature): its marginal effect per token and per firing, its Shapley value
+differences.parquet  N stable less ratio·N unstable features removed, over N and by ablation, with intervals
+curves.parquet       explained variance lost or left when m features of a set are removed or kept, with intervals; refitted, refilled
+sets.parquet         a row per set and figure: joint and marginal effects, redundancy, parts of what is explained
+deciles.parquet      marginal effects of stable and unstable features within bins of equally many of them by firing rate
+features.parquet     a row per (seed, feature): its mean activation, its marginal effect per token and per firing, its Shapley value
 """
 
 import functools
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.ablation import function_tables
+from experiments.ablation import function_tables, removal
 from experiments.data import costs, dictionary_list, sources
 from experiments.data.costs import Cost, Hardware, Size
 from experiments.data.seeds import Seeds
@@ -29,8 +30,9 @@ from saes.dictionary import Dictionary
 from saes.moments import Moments
 from stability.estimates import Estimate
 from stability.function import (
+    ABLATIONS,
+    ZERO,
     Effects,
-    Sums,
     effects,
     explained_alone,
     grid,
@@ -54,9 +56,22 @@ class Function:
     rows: int = field(default=1_000_000, doc="evaluation rows, at most, evenly spaced", gt=0)
     ratio: int = field(default=4, doc="unstable features that are removed for each stable one (the paper's)", gt=0)
     draws: int = field(default=20, doc="of features matched to the unstable ones", gt=0)
+    shares: tuple[float, ...] = field(
+        default=(0.1, 0.25, 0.5),
+        doc="C2: of the most stable features that can be held against `ratio` times as many unstable ones, those that are removed",
+        gt=0,
+        le=1,
+        distinct=True,
+        least=1,
+    )
     splits: int = field(default=2, doc="cuts of the seeds into halves, each labelled by the other", gt=0)
     bins: int = field(default=10, doc="of equally many features by firing rate", ge=2)
     refill_rows: int = field(default=8192, doc="evaluation rows for removal before the selection, when in topk others move up", gt=0)
+
+    @property
+    def headline(self) -> float:
+        """The share at which single figures are taken: the one in the middle."""
+        return sorted(self.shares)[len(self.shares) // 2]
 
 
 STAGE = Stage(config=Function, reads=(LabelRule,), needs=("saes", "stability"), uses=("rows",))
@@ -91,6 +106,7 @@ def run(task: Task, out: Outputs) -> None:
     out.summary(summary)
     tables: dict[str, Any] = {
         "curves": function_tables.curves_table(values),
+        "differences": removal.table(values),
         "sets": function_tables.sets_table(values),
         "deciles": function_tables.deciles_table(values, c.bins),
         "features": {name: np.concatenate([f[name] for f in features]) for name in features[0]},
@@ -143,7 +159,7 @@ def _moments(dictionary: Dictionary, acts_ND: np.ndarray, bar: Any) -> tuple[Mom
 
 def _effects(m: Moments, dictionary: Dictionary) -> Effects:
     bias = m.x.from_point(dictionary.b_dec_D)
-    return effects(m.zz_FF, m.zr_FD, dictionary.w_dec_FD, m.error, bias, m.variance)
+    return effects(m.zz_FF, m.zr_FD, dictionary.w_dec_FD, m.error, bias, m.variance, m.z_sum_F, m.r_sum_D, m.rows)
 
 
 def _closed_form(
@@ -179,13 +195,12 @@ def _closed_form(
                 float(removal_cost(s, n)),
                 float(1.0 - eff.left_by_bias + explained_alone(s, n)),
             )
-    out |= _headline(place[STABLE], place[UNSTABLE], live, c.ratio, "")
-    halves = []
-    for by_half in sets.halves[excluded_seed]:
-        stable, unstable, any_of_them = (sums(eff, by_half[kind][seed, None, :f]).row(0) for kind in (STABLE, UNSTABLE, RANDOM))
-        halves.append(_headline(stable, unstable, any_of_them, c.ratio, " by the other half"))
-    halves = [h for h in halves if h]
-    out |= {key: float(np.mean([h[key] for h in halves])) for key in (halves[0] if halves else ())}
+    out |= removal.costs(eff, [own[kind] for kind in (STABLE, UNSTABLE, RANDOM)], sorted({*c.shares, *removal.CURVE}), c.ratio, "")
+    halves = [
+        removal.costs(eff, [by_half[kind][seed, :f] for kind in (STABLE, UNSTABLE, RANDOM)], c.shares, c.ratio, " by the other half")
+        for by_half in sets.halves[excluded_seed]
+    ]
+    out |= {key: float(np.mean([h[key] for h in halves if key in h])) for half in halves for key in half}
     out |= _against_matched(c, stats, masks, eff, seed)
     rate_F, energy_F = (x[seed, :f] for x in (stats.rate_SF, stats.energy_SF))
     others = [k for k in range(len(stats.hits_SSF)) if k not in (seed, excluded_seed)]
@@ -203,19 +218,6 @@ def _closed_form(
     for name, value_F in (("per token", eff.marginal_F), ("per firing", per_firing_F), ("part", shapley_F)):
         out[("partial", name)] = partial_correlation(p_F[there_F], value_F[there_F], controls)
     return out
-
-
-def _headline(stable: Sums, unstable: Sums, live: Sums, ratio: int, what: str) -> dict[Key, float]:
-    """What N stable features are worth beside `ratio`·N unstable ones, N as large as both sets allow; and live ones whatever their label."""
-    n = min(int(stable.features), int(unstable.features) // ratio)
-    if not n:
-        return {}
-    return {
-        (f"N{what}",): float(n),
-        (f"N{what}", STABLE): float(removal_cost(stable, n)),
-        (f"N{what}", UNSTABLE): float(removal_cost(unstable, ratio * n)),
-        (f"N{what}", RANDOM): float(removal_cost(live, n) - removal_cost(live, ratio * n)),
-    }
 
 
 def _against_matched(c: Function, stats: Features, masks: Masks, eff: Effects, seed: int) -> dict[Key, float]:
@@ -272,7 +274,7 @@ def _refilled(
         name: np.random.default_rng((seed, place)).permutation(np.flatnonzero(member_F))
         for place, (name, member_F) in enumerate(members.items())
     }
-    n = min(len(orders[STABLE]), len(orders[UNSTABLE]) // c.ratio)
+    n = removal.number_removed(len(orders[STABLE]), len(orders[UNSTABLE]), c.ratio, c.headline)
     numbers = {name: sorted({*grid(len(order))[::2], n, c.ratio * n, len(order)} - {0}) for name, order in orders.items()}
     places = [(name, m) for name, ms in numbers.items() for m in ms if m <= len(orders[name])]
     among_MF = np.ones((len(places) + 1, f), bool)
@@ -284,7 +286,8 @@ def _refilled(
     losses = dict(zip(places, errors_M[1:] - errors_M[0], strict=True))
     out: dict[Key, float] = {("refilled", name, m): value for (name, m), value in losses.items() if m in grid(m)}
     if n:
-        out |= {("N refilled", STABLE): losses[STABLE, n], ("N refilled", UNSTABLE): losses[UNSTABLE, c.ratio * n]}
+        key = ("N refilled", c.headline, ZERO)
+        out |= {(*key, STABLE): losses[STABLE, n], (*key, UNSTABLE): losses[UNSTABLE, c.ratio * n]}
     out |= {("refilled without", name): losses[name, len(order)] for name, order in orders.items() if len(order)}
     return out
 
@@ -295,6 +298,7 @@ def _of_features(eff: Effects, m: Moments) -> dict[str, np.ndarray]:
     f = len(eff.marginal_F)
     return {
         "feature": np.arange(f),
+        "mean_activation": m.z_sum_F / m.rows,
         "marginal_per_token": eff.marginal_F,
         "marginal_per_firing": per_firing_F,
         "shapley": eff.shapley_F,
@@ -303,15 +307,22 @@ def _of_features(eff: Effects, m: Moments) -> dict[str, np.ndarray]:
 
 def _summary(task: Task, stats: Features, values: Values, truth: Masks) -> dict[str, Any]:
     c = task.section(Function)
-    mean, null = values.mean, values.value
+    mean, null, headline = values.mean, values.value, ("N", c.headline, ZERO)
     figures: dict[str, Estimate] = {
         "explained_variance": values.estimate(lambda place: 1.0 - place(("left",)), null=0.0),
-        "removed_stable": mean(("N", STABLE)),
-        "removed_unstable": mean(("N", UNSTABLE)),
+        "removed_stable": mean((*headline, STABLE)),
+        "removed_unstable": mean((*headline, UNSTABLE)),
     }
     for what in ("", " by the other half", " refilled"):
         name = "removed_difference" + what.replace(" ", "_")
-        figures[name] = values.difference((f"N{what}", STABLE), (f"N{what}", UNSTABLE), null=null((f"N{what}", RANDOM)))
+        figures[name] = removal.difference(values, c.headline, ZERO, what)
+    differences = {
+        removal.at_share(share, ablation): removal.difference(
+            values, share, ablation, confidence=removal.bonferroni(c.shares, task.section(LabelRule).confidence)
+        ).as_dict()
+        for share in c.shares
+        for ablation in ABLATIONS
+    }
     for kind in LABELS:
         figures[f"part_{kind}"] = mean(("part", kind), null=null(("share of features", kind)), unit="share of what is explained")
     figures["part_difference"] = values.difference(("part", STABLE), ("part", UNSTABLE), null=0.0, unit="share of what is explained")
@@ -333,16 +344,18 @@ def _summary(task: Task, stats: Features, values: Values, truth: Masks) -> dict[
     for key in ("per token", "per firing", "part"):
         figures[f"partial_p_{key.replace(' ', '_')}"] = mean(("partial", key), null=0.0, unit="rank correlation")
     flips = {
-        "removed_difference": values.of_seeds(("N", STABLE)) - values.of_seeds(("N", UNSTABLE)),
+        "removed_difference": values.of_seeds((*headline, STABLE)) - values.of_seeds((*headline, UNSTABLE)),
         "part_difference": values.of_seeds(("part", STABLE)) - values.of_seeds(("part", UNSTABLE)),
         "matched_frequency_less_unstable": values.of_seeds(("joint", FREQUENCY))
         - values.of_seeds(("joint of unstable as many as", FREQUENCY)),
         "partial_p_per_token": values.of_seeds(("partial", "per token")),
     }
-    n_S = values.of_seeds(("N",))
+    n_S = values.of_seeds(("N", c.headline))
     at_equal = {kind: null(("apart", kind)) for kind in MATCHED}
     return {name: e.as_dict() for name, e in figures.items()} | {
         "ratio": c.ratio,
+        "share": c.headline,
+        "removed_differences": differences,
         "stable_removed": None if np.isnan(n_S).all() else float(np.nanmean(n_S)),
         "sign_flip_p": {name: sign_flips(d) for name, d in flips.items()},
         "ratio_of_matched_to_unstable": at_equal,

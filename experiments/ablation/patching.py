@@ -1,7 +1,8 @@
 """Reconstructions of many SAEs spliced into a language model, with some of their features: what its predictions then cost."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -36,10 +37,15 @@ PLAIN: Key = ("plain",)
 
 class Masks(NamedTuple):
     """Of one SAE, the features that stay in each reconstruction: those of `after` are removed after the activation, those of `before` before the
-    selection. The first of `after` is the SAE as it is."""
+    selection. The first of `after` is the SAE as it is.
+
+    Attributes:
+      filled: of some of `after`, what is put in the place of the features that are removed (D,); of the others zeros are.
+    """
 
     after: dict[Key, np.ndarray]
     before: dict[Key, np.ndarray]
+    filled: Mapping[Key, np.ndarray] = MappingProxyType({})
 
     @property
     def keys(self) -> list[Key]:
@@ -141,11 +147,12 @@ class Model:
             weight_BU: Array,
             spliced_BT: Array,
             after: Array,
+            filled: Array,
             before: Array,
         ) -> tuple[Array, ...]:
             x_BTX = prefix.x_BTX.astype(jnp.float32)
             x_ND = x_BTX.reshape(-1, x_BTX.shape[-1])
-            made_QND = masking.reconstructions(dictionary, x_ND, after, before)
+            made_QND = masking.reconstructions(dictionary, x_ND, after, filled, before)
             spliced_N = spliced_BT.reshape(-1)
             error_Q = jnp.where(spliced_N, jnp.square(x_ND - made_QND).sum(-1), 0.0).sum(-1)
             firings_F = ((encode(dictionary, x_ND) > 0) & spliced_N[:, None]).sum(0)
@@ -190,8 +197,10 @@ def splice_contexts(
       part: keeps what a batch gave over a kill (`Outputs.part`).
     """
     most = [max(len(getattr(m, name)) for m in masks) for name in ("after", "before")]
-    stacked = [[_padded(list(getattr(m, name).values()), n, d) for name, n in zip(("after", "before"), most, strict=True)]
-               for m, d in zip(masks, dictionaries, strict=True)]  # fmt: skip
+    stacked = [
+        (_padded(list(m.after.values()), most[0], d), _filled(m, most[0], len(mean_D)), _padded(list(m.before.values()), most[1], d))
+        for m, d in zip(masks, dictionaries, strict=True)
+    ]
     n, t = contexts.tokens_NT.shape
     at_once = int(np.clip(MEMORY // (8 * sum(most) * t * len(mean_D)), 1, 16))
     at_once = -(-n // -(-n // at_once))  # batches of one length, with as little as can be left over
@@ -237,9 +246,9 @@ def _batch(
     zero_and_mean = model.constants(model.params, prefix, tokens, weight, spliced, constant_QD)
     base = np.concatenate([np.asarray(own, np.float64)[None], *_whole(zero_and_mean)])
     sums = []
-    for dictionary, (after, before) in zip(dictionaries, stacked, strict=True):
+    for dictionary, of_masks in zip(dictionaries, stacked, strict=True):
         progress.look_for_signals()
-        sums.append(_whole(model.reconstructed(model.params, dictionary, prefix, tokens, weight, spliced, after, before)))
+        sums.append(_whole(model.reconstructed(model.params, dictionary, prefix, tokens, weight, spliced, *of_masks)))
         bar.update(at_once - missing)
     return base, x, sums
 
@@ -267,6 +276,15 @@ def _padded(rows: list[np.ndarray], count: int, dictionary: Dictionary) -> np.nd
     """With rows that keep everything: one program for all SAEs."""
     f = dictionary.w_dec_FD.shape[0]
     return np.concatenate([np.asarray(rows, bool).reshape(-1, f), np.ones((count - len(rows), f), bool)])
+
+
+def _filled(masks: Masks, count: int, width: int) -> np.ndarray:
+    """(count, D) what stands in the place of removed features."""
+    filled_MD = np.zeros((count, width), np.float32)
+    for place, key in enumerate(masks.after):
+        if key in masks.filled:
+            filled_MD[place] = masks.filled[key]
+    return filled_MD
 
 
 def _contexts(task: Task, start: int, count_rows: int) -> tuple[Contexts, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from activations.language_model import cost as model_cost
-from experiments.ablation import patching
+from experiments.ablation import patching, removal
 from experiments.ablation.function import Function
 from experiments.ablation.patching import PLAIN, Masks, Sums
 from experiments.data import costs, dictionary_list, sources
@@ -26,7 +26,7 @@ from experiments.stage import Outputs, Stage, Task
 from saes.config import SAEConfig
 from saes.dictionary import Dictionary
 from stability.estimates import Count, Estimate
-from stability.function import grid, sign_flips
+from stability.function import ABLATIONS, MEAN, ZERO, grid, sign_flips
 
 LOGIT_PASSES = 6  # over the logits of a token: their exponentials, their divergence from the model's own
 SPLICED_SETS = 31  # sets of features that are removed or kept in every SAE, beside draws and single features
@@ -38,7 +38,7 @@ class Splice:
 
     seeds: int = field(default=16, doc="SAEs, the first so many", ge=2)
     tokens: int = field(default=4096, doc="evaluation rows, about, in whole contexts", gt=0)
-    draws: int = field(default=3, doc="of N stable and function.ratio·N unstable features", gt=0)
+    draws: int = field(default=2, doc="of N stable and function.ratio·N unstable features", gt=0)
     singles: int = field(
         default=9, doc="features of every SAE whose removal alone is measured, of all labels and firing rates; 0: none", ge=0
     )
@@ -55,9 +55,14 @@ def run(task: Task, out: Outputs) -> None:
         out.not_measured(because)
         return
     whole = dictionary_list.saes(task)
-    saes = whole.first(c.seeds)
-    stats = feature_sets.read(task, whole, c.seeds)
-    masks = [_masks(task, stats, dictionary, seed) for seed, dictionary in enumerate(saes.dictionaries)]
+    seeds = min(c.seeds, task.section(Function).seeds)
+    saes = whole.first(seeds)
+    stats = feature_sets.read(task, whole, seeds)
+    of_features = task.table("function/features", ("seed", "mean_activation"))
+    masks = [
+        _masks(task, stats, dictionary, place, of_features["mean_activation"][of_features["seed"] == seed])
+        for place, (seed, dictionary) in enumerate(zip(saes.seeds, saes.dictionaries, strict=True))
+    ]
     clean, sae_sums, tokens = patching.measure(task, out, saes.dictionaries, masks, c.tokens)
     values = Values(len(saes.seeds), task.section(LabelRule).confidence, NATS)
     base = {name: value / tokens for name, value in clean.losses.items()}
@@ -70,8 +75,12 @@ def run(task: Task, out: Outputs) -> None:
     out.table("features", _features(saes.seeds, sae_sums, masks, tokens))
 
 
-def _masks(task: Task, stats: Features, dictionary: Dictionary, seed: int) -> Masks:
-    """Sets of the labels that all seeds give, each in one random order, cut where the figures want it."""
+def _masks(task: Task, stats: Features, dictionary: Dictionary, seed: int, mean_F: np.ndarray) -> Masks:
+    """Sets of the labels that all seeds give, each in one random order, cut where the figures want it.
+
+    Args:
+      mean_F: activation of each feature over held-out tokens.
+    """
     c, f = task.section(Function), dictionary.w_dec_FD.shape[0]
     rng = lambda *salt: np.random.default_rng((seed, *salt))
     order = lambda mask_SF, salt: rng(salt).permutation(np.flatnonzero(mask_SF[seed, :f]))
@@ -80,17 +89,23 @@ def _masks(task: Task, stats: Features, dictionary: Dictionary, seed: int) -> Ma
     all_but = lambda members: ~np.isin(np.arange(f), members)
     after: dict[Key, np.ndarray] = {PLAIN: np.ones(f, bool)}
     before: dict[Key, np.ndarray] = {}
-    n = min(len(orders[STABLE]), len(orders[UNSTABLE]) // c.ratio)
-    if n:
+    filled: dict[Key, np.ndarray] = {}
+    for share in c.shares:
+        n = removal.number_removed(len(orders[STABLE]), len(orders[UNSTABLE]), c.ratio, share)
         pair = {STABLE: n, UNSTABLE: c.ratio * n}
-        for draw in range(task.section(Splice).draws):
-            after |= {("N", kind, draw): all_but(rng(20, draw).permutation(orders[kind])[:m]) for kind, m in pair.items()}
-        after |= {("N", RANDOM, m): all_but(orders[RANDOM][:m]) for m in pair.values()}
-        if dictionary.architecture == "topk":
-            before |= {("N refilled", kind): all_but(orders[kind][:m]) for kind, m in pair.items()}
+        for draw in range(task.section(Splice).draws if n else 0):
+            for kind, m in pair.items():
+                removed = rng(20, draw).permutation(orders[kind])[:m]
+                for ablation in ABLATIONS:
+                    after["N", share, ablation, kind, draw] = all_but(removed)
+                filled["N", share, MEAN, kind, draw] = mean_F[removed] @ np.asarray(dictionary.w_dec_FD, np.float64)[removed]
+        if n and share == c.headline:
+            after |= {("N", RANDOM, m): all_but(orders[RANDOM][:m]) for m in pair.values()}
+            if dictionary.architecture == "topk":
+                before |= {("N refilled", kind): all_but(orders[kind][:m]) for kind, m in pair.items()}
     for half in feature_sets.by_other_half(stats, 1):
         by_half = {kind: order(half[kind], 10 + place) for place, kind in enumerate((STABLE, UNSTABLE))}
-        m = min(len(by_half[STABLE]), len(by_half[UNSTABLE]) // c.ratio)
+        m = removal.number_removed(len(by_half[STABLE]), len(by_half[UNSTABLE]), c.ratio, c.headline)
         if m:
             after[("N by the other half", STABLE)] = all_but(by_half[STABLE][:m])
             after[("N by the other half", UNSTABLE)] = all_but(by_half[UNSTABLE][: c.ratio * m])
@@ -110,7 +125,7 @@ def _masks(task: Task, stats: Features, dictionary: Dictionary, seed: int) -> Ma
         after |= {("removed", kind, m): all_but(members[:m]) for m in grid(len(members))[4::2]}
     for feature in _sampled(stats, by_label, seed, task.section(Splice).singles):
         after[("single", int(feature))] = all_but([feature])
-    return Masks(after, before)
+    return Masks(after, before, filled)
 
 
 def _sampled(stats: Features, masks: dict[str, np.ndarray], seed: int, count: int) -> np.ndarray:
@@ -136,10 +151,11 @@ def _figures(sums: Sums, masks: Masks, base: dict[str, float], tokens: int, vari
         out["recovered", *key] = (base["zero"] - ce) / (base["zero"] - base["clean"])
         out["recovered from mean", *key] = (base["mean"] - ce) / (base["mean"] - base["clean"])
         out["explained variance", *key] = 1.0 - sums.error_Q[i] / variance
-    for kind in (STABLE, UNSTABLE):
-        for figure in ("rise", "kl", "explained variance"):
-            if draw_values := [value for key, value in out.items() if key[:3] == (figure, "N", kind)]:
-                out[figure, "N", kind] = float(np.mean(draw_values))
+    draws: dict[Key, list[float]] = {}
+    for key, value in out.items():
+        if key[0] in ("rise", "kl", "explained variance") and key[1] == "N" and len(key) == 6:
+            draws.setdefault(key[:5], []).append(value)
+    out |= {key: float(np.mean(values)) for key, values in draws.items()}
     if randoms := [out["rise", *key] for key in masks.after if key[:2] == ("N", RANDOM)]:
         out["difference of any",] = randoms[0] - randoms[-1]  # N of them, and ratio·N
     return out
@@ -163,7 +179,14 @@ def _exact(sums: Sums, masks: Masks, feature: int) -> float:
     return float(sums.nll_Q[place["single", feature]] - sums.nll_Q[place[PLAIN]])
 
 
+def _difference(values: Values, figure: str, share: float, ablation: str, **options: Any) -> Estimate:
+    """What N stable less ratio·N unstable features that are removed cost."""
+    return values.difference((figure, "N", share, ablation, STABLE), (figure, "N", share, ablation, UNSTABLE), **options)
+
+
 def _summary(task: Task, values: Values, base: dict[str, float], tokens: int) -> dict[str, Any]:
+    c = task.section(Function)
+    headline = ("N", c.headline, ZERO)
     of_model = lambda value: Estimate(value, None, None, None, Count(tokens, "tokens"), NATS)
     figures: dict[str, Estimate] = {
         "ce_clean": of_model(base["clean"]),
@@ -173,10 +196,16 @@ def _summary(task: Task, values: Values, base: dict[str, float], tokens: int) ->
         "ce_recovered": values.mean(("recovered", *PLAIN), null=0.0, unit="share"),
         "ce_recovered_from_mean": values.mean(("recovered from mean", *PLAIN), null=0.0, unit="share"),
         "kl": values.mean(("kl", *PLAIN), null=base["kl mean"]),
-        "removed_stable": values.mean(("rise", "N", STABLE)),
-        "removed_unstable": values.mean(("rise", "N", UNSTABLE)),
-        "removed_difference": values.difference(("rise", "N", STABLE), ("rise", "N", UNSTABLE), null=values.value(("difference of any",))),
-        "removed_kl_difference": values.difference(("kl", "N", STABLE), ("kl", "N", UNSTABLE), null=0.0),
+        "removed_stable": values.mean(("rise", *headline, STABLE)),
+        "removed_unstable": values.mean(("rise", *headline, UNSTABLE)),
+        "removed_difference": _difference(values, "rise", c.headline, ZERO, null=values.value(("difference of any",))),
+        "removed_kl_difference": _difference(values, "kl", c.headline, ZERO, null=0.0),
+    }
+    of_all = removal.bonferroni(c.shares, task.section(LabelRule).confidence)
+    differences = {
+        removal.at_share(share, ablation): _difference(values, "rise", share, ablation, null=0.0, confidence=of_all).as_dict()
+        for share in c.shares
+        for ablation in ABLATIONS
     }
     for kind in MATCHED:
         name = f"{kind.replace(' ', '_')}_less_unstable"
@@ -189,8 +218,9 @@ def _summary(task: Task, values: Values, base: dict[str, float], tokens: int) ->
         null = values.value(("recovered", "only as many", kind))
         figures[f"only_{kind}"] = values.mean(("recovered", "only", kind), null=null, unit="share of CE recovered")
         figures[f"single_per_firing_{kind}"] = values.mean(("single", "per firing", kind), null=0.0, unit="nats per firing")
-    flips = values.of_seeds(("rise", "N", STABLE)) - values.of_seeds(("rise", "N", UNSTABLE))
+    flips = values.of_seeds(("rise", *headline, STABLE)) - values.of_seeds(("rise", *headline, UNSTABLE))
     return {name: e.as_dict() for name, e in figures.items()} | {
+        "removed_differences": differences,
         "tokens": tokens,
         "sign_flip_p": {"removed_difference": sign_flips(flips)},
     }
@@ -201,8 +231,8 @@ def _table(values: Values) -> dict[str, list[Any]]:
     for figure in ("ce", "rise", "kl", "recovered", "explained variance"):
         for key in values.keys(figure):
             how, *rest = key[1:]
-            if how == "single" or (how == "N" and len(rest) != 1) or np.isnan(values.of_seeds(key)).any():
-                continue  # single draws, and sets that some seed does not have
+            if how in ("single", "N") or np.isnan(values.of_seeds(key)).any():
+                continue  # in tables of their own, and sets that some seed does not have
             e = values.mean(key)
             m = rest[1] if len(rest) > 1 else None
             for column, value in zip(columns.values(), (how, rest[0] if rest else "", m, figure, e.value, e.low, e.high), strict=True):
@@ -227,7 +257,8 @@ def cost(settings: Settings, size: Size, hardware: Hardware) -> Cost | None:
     if model is None or not model.causal:
         return None
     n = min(len(settings[Seeds].list), c.seeds)
-    replayed = float(n * c.tokens * (SPLICED_SETS + 2 * c.draws + c.singles)) * s.context_length / (s.context_length - 1)
+    of_pairs = 2 * c.draws * len(settings[Function].shares) * len(ABLATIONS)
+    replayed = float(n * c.tokens * (SPLICED_SETS + of_pairs + c.singles)) * s.context_length / (s.context_length - 1)
     last = model.n_layers - 1
     whole = model_cost.flops_per_token(model, last, "resid_post", s.context_length)
     flops_above = whole - model_cost.flops_per_token(model, s.layer, s.site, s.context_length)

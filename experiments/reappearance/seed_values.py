@@ -68,5 +68,5 @@ class Values:
             row = self.seeds if weights_S.all() else int(np.argmin(weights_S))
             return float(statistic(lambda key: seed_mean(self._figures[key][row], weights_S) if key in self._figures else float("nan")))
 
-        options = {"null": None, "unit": self._unit} | options
-        return aggregates.jackknifed(of_sample, self.seeds, self._confidence, **options)
+        options = {"null": None, "unit": self._unit, "confidence": self._confidence} | options
+        return aggregates.jackknifed(of_sample, self.seeds, **options)

@@ -3,9 +3,12 @@ import types
 import pytest
 
 from experiments import report
+from experiments.ablation.function import Function
+from experiments.ablation.removal import at_share
 from experiments.subspaces.predictors import DECIDING, GAUSSIAN, PCA
 from reports import claims
 from reports.claims import Claims
+from stability.function import ABLATIONS
 
 RULES = Claims()
 
@@ -17,6 +20,12 @@ def estimate(value, low, high, null=0.0):
 def over(null, value):
     """Estimates by null that decides, one of them as given."""
     return {name: value if name == null and value is not None else estimate(0.1, 0.05, 0.15) for name in DECIDING}
+
+
+def cells(value=None, where="q = 0.25, mean"):
+    """Differences of C2 by share and ablation, one of them as given."""
+    every = {at_share(share, ablation): estimate(0.1, 0.05, 0.15) for share in Function().shares for ablation in ABLATIONS}
+    return every | ({where: value} if value else {})
 
 
 LOW = estimate(0.5, 0.4, 0.6, null=1.0)
@@ -55,7 +64,10 @@ def results(rise=0.01, **changes):
     }
     function = {
         "ratio": 4,
+        "share": 0.25,
         "stable_removed": 50.5,
+        "removed_differences": cells(),
+        **{f"partial_p_{name}": estimate(0.1, 0.05, 0.15) for name in ("per_token", "per_firing", "part")},
         "removed_stable": estimate(0.2, 0.15, 0.25),
         "removed_unstable": estimate(0.1, 0.05, 0.15),
         "removed_difference": estimate(0.1, 0.05, 0.15),
@@ -67,6 +79,7 @@ def results(rise=0.01, **changes):
         "removed_stable": estimate(0.5, 0.4, 0.6),
         "removed_unstable": estimate(0.2, 0.1, 0.3),
         "removed_difference": estimate(0.3, 0.2, 0.4),
+        "removed_differences": cells(),
     }
     statistics = {
         f"surface_{name}": estimate(0.3, 0.2, 0.4) for name in ("stable", "unstable", "difference", "difference_at_equal_frequency")
@@ -128,12 +141,12 @@ def holds(name, **changes):
         ("C1", {"seeds": [0, 1, 2]}, "undecided"),
         ("C1", {"mean_p_live": estimate(0.6, 0.5, 0.7, null=0.3)}, "undecided"),
         ("C2", {}, "yes"),
-        ("C2", {"function__removed_difference": estimate(0.1, -0.05, 0.15)}, "undecided"),
-        ("C2", {"function__removed_difference": estimate(-0.1, -0.15, -0.05)}, "no"),
-        ("C2", {"splice__removed_difference": estimate(-0.1, -0.15, -0.05)}, "no"),
+        ("C2", {"function__removed_differences": cells(estimate(0.1, -0.05, 0.15))}, "undecided"),
+        ("C2", {"function__removed_differences": cells(estimate(-0.1, -0.15, -0.05))}, "no"),  # each share and ablation counts
+        ("C2", {"splice__removed_differences": cells(estimate(-0.1, -0.15, -0.05), "q = 0.1, zero")}, "no"),
         ("C2", {"splice__not_measured": "an encoder"}, "yes"),  # reconstruction alone, which the reason says
         ("C2", {"function__part_difference": estimate(0.1, -0.05, 0.15)}, "undecided"),
-        ("C2", {"function__removed_difference": estimate(None, None, None)}, "undecided"),
+        ("C2", {"function__removed_differences": cells(estimate(None, None, None))}, "undecided"),
         ("C2", {"function__not_measured": "no activations"}, "undecided"),
         ("C2", {"rise": 0.05}, "undecided"),
         ("C3", {}, "yes"),

@@ -54,7 +54,7 @@ def test_no_tokens():
 
 
 def effects_of(d, m):
-    return effects(m.zz_FF, m.zr_FD, d.w_dec_FD, m.error, m.x.from_point(d.b_dec_D), m.variance)
+    return effects(m.zz_FF, m.zr_FD, d.w_dec_FD, m.error, m.x.from_point(d.b_dec_D), m.variance, m.z_sum_F, m.r_sum_D, m.rows)
 
 
 def test_single_features_agree_with_brute_force():
@@ -119,11 +119,16 @@ def test_removal_before_the_selection(architecture):
 def test_reconstructions_of_both_kinds():
     d = one()
     after, before = np.stack([np.ones(F, bool), np.arange(F) % 2 == 0]), np.arange(F)[None] % 3 > 0
-    made = np.asarray(masking.reconstructions(d, jnp.asarray(X_ND), jnp.asarray(after), jnp.asarray(before)))
+    filled = np.stack([np.zeros(D), np.linspace(1, 2, D)]).astype(np.float32)
+    made = np.asarray(masking.reconstructions(d, jnp.asarray(X_ND), jnp.asarray(after), jnp.asarray(filled), jnp.asarray(before)))
     assert made.shape == (3, N, D)
     z = numpy_codes(make(), 0, X_ND.astype(np.float64))
-    for row, keep in zip(made, after, strict=False):
-        np.testing.assert_allclose(row, (z * keep) @ d.w_dec_FD + d.b_dec_D, atol=1e-4)
+    for row, keep, instead_D in zip(made, after, filled, strict=False):
+        np.testing.assert_allclose(row, (z * keep) @ d.w_dec_FD + d.b_dec_D + instead_D, atol=1e-4)
     error = masking.errors_of_choices(d, batches(), before)
     assert np.square(X_ND - made[2]).sum() == pytest.approx(error[0], rel=1e-5)
-    assert masking.reconstructions(d, jnp.asarray(X_ND), jnp.asarray(after), jnp.asarray(before[:0])).shape == (2, N, D)
+    assert masking.reconstructions(d, jnp.asarray(X_ND), jnp.asarray(after), jnp.asarray(filled), jnp.asarray(before[:0])).shape == (
+        2,
+        N,
+        D,
+    )

@@ -61,7 +61,9 @@ def test_rows_that_are_all_alike_have_no_variance_and_nothing_is_a_share_of_it()
     d = sae(rows(0))
     assert np.isnan(evaluate(jax.tree.map(lambda a: jnp.asarray(a)[None], d), [x], 1).explained_variance_S).all()
     m = moments.measure(d, [x])
-    assert np.isnan(effects(m.zz_FF, m.zr_FD, d.w_dec_FD, m.error, m.x.from_point(d.b_dec_D), m.variance).left)
+    assert np.isnan(
+        effects(m.zz_FF, m.zr_FD, d.w_dec_FD, m.error, m.x.from_point(d.b_dec_D), m.variance, m.z_sum_F, m.r_sum_D, m.rows).left
+    )
     assert np.isnan(moments.refitted_explained_variance(m, m, d, np.arange(4)))
     assert np.isnan(scoring.explained_by_means([d, d], x)[0]) and np.isnan(explained_inside([d], x, np.eye(6)[:, :2])).all()
     found = contributions.measure([d, d], [[np.arange(3)] * 2], [[np.arange(3, 6)] * 2], lambda size: batches(x, size), 2)
@@ -75,7 +77,7 @@ def test_every_place_gives_the_same_explained_variance(ratio):
     right = explained(d, x)
     found = evaluate(jax.tree.map(lambda a: jnp.asarray(a)[None], d), batches(x, 256), 1)
     m = moments.added(moments.measure(d, batches(x[:300], 128)), moments.measure(d, batches(x[300:], 128)))
-    eff = effects(m.zz_FF, m.zr_FD, d.w_dec_FD, m.error, m.x.from_point(d.b_dec_D), m.variance)
+    eff = effects(m.zz_FF, m.zr_FD, d.w_dec_FD, m.error, m.x.from_point(d.b_dec_D), m.variance, m.z_sum_F, m.r_sum_D, m.rows)
     variance = spread.of_rows(x).variance
     of_choices = 1 - masking.errors_of_choices(d, batches(x, 256), np.ones((1, 10), bool))[0] / variance
     of_means = scoring.explained_by_means([d, d], x)[0]

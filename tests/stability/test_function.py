@@ -27,7 +27,9 @@ def error(members):
 
 def of_data():
     r_ND = X_ND - B_D - Z_NF @ W_FD
-    return effects(Z_NF.T @ Z_NF, Z_NF.T @ r_ND, W_FD, np.square(r_ND).sum(), np.square(X_ND - B_D).sum(), VARIANCE)
+    return effects(
+        Z_NF.T @ Z_NF, Z_NF.T @ r_ND, W_FD, np.square(r_ND).sum(), np.square(X_ND - B_D).sum(), VARIANCE, Z_NF.sum(0), r_ND.sum(0), N
+    )
 
 
 EFFECTS = of_data()
@@ -43,6 +45,20 @@ def test_removing_and_keeping_any_set_is_what_brute_force_says():
     of_sets = sums(EFFECTS, np.stack([mask(m) for m in SUBSETS]))
     np.testing.assert_allclose(EFFECTS.left + removal_cost(of_sets), [error(ALL - m) for m in SUBSETS], rtol=1e-10)
     np.testing.assert_allclose(EFFECTS.left_by_bias - explained_alone(of_sets), [error(m) for m in SUBSETS], rtol=1e-10, atol=1e-12)
+
+
+def test_putting_the_mean_in_the_place_of_any_set_is_what_brute_force_says():
+    def left(gone):
+        z_NF = np.where(mask(gone), Z_NF.mean(0), Z_NF)
+        return np.square(X_ND - B_D - z_NF @ W_FD).sum() / VARIANCE
+
+    of_sets = sums(EFFECTS, np.stack([mask(m) for m in SUBSETS]), function.MEAN)
+    np.testing.assert_allclose(EFFECTS.left + removal_cost(of_sets), [left(m) for m in SUBSETS], rtol=1e-10)
+    np.testing.assert_allclose(left(ALL) - explained_alone(of_sets), [left(ALL - m) for m in SUBSETS], rtol=1e-10, atol=1e-12)
+    # A feature that is always as active tells nothing: its mean does as well, zero does not.
+    constant = effects(np.full((1, 1), 4.0 * N), np.zeros((1, 2)), np.eye(1, 2), 1.0, 5.0 * N, 2.0, np.array([2.0 * N]), np.zeros(2), N)
+    assert removal_cost(sums(constant, np.ones((1, 1)), function.MEAN)) == pytest.approx(0, abs=1e-12)
+    assert removal_cost(sums(constant, np.ones((1, 1)))) == pytest.approx(2.0 * N)
 
 
 def test_removing_nothing_changes_nothing_and_removing_everything_leaves_the_bias():
@@ -89,7 +105,7 @@ def test_features_that_stand_in_for_each_other_have_weak_marginals_and_a_strong_
     z = np.abs(RNG.normal(size=(N, 1))).repeat(2, axis=1) / 2
     w = np.array([[1.0, 0], [1, 0]])
     x = z @ w
-    of = effects(z.T @ z, np.zeros((2, 2)), w, 0.0, np.square(x).sum(), np.square(x).sum())
+    of = effects(z.T @ z, np.zeros((2, 2)), w, 0.0, np.square(x).sum(), np.square(x).sum(), z.sum(0), np.zeros(2), len(z))
     of_both = sums(of, np.ones((1, 2))).row(0)
     assert (
         removal_cost(of_both) == pytest.approx(1.0) and of_both.marginal == pytest.approx(0.5) and redundancy(of_both) == pytest.approx(0.5)

@@ -11,7 +11,7 @@ import tqdm
 from activations.language_model.placement import Placement
 from activations.text.contexts import Contexts
 from configs import common
-from experiments.ablation import function, function_tables, patching, splice
+from experiments.ablation import function, function_tables, patching, removal, splice
 from experiments.reappearance import feature_sets
 from experiments.reappearance.feature_sets import RANDOM, STABLE, UNSTABLE, Features
 from experiments.reappearance.seed_values import Values
@@ -52,9 +52,9 @@ def of_seeds(seed=0):
     return saes, acts, Features(hits, np.ones((S, F), bool), p, rate, rate * 2, 0.05)
 
 
-def measured(seed=0, **changes):
-    saes, acts, of = of_seeds(seed)
-    study = stage("function", bins=2, draws=4, refill_rows=500, **changes)
+def measured(given=None, **changes):
+    saes, acts, of = given or of_seeds()
+    study = stage("function", bins=2, draws=4, refill_rows=500, **({"shares": (0.3, 0.6, 1.0)} | changes))
     values, sets = Values(S, 0.95, function.EV), feature_sets.labelled(of, 2)
     for i, sae in enumerate(saes):
         halves = [moments.measure(sae, [part]) for part in (acts[:2000], acts[2000:])]
@@ -74,13 +74,21 @@ def found():
 
 def test_what_all_seeds_share_and_the_tokens_are_made_of_is_worth_more(found):
     values, s, _ = found
-    assert s["stable_removed"] == 5 and s["ratio"] == 4  # N = min(20, 20 // 4)
+    assert s["stable_removed"] == 3 and s["ratio"] == 4 and s["share"] == 0.6  # N = 0.6 · min(20, 20 // 4)
+    assert [values.value(("N", q)) for q in (0.3, 0.6, 1.0)] == [1, 3, 5]
+    for where, e in s["removed_differences"].items():
+        assert e["low"] > 0, where
+    assert s["removed_differences"]["q = 0.6, zero"]["value"] == s["removed_difference"]["value"]
+    assert s["removed_differences"]["q = 0.6, zero"]["low"] < s["removed_difference"]["low"]  # six hold together
+    curve = removal.table(values)
+    assert curve["share"][-1] == 1.0 and set(curve["ablation"]) == {"zero", "mean"} and min(curve["low"]) > 0
     for name in ("removed_difference", "removed_difference_by_the_other_half", "part_difference", "removed_difference_refilled"):
         assert s[name]["low"] > 0, name
     assert s["sign_flip_p"]["removed_difference"] == 2 / 2**S
     # Five of twenty stable features, and all twenty unstable ones.
-    few, more = (values.value(("removed", STABLE, m)) for m in (4, 8))
-    assert few < s["removed_stable"]["value"] < more and s["removed_unstable"]["value"] == pytest.approx(s["joint_unstable"]["value"])
+    few, more = (values.value(("removed", STABLE, m)) for m in (2, 4))
+    assert few < s["removed_stable"]["value"] < more
+    assert values.value(("N", 1.0, "zero", UNSTABLE)) == pytest.approx(s["joint_unstable"]["value"])
     assert s["removed_difference"]["value"] == pytest.approx(s["removed_stable"]["value"] - s["removed_unstable"]["value"])
     assert s["removed_difference"]["null"] < 0  # fewer of any features are worth less than more of them
     assert s["only_stable"]["value"] > s["only_stable"]["null"] > s["only_unstable"]["value"]
@@ -193,6 +201,15 @@ def test_an_sae_that_loses_nothing_gives_the_models_own_loss_exactly():
     assert figures["recovered", *patching.PLAIN] == 1.0 and figures["rise", "only", STABLE] != 0.0
 
 
+def test_what_is_put_in_the_place_of_removed_features_is_added():
+    """With everything removed and the site's mean put in its place, predictions are those with the mean there."""
+    nothing, mean_D = np.zeros(32, bool), np.linspace(-0.5, 0.5, 16)
+    masks = patching.Masks({patching.PLAIN: ALL, ("by", "zero"): nothing, ("by", "mean"): nothing}, {}, {("by", "mean"): mean_D})
+    base, (sums,) = spliced([masks], [identity(16)])
+    assert sums.nll_Q[1] == pytest.approx(base.losses["zero"], rel=1e-6)
+    assert sums.nll_Q[2] == pytest.approx(base.losses["mean"], rel=1e-6) != pytest.approx(sums.nll_Q[1], rel=1e-3)
+
+
 def test_an_sae_of_zeros_is_the_ablation():
     sae = dataclasses.replace(identity(16), w_dec_FD=np.zeros((32, 16), np.float32))
     base, (sums,) = spliced([MASKS], [sae], site="mlp_out")
@@ -232,13 +249,24 @@ def test_the_start_token_is_never_spliced_and_its_prediction_never_counted():
 def test_masks_are_what_their_keys_say():
     _, _, of = of_seeds()
     sae = jax.tree.map(np.asarray, listed([unit(F, D, rng=np.random.default_rng(0))], k=8).dictionaries[0])
-    masks = splice._masks(stage("splice", draws=2, singles=4), of, sae, 0)
+    study, mean_F = stage("splice", draws=2, singles=4), np.linspace(1, 2, F)
+    masks = splice._masks(study, of, sae, 0, mean_F)
     stable = np.arange(F) < SHARED
     assert masks.after[patching.PLAIN].all()
-    for draw in range(2):
-        gone = ~masks.after["N", STABLE, draw], ~masks.after["N", UNSTABLE, draw]
-        assert gone[0].sum() == 5 and gone[1].sum() == 20 and gone[0][stable].sum() == 5 and gone[1][~stable].sum() == 20
-    assert (masks.after["N", STABLE, 0] != masks.after["N", STABLE, 1]).any()
+    assert not any(key[:2] == ("N", 0.1) for key in masks.after)  # a tenth of five is none
+    for share, n in ((0.25, 1), (0.5, 2)):
+        for ablation in ("zero", "mean"):
+            for draw in range(2):
+                gone = [~masks.after["N", share, ablation, kind, draw] for kind in (STABLE, UNSTABLE)]
+                assert gone[0].sum() == n and gone[1].sum() == 4 * n and gone[0][stable].sum() == n and gone[1][~stable].sum() == 4 * n
+                for kind, mask in zip((STABLE, UNSTABLE), gone, strict=True):
+                    key = ("N", share, ablation, kind, draw)
+                    if ablation == "mean":
+                        np.testing.assert_allclose(masks.filled[key], (mean_F * mask) @ sae.w_dec_FD, rtol=1e-6)
+                    else:
+                        assert key not in masks.filled
+    assert (masks.after["N", 0.5, "zero", STABLE, 0] != masks.after["N", 0.5, "zero", STABLE, 1]).any()
+    assert (masks.after["N", 0.5, "zero", STABLE, 0] == masks.after["N", 0.5, "mean", STABLE, 0]).all()
     assert (masks.after["without", STABLE] == ~stable).all() and (masks.after["only", UNSTABLE] == ~stable).all()
     assert masks.after["only as many", STABLE].sum() == SHARED
     for kind in feature_sets.MATCHED:
@@ -253,23 +281,29 @@ def test_masks_are_what_their_keys_say():
 
 def test_figures_of_the_splice_are_of_the_masks_they_name():
     values = Values(3, 0.95, splice.NATS)
-    sets = [("N", STABLE), ("N", UNSTABLE), ("N", RANDOM), ("without", STABLE), ("only", STABLE), ("only as many", STABLE), ("only", UNSTABLE), ("beside matched", feature_sets.FREQUENCY), ("matched", feature_sets.FREQUENCY)]  # fmt: skip
+    cell = ("N", 0.25, "zero")
+    others = [("N", q, how, kind) for q in (0.1, 0.25, 0.5) for how in ("zero", "mean") for kind in (STABLE, UNSTABLE)]
+    sets = [*others, ("N", RANDOM), ("without", STABLE), ("only", STABLE), ("only as many", STABLE), ("only", UNSTABLE), ("beside matched", feature_sets.FREQUENCY), ("matched", feature_sets.FREQUENCY)]  # fmt: skip
     keys = [*((figure, *of) for figure in ("rise", "kl", "recovered") for of in sets), ("difference of any",)]
     for seed in range(3):
         values.fixed(seed, {key: float(i) for i, key in enumerate(keys)})
     at = lambda *key: float(keys.index(key))
     s = splice._summary(stage("splice"), values, {"clean": 1.0, "zero": 3.0, "mean": 2.0, "kl mean": 0.7}, 100)
-    assert s["removed_difference"]["value"] == at("rise", "N", STABLE) - at("rise", "N", UNSTABLE) and s["removed_difference"][
+    assert s["removed_difference"]["value"] == at("rise", *cell, STABLE) - at("rise", *cell, UNSTABLE) and s["removed_difference"][
         "null"
     ] == at("difference of any")
     assert s["only_stable"]["value"] == at("recovered", "only", STABLE) and s["only_stable"]["null"] == at(
         "recovered", "only as many", STABLE
     )
     assert s["without_stable"]["value"] == at("rise", "without", STABLE)
+    for q in (0.1, 0.25, 0.5):
+        for how in ("zero", "mean"):
+            one, other = (at("rise", "N", q, how, kind) for kind in (STABLE, UNSTABLE))
+            assert s["removed_differences"][f"q = {q}, {how}"]["value"] == one - other
     assert s["matched_frequency_less_unstable"]["value"] == at("rise", "matched", feature_sets.FREQUENCY) - at(
         "rise", "beside matched", feature_sets.FREQUENCY
     )
-    assert s["removed_kl_difference"]["value"] == at("kl", "N", STABLE) - at("kl", "N", UNSTABLE)
+    assert s["removed_kl_difference"]["value"] == at("kl", *cell, STABLE) - at("kl", *cell, UNSTABLE)
     assert (s["ce_clean"]["value"], s["ce_zero"]["value"], s["ce_mean"]["value"]) == (1.0, 3.0, 2.0) and s["removed_difference_refilled"][
         "value"
     ] is None
