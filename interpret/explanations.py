@@ -15,9 +15,9 @@ import numpy as np
 from interpret.completion import Completer, CompletionError
 from interpret.contexts import Context
 
-KINDS = ("token", "substring", "punctuation or whitespace", "syntax or position", "semantic", "unclear")
+KINDS = ("token", "substring", "way of writing", "punctuation or whitespace", "syntax or position", "semantic", "unclear")
 SUBSTRING = KINDS[1]
-SURFACE = KINDS[:3]  # seen in the token's own characters
+SURFACE = KINDS[:4]  # seen in the token's own characters
 UNTOLD = "could not tell"
 STRONGEST = 10  # of the activations shown
 LONGEST = 300  # characters of an explanation
@@ -118,8 +118,8 @@ def classify_prompt(explanation: str) -> str:
     return _prompt(
         CLASSIFY,
         "The line is the explanation.",
-        'The kinds: "token": one particular token or word, or a few, wherever they stand. "substring": tokens that contain, begin or end with certain characters, '
-        'or are written in a certain way, such as digits or capitals. "punctuation or whitespace": punctuation, brackets, operators, spaces, '
+        'The kinds: "token": one particular token or word, or a few, wherever they stand. "substring": tokens that contain, begin or end with certain characters. '
+        '"way of writing": a class of tokens by their characters, such as digits, capitals, lower-case words or identifiers. "punctuation or whitespace": punctuation, brackets, operators, spaces, '
         'newlines, indentation. "syntax or position": a grammatical role, a construct of a programming language, or a place in sentence, line or document. '
         '"semantic": a meaning or topic. "unclear": it names nothing definite, or it says that nothing was found.',
         f'{{"kind": "one of {", ".join(KINDS)}"}}',

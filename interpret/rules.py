@@ -44,8 +44,8 @@ CLASSES: dict[str, Callable[[str], bool]] = {  # the narrowest first
 WORDINGS = (
     ("unclear", r"could not tell|unclear|nothing in common|no pattern"),
     ("punctuation or whitespace", r"punctuation|whitespace|newlines?|indentation|spaces?|brackets?|parenthes[ei]s|operators?|commas?|quotes?|quotation"),
-    ("substring", r"contain(s|ing)?|beg[ia]n(s|ning)? with|start(s|ing)? with|end(s|ing)? (with|in)|prefix|suffix|characters?|letters?|digits?|capital(s|ised|ized)?"
-                  r"|lower-?case|upper-?case|dunder|identifiers?"),
+    ("way of writing", r"digits?|capital(s|ised|ized)?|lower-?case|upper-?case|dunder|identifiers?|ascii"),
+    ("substring", r"contain(s|ing)?|beg[ia]n(s|ning)? with|start(s|ing)? with|end(s|ing)? (with|in)|prefix|suffix|characters?|letters?"),
     ("syntax or position", r"keywords?|syntax|noun|verb|pronoun|argument|definition|statement|position|begin(ning)?|start|end|first|last|after|before|follow(s|ing)?|preced(es|ing)"),
     ("token", r"exactly|the (token|word)"),
 )  # fmt: skip
@@ -69,7 +69,7 @@ class Predicate(NamedTuple):
 class RuleBased:
     """Deterministic, offline, free. A `Completer` for the prompts of `interpret.explanations` alone; threads may share it."""
 
-    name = "rules, version 1"
+    name = "rules, version 2"
 
     def __init__(self) -> None:
         self._meter = Meter()

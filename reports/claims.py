@@ -35,10 +35,16 @@ class Claims:
         default=0.0,
         doc="C2: N stable less ratio·N unstable features, in explained variance lost and in cross-entropy gained, at every function.shares and by either ablation, and stable less unstable part of what is explained, whole intervals above this",
     )
-    c3_ratio: float = field(default=1.0, doc="C3 (rate part): stable over unstable firing rate, whole interval above this")
+    c3_ratio: float = field(default=1.0, doc="C3a: stable over unstable firing rate, by means and by medians, whole intervals above this")
     c3_surface: float = field(
+        default=0.5,
+        doc="C3b: probability that an unstable feature has a higher surface-form score than a stable one, whole interval above this",
+        ge=0,
+        le=1,
+    )
+    c3_substring: float = field(
         default=0.0,
-        doc="C3 (surface part): share of surface-form features among unstable less among stable ones, whole interval above this",
+        doc="C3c: share of unstable features that a model explains by a substring less that of stable ones, whole interval above this",
     )
     c4_excess: float = field(
         default=0.0, doc="C4: overlap between seeds and captured energy over each null that decides, all whole intervals above this"

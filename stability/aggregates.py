@@ -175,16 +175,31 @@ def label_share(reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float,
     return statistic
 
 
-def label_ratio(values_SF: np.ndarray, reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float) -> Statistic:
-    """Mean of `values` over stable features divided by their mean over unstable ones."""
+def label_mean(
+    values_SF: np.ndarray, reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float, stable: bool, median: bool = False
+) -> Statistic:
+    """Mean (or median) of `values` over stable (or unstable) features."""
     counts_SF = reappears_SSF.sum(axis=1)
 
     def statistic(weights_S: np.ndarray) -> float:
-        means = []
-        for mask_SF in label_masks(reappears_SSF, epsilon, weights_S, counts_SF):
-            here = weights_S[:, None] * (among_SF & mask_SF)
-            means.append(float((here * values_SF).sum() / here.sum()) if here.sum() > 0 else float("nan"))
-        return means[0] / means[1] if means[1] != 0 else float("nan")
+        mask_SF = among_SF & label_masks(reappears_SSF, epsilon, weights_S, counts_SF)[0 if stable else 1]
+        weight_N = np.broadcast_to(weights_S[:, None], mask_SF.shape)[mask_SF]
+        if not weight_N.sum():
+            return float("nan")
+        if median:
+            return float(np.median(np.repeat(values_SF[mask_SF], weight_N.astype(int))))
+        return float((weight_N * values_SF[mask_SF]).sum() / weight_N.sum())
+
+    return statistic
+
+
+def label_ratio(values_SF: np.ndarray, reappears_SSF: np.ndarray, among_SF: np.ndarray, epsilon: float, median: bool = False) -> Statistic:
+    """Mean (or median) of `values` over stable features divided by that over unstable ones."""
+    stable, unstable = (label_mean(values_SF, reappears_SSF, among_SF, epsilon, label, median) for label in (True, False))
+
+    def statistic(weights_S: np.ndarray) -> float:
+        below = unstable(weights_S)
+        return stable(weights_S) / below if below != 0 else float("nan")
 
     return statistic
 

@@ -4,8 +4,9 @@ import altair as alt
 import numpy as np
 
 from experiments.ablation.charts import COLOURS
+from experiments.interpretation.surface_form import DIFFERENCE
 from interpret.explanations import KINDS
-from reports.chart import WIDTH, Figure, data, sized
+from reports.chart import NULL_COLOUR, WIDTH, Figure, data, sized
 from reports.results import Results
 from reports.text import number, with_interval
 
@@ -18,7 +19,7 @@ def all_figures(results: Results, seeds: tuple[int, ...]) -> list[Figure]:
     del seeds
     figures = []
     if results.has("statistics/features.parquet"):
-        figures.append(_surface(results))
+        figures += [_surface(results), _cutoffs(results)]
     if results.has("explanations/features.parquet"):
         figures.append(_explanations(results))
     return figures
@@ -47,14 +48,33 @@ def _surface(results: Results) -> Figure:
         )
     )
     s = results.summary["statistics"]
-    rule = alt.Chart(data([{"from": s["surface"]}])).mark_rule(strokeDash=[4, 4], color="#333").encode(x="from:Q")
     sentence = (
-        f"0: firing has nothing to do with the token's text, 1: it is a matter of the text alone. From {number(s['surface'])} on a feature counts as one of surface form: {with_interval(s['surface_unstable'])} of unstable, "
-        f"{with_interval(s['surface_stable'])} of stable ones; unstable ones less others of their firing rates: {with_interval(s['surface_difference_at_equal_frequency'])}. Best predictor of firing: F1 "
-        f"{with_interval(s['f1_unstable'])} of unstable and {with_interval(s['f1_stable'])} of stable ones (random tokens {number(s['f1_unstable']['null'])}); in shuffled contexts activations fall by "
-        f"{with_interval(s['fall_unstable'])} and {with_interval(s['fall_stable'])}."
+        f"From {s['firings']} firings of every feature. 0: firing has nothing to do with the token's text, 1: it is a matter of the text alone. Unstable features score above stable ones with probability "
+        f"{with_interval(s['surface_auroc'])} (0.5: as often as not), within deciles of firing rate {with_interval(s['surface_auroc_within_deciles'])}. From all firings: best predictor, F1 {with_interval(s['f1_unstable'])} of unstable and "
+        f"{with_interval(s['f1_stable'])} of stable ones (random tokens {number(s['f1_unstable']['null'])}); in shuffled contexts activations fall by {with_interval(s['fall_unstable'])} and {with_interval(s['fall_stable'])}."
     )
-    return Figure("surface", "Is it the token's text?", sentence, sized(lines + rule))
+    return Figure("surface", "Is it the token's text?", sentence, sized(lines))
+
+
+def _cutoffs(results: Results) -> Figure:
+    rows = [r for r in results.table("statistics/cutoffs.parquet") if r["value"] is not None]
+    order = ["stable", "unstable", DIFFERENCE]
+    base = alt.Chart(data(rows)).encode(
+        x=alt.X("cutoff:Q", title="score from which a feature counts as one of surface form", scale=alt.Scale(domain=[0, 1])),
+        color=alt.Color("features:N", scale=alt.Scale(domain=order, range=[COLOURS["stable"], COLOURS["unstable"], "#333"]), title=""),
+    )
+    bands = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
+    lines = base.mark_line().encode(
+        y=alt.Y("value:Q", title="share of features"), tooltip=["features:N", "cutoff:Q", alt.Tooltip("value:Q", format=".3f")]
+    )
+    zero = alt.Chart(data([{"y": 0.0}])).mark_rule(strokeDash=[4, 4], color=NULL_COLOUR).encode(y="y:Q")
+    differences = [r for r in rows if r["features"] == DIFFERENCE and r["low"] is not None]
+    higher, lower = (
+        [r["cutoff"] for r in differences if sign * r["value"] > 0 and sign * r["low" if sign > 0 else "high"] > 0] for sign in (1, -1)
+    )
+    says = lambda cuts: f"at {len(cuts)} of {len(differences)} cut-offs" if cuts else "at none"
+    sentence = f"A cut-off decides nothing here, since its choice can decide the sign: more unstable features are of surface form {says(higher)}, fewer {says(lower)} (whole intervals)."
+    return Figure("cutoffs", "Surface form over cut-offs", sentence, sized(zero + bands + lines))
 
 
 def _explanations(results: Results) -> Figure:
@@ -81,6 +101,6 @@ def _explanations(results: Results) -> Figure:
     sentence = (
         f"{s['features']} features in pairs of about the same firing rate, explained by {s['by']}, which does not see labels. Of a substring speak {with_interval(s['substring_unstable'])} of the explanations of unstable, "
         f"{with_interval(s['substring_stable'])} of those of stable features; of surface form in any way {with_interval(s['surface_unstable'])} and {with_interval(s['surface_stable'])}{only}. They tell on which other tokens a feature fires with a balanced accuracy of {with_interval(s['detection_unstable'])} and "
-        f"{with_interval(s['detection_stable'])} (0.5 by chance; the same tokens where there are such)."
+        f"{with_interval(s['detection_stable'])} (0.5 by chance; as many places of the same tokens for both). Labels are held fixed."
     )
     return Figure("explanations", "What explanations speak of", sentence, sized(bars, 240, WIDTH - 80))

@@ -74,11 +74,12 @@ MOST_APART = 1.5  # factor between the firing rates of a pair
 
 
 class FeatureChoice(NamedTuple):
-    """A feature that is explained: place of its SAE, its number, its label."""
+    """A feature that is explained: place of its SAE, its number, its label, and the number of its pair."""
 
     seed: int
     feature: int
     label: str
+    pair: int
 
 
 def run(task: Task, out: Outputs) -> None:
@@ -114,6 +115,7 @@ def run(task: Task, out: Outputs) -> None:
         "features": len(choices),
         "asked": answers.asked,
         "unusable": answers.unusable,
+        "labels": "held fixed",
     }
     summary |= {"usage": usage._asdict(), "kinds": _kinds(choices, explained)}
     out.summary(summary)
@@ -122,7 +124,8 @@ def run(task: Task, out: Outputs) -> None:
 
 def _pairs(stats: Features, count: int) -> list[FeatureChoice]:
     """Of every SAE alike pairs of a stable and an unstable feature that fire about equally often, each feature in one pair."""
-    masks, choices = feature_sets.by_label(stats), []
+    masks = feature_sets.by_label(stats)
+    choices: list[FeatureChoice] = []
     s = len(stats.live_SF)
     for seed in range(s):
         missing = count // s + (seed < count % s)
@@ -134,14 +137,29 @@ def _pairs(stats: Features, count: int) -> list[FeatureChoice]:
             nearest = min(stable, key=lambda f: abs(log_rate_F[f] - log_rate_F[unstable]))
             if abs(log_rate_F[nearest] - log_rate_F[unstable]) <= np.log(MOST_APART):
                 stable.remove(nearest)
-                choices += [FeatureChoice(seed, nearest, STABLE), FeatureChoice(seed, unstable, UNSTABLE)]
+                pair = len(choices) // 2
+                choices += [FeatureChoice(seed, nearest, STABLE, pair), FeatureChoice(seed, unstable, UNSTABLE, pair)]
                 missing -= 1
     return choices
 
 
+class Candidates(NamedTuple):
+    """Rows that a feature's explanation may be held against, of the half of the contexts from which it is not explained.
+
+    Attributes:
+      fires: on which it fires, at random.
+      alike: on which it is silent, of the same tokens, each for another of `fires`.
+      silent_N: all on which it is silent.
+    """
+
+    fires: list[int]
+    alike: list[int]
+    silent_N: np.ndarray
+
+
 def _tasks(task: Task, saes: DictionaryList, choices: list[FeatureChoice], text: row_texts.Texts) -> list[explaining.Task]:
-    """Explained from the strongest contexts of one half, held against places of the other half: some where the feature fires, at random, and as
-    many where it does not, on the same tokens where there are such."""
+    """Explained from the strongest contexts of one half, held against places of the other half: some where the feature fires, and as many where it does
+    not. Both features of a pair get as many places, and as many of these on the tokens on which they fire: such places are harder to tell."""
     c = task.section(Explanations)
     table = task.table("statistics/features", ("seed", "feature", "top_rows", "top_values", "sample_rows"))
     by_seed = {name: saes.by_seed(np.stack(list(table[name])), -1) for name in ("top_rows", "top_values", "sample_rows")}
@@ -152,26 +170,33 @@ def _tasks(task: Task, saes: DictionaryList, choices: list[FeatureChoice], text:
     seeds = list(dict.fromkeys(f.seed for f in choices))
     bar = progress.tokens(len(seeds) * len(odd_N), "explanations/firing")
     for seed in seeds:
-        features = [f.feature for f in choices if f.seed == seed]
-        fires_NM = _fires(saes.dictionaries[seed], features, text.rows, bar)
-        for m, feature in enumerate(features):
-            top, strength = by_seed["top_rows"][seed, feature], by_seed["top_values"][seed, feature]
-            strongest = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0 and not odd_N[r]][: c.contexts]
-            if not strongest:  # it fires in the other half alone
-                strongest = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0][: c.contexts]
-            top_rows = [r for r, _ in strongest]
-            others = [r for r in by_seed["sample_rows"][seed, feature] if r >= 0 and text.context_N[r] not in text.context_N[top_rows]]
-            positives = others[: c.candidates // 2]
-            rng = np.random.default_rng((saes.seeds[seed], feature))
-            negatives = _negatives(rng, text.rows.token_N, positives, odd_N & ~fires_NM[:, m])
-            detect = [*positives, *negatives] if positives and negatives else []
+        of_seed = [f for f in choices if f.seed == seed]
+        fires_NM = _fires(saes.dictionaries[seed], [f.feature for f in of_seed], text.rows, bar)
+        strongest, candidates = [], []
+        for m, choice in enumerate(of_seed):
+            top, strength = by_seed["top_rows"][seed, choice.feature], by_seed["top_values"][seed, choice.feature]
+            places = [(r, v) for r, v in zip(top, strength, strict=True) if v > 0]
+            strongest.append(
+                [(r, v) for r, v in places if not odd_N[r]][: c.contexts] or places[: c.contexts]
+            )  # it may fire in the other half alone
+            explained_from = text.context_N[[r for r, _ in strongest[m]]]
+            sampled = [r for r in by_seed["sample_rows"][seed, choice.feature] if r >= 0 and text.context_N[r] not in explained_from]
+            rng = np.random.default_rng((saes.seeds[seed], choice.feature))
+            silent_N = odd_N & ~fires_NM[:, m]
+            fires = sampled[: c.candidates // 2]
+            candidates.append(Candidates(fires, _alike(rng, text.rows.token_N, fires, silent_N), silent_N))
+        for m, choice in enumerate(of_seed):
+            pair = [one for f, one in zip(of_seed, candidates, strict=True) if f.pair == choice.pair]
+            count, alike = (min(len(getattr(one, name)) for one in pair) for name in ("fires", "alike"))
+            rng = np.random.default_rng((saes.seeds[seed], choice.feature, 1))
+            fires, silent = _held_against(rng, text.rows.token_N, candidates[m], count, min(alike, count))
             tasks.append(
                 explaining.Task(
-                    [context(r) for r in top_rows],
-                    np.array([v for _, v in strongest]),
-                    [context(r) for r in detect],
-                    np.arange(len(detect)) < len(positives),
-                    f"{seed}/{feature}",
+                    [context(r) for r, _ in strongest[m]],
+                    np.array([v for _, v in strongest[m]]),
+                    [context(r) for r in (*fires, *silent)],
+                    np.arange(len(fires) + len(silent)) < len(fires),
+                    f"{seed}/{choice.feature}",
                 )
             )
     bar.close()
@@ -190,15 +215,26 @@ def _active(dictionary: Dictionary, x_BD: Array, at_M: Array) -> Array:
     return encode(dictionary, x_BD)[:, at_M] > 0
 
 
-def _negatives(rng: np.random.Generator, token_N: np.ndarray, positives: list[int], silent_N: np.ndarray) -> list[int]:
-    """For each row another on which the feature is silent: of the same token where there is one, else of any."""
-    negatives: list[int] = []
-    for row in positives:
-        alike = np.setdiff1d(np.flatnonzero(silent_N & (token_N == token_N[row])), negatives)
-        pool = alike if len(alike) else np.setdiff1d(np.flatnonzero(silent_N), negatives)
+def _alike(rng: np.random.Generator, token_N: np.ndarray, rows: list[int], silent_N: np.ndarray) -> list[int]:
+    """Rows on which the feature is silent, of the token of each of its rows, no row twice; fewer where there are none left."""
+    alike: list[int] = []
+    for row in rows:
+        pool = np.setdiff1d(np.flatnonzero(silent_N & (token_N == token_N[row])), alike)
         if len(pool):
-            negatives.append(int(rng.choice(pool)))
-    return negatives
+            alike.append(int(rng.choice(pool)))
+    return alike
+
+
+def _held_against(
+    rng: np.random.Generator, token_N: np.ndarray, candidates: Candidates, count: int, alike: int
+) -> tuple[list[int], list[int]]:
+    """(rows on which it fires, as many on which it is silent), so many of these of the same tokens and the others of other tokens; none where there
+    are too few."""
+    fires = candidates.fires[:count]
+    other_N = np.flatnonzero(candidates.silent_N & ~np.isin(token_N, token_N[candidates.fires]))
+    if not fires or len(other_N) < count - alike:
+        return [], []
+    return fires, candidates.alike[:alike] + rng.choice(other_N, count - alike, replace=False).tolist()
 
 
 def _asked(

@@ -3,18 +3,18 @@
 from experiments.reappearance.report import too_little, under_trained
 from reports.claims import Claims, Evidence, Part, Statement
 from reports.headline import Row
-from reports.results import Estimated, Results
-from reports.text import with_interval
+from reports.results import Results
+from reports.text import number, with_interval
 
 ROWS = (
-    Row("statistics.surface_stable", "surface form, stable", "share of features whose firing is a matter of the token's text: score of at least statistics.surface; null: firing on random tokens"),
+    Row("statistics.surface_auroc", "surface form, unstable against stable", "probability that an unstable feature's firing is more a matter of the token's text than a stable one's, by scores from equally many firings (statistics.firings)"),
+    Row("statistics.surface_auroc_within_deciles", "… within deciles of rate", "the same among features that fire about equally often"),
+    Row("statistics.surface_stable", "surface form, stable", "share of features with a score of at least statistics.surface; null: firing on random tokens"),
     Row("statistics.surface_unstable", "surface form, unstable", "the same of unstable features"),
-    Row("statistics.surface_difference", "surface form, unstable less stable", "difference of these shares"),
-    Row("statistics.surface_difference_at_equal_frequency", "… at equal firing rate", "unstable features less others of the same firing rates"),
-    Row("explanations.substring_unstable", "explained by a substring, unstable", "share of explanations that speak of what tokens contain, begin or end with, or how they are written"),
+    Row("explanations.substring_unstable", "explained by a substring, unstable", "share of explanations that speak of what tokens contain, begin or end with; labels held fixed"),
     Row("explanations.substring_stable", "explained by a substring, stable", "the same of stable features of about the same firing rate"),
-    Row("explanations.detection_unstable", "detection, unstable", "balanced accuracy with which the explanation tells on which other tokens the feature fires"),
-    Row("explanations.detection_stable", "detection, stable", "the same of stable features"),
+    Row("explanations.detection_unstable", "detection, unstable", "balanced accuracy with which the explanation tells on which other tokens the feature fires; labels held fixed"),
+    Row("explanations.detection_stable", "detection, stable", "the same of stable features, among as many places of the same tokens"),
 )  # fmt: skip
 
 
@@ -24,43 +24,65 @@ def rows(results: Results) -> tuple[Row, ...]:
     return ROWS
 
 
-def _c3(results: Results, rules: Claims) -> Evidence | None:
+def _c3a(results: Results, rules: Claims) -> Evidence | None:
     if "stability" not in results.summary:
         return None
     s = results.summary["stability"]
     if "firing_rate_stable_over_unstable" not in s:
         return Evidence("–", (), "no activations to measure firing on")
-    ratio, with_rare = s["firing_rate_stable_over_unstable"], s["firing_rate_stable_over_unstable_with_rare"]
-    figures_text = f"stable features fire {with_interval(ratio)} times as often as unstable ones, with rare ones {with_interval(with_rare)}"
-    forms = results.summary.get("statistics", {"not_measured": "the stage 'statistics' was not asked for"})
-    has_forms = "not_measured" not in forms and forms["surface_difference"]["value"] is not None
-    if has_forms:
-        figures_text += (
-            f"; of surface form are {with_interval(forms['surface_unstable'])} of unstable and {with_interval(forms['surface_stable'])} of stable features, difference "
-            f"{with_interval(forms['surface_difference'])}, at equal firing rate {with_interval(forms['surface_difference_at_equal_frequency'])}"
-        )
-    explained = results.summary.get("explanations", {})
-    if "substring_difference" in explained:
-        judge = "a model" if explained["asked_a_model"] else "rules"
-        figures_text += f"; explained by a substring ({judge}): {with_interval(explained['substring_unstable'])} of unstable, {with_interval(explained['substring_stable'])} of stable ones"
-    unknown: Estimated = {"value": None, "low": None, "high": None}
-    parts = (
-        Part("rarer", (ratio, with_rare), rules.c3_ratio),  # live features alone leave the rarest out
-        Part("surface", (forms["surface_difference"] if has_forms else unknown,), rules.c3_surface),
+    names = [f"{median}firing_rate_stable_over_unstable{rare}" for median in ("", "median_") for rare in ("", "_with_rare")]
+    mean, mean_with_rare, median, median_with_rare = (s[name] for name in names)
+    figures_text = (
+        f"stable features fire on {with_interval(s['firing_rate_stable'])} of tokens, unstable ones on {with_interval(s['firing_rate_unstable'])}: {with_interval(mean)} times as often, "
+        f"with rare ones {with_interval(mean_with_rare)}; medians {number(s['median_firing_rate_stable']['value'])} and {number(s['median_firing_rate_unstable']['value'])}: "
+        f"{with_interval(median)} times, with rare ones {with_interval(median_with_rare)}"
     )
-    missing = forms.get("not_measured", "no stable or no unstable features")
-    why = lambda sides: f"more of them of surface form: {sides['surface']}" if has_forms else missing
-    rule = f"rule: rate ratios above {rules.c3_ratio}, difference of surface-form shares above {rules.c3_surface}"
-    reason = lambda holds, sides: f"{rule}: rarer: {sides['rarer']}; {why(sides)}"
+    parts = (
+        Part("means", (mean, mean_with_rare), rules.c3_ratio),  # live features alone leave the rarest out
+        Part("medians", (median, median_with_rare), rules.c3_ratio),
+    )
+    return _evidence(results, rules, figures_text, parts, f"ratios of means and of medians above {rules.c3_ratio}")
+
+
+def _c3b(results: Results, rules: Claims) -> Evidence | None:
+    if "statistics" not in results.summary:
+        return None
+    s = results.summary["statistics"]
+    if "not_measured" in s:
+        return Evidence("–", (), s["not_measured"])
+    figures_text = (
+        f"an unstable feature is more a matter of the token's text than a stable one with probability {with_interval(s['surface_auroc'])}, within deciles of firing rate "
+        f"{with_interval(s['surface_auroc_within_deciles'])} (0.5: no more); scores of {s['firings']} firings each, of {with_interval(s['surface_scored'])} of live features"
+    )
+    part = Part("AUROC", (s["surface_auroc"],), rules.c3_surface)
+    return _evidence(results, rules, figures_text, (part,), f"AUROC above {rules.c3_surface}")
+
+
+def _c3c(results: Results, rules: Claims) -> Evidence | None:
+    s = results.summary.get("explanations", {})
+    if not s.get("asked_a_model"):
+        return None
+    figures_text = (
+        f"by {s['by']} {with_interval(s['substring_unstable'])} of unstable and {with_interval(s['substring_stable'])} of stable features are explained by a substring, difference "
+        f"{with_interval(s['substring_difference'])}; explanations tell where they fire with a balanced accuracy of {with_interval(s['detection_unstable'])} and {with_interval(s['detection_stable'])}"
+    )
+    part = Part("substring", (s["substring_difference"],), rules.c3_substring)
+    return _evidence(results, rules, figures_text, (part,), f"difference of shares above {rules.c3_substring}")
+
+
+def _evidence(results: Results, rules: Claims, figures_text: str, parts: tuple[Part, ...], rule: str) -> Evidence:
+    """Of unstable features, about which nothing is said away from a plateau, or of few."""
+    stands = lambda sides: "; ".join(f"{name}: {side}" for name, side in sides.items())
     little, trained = too_little(results, rules), under_trained(results, rules)
-    if little or not trained:
-        return Evidence(figures_text, parts, little, reason)
-    return Evidence(figures_text, parts, lambda sides: f"{trained}; as it stands, rarer: {sides['rarer']}; {why(sides)}", reason)
+    withheld = little or ((lambda sides: f"{trained}; as it stands, {stands(sides)}") if trained else "")
+    return Evidence(figures_text, parts, withheld, lambda holds, sides: f"rule: {rule}; {stands(sides)}")
 
 
 CLAIMS = (
+    Statement("C3a", "Unstable features are rarer (0.18 % of tokens against 0.44 %).", "the stage 'stability' was not asked for", _c3a),
+    Statement("C3b", "Unstable features are dominated by surface form.", "the stage 'statistics' was not asked for", _c3b),
     Statement(
-        "C3", "Unstable features are rarer (0.18 % of tokens against 0.44 %) and dominated by surface form.",
-        "the stage 'stability' was not asked for", _c3,
+        "C3c", "Explanations of unstable features speak of substrings (38.9 % against 11.3 %).",
+        "wants a language model that explains: config.explanations.model", _c3c,
     ),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Stage: what single features respond to, counted on held-out tokens: on which tokens, where, in bursts or not; and how far it is the token's text.
 
-features.parquet   a row per (seed, feature): statistics, the parts of the surface-form score, its best predictor, top contexts
+features.parquet   a row per (seed, feature): statistics, the surface-form score and its parts, the best predictor, top contexts
+cutoffs.parquet    shares of stable and of unstable features whose score is above a cut-off, and their difference, over cut-offs
 profiles.parquet   mean firing rate over positions of a context, relative to the feature's own, by label
 """
 
@@ -29,14 +30,16 @@ from experiments.data.language_model import LanguageModel
 from experiments.data.row_texts import Texts
 from experiments.data.seeds import Seeds
 from experiments.fields import config, field
+from experiments.interpretation import surface_form
 from experiments.reappearance import feature_sets
-from experiments.reappearance.feature_sets import FREQUENCY, LABELS, RANDOM, STABLE, UNSTABLE, Features
+from experiments.reappearance.feature_sets import LABELS, RANDOM, STABLE, UNSTABLE, Features
 from experiments.reappearance.labels import LabelRule
 from experiments.reappearance.seed_values import Key, Values
 from experiments.settings import Settings
 from experiments.stage import Outputs, Stage, Task
+from interpret import equal_firings, surface
 from interpret import statistics as counting
-from interpret import surface
+from interpret.equal_firings import Halves
 from interpret.statistics import Accumulator, Places
 from runtime import progress
 from runtime.mesh import make_language_mesh
@@ -59,7 +62,12 @@ class Statistics:
     table_bytes: int = field(
         default=2**31, doc="memory for counts of features by tokens; larger tables are made part by part", gt=0, how=True
     )
-    surface: float = field(default=0.5, doc="surface-form score from which a feature counts as one of surface form", gt=0, lt=1)
+    firings: int = field(
+        default=50, doc="of every feature, from which its surface-form score is made, half of them in each half of the contexts", ge=2
+    )
+    surface: float = field(
+        default=0.5, doc="surface-form score from which shares count a feature as one of surface form; decides nothing", gt=0, lt=1
+    )
     draws: int = field(default=1, doc="of random tokens for the null of the entropy over tokens", gt=0)
 
 
@@ -110,6 +118,7 @@ def run(task: Task, out: Outputs) -> None:
     out.summary(_summary(c, values, shuffled is not None) | {"predicates": len(predicates.names)})
     out.table("features", table)
     out.table("profiles", _profiles(values))
+    out.table("cutoffs", surface_form.cutoffs_table(values))
 
 
 def _of_sae(
@@ -130,13 +139,12 @@ def _of_sae(
         counted = _counted(c, text, dictionary, features, seed, on_rows if first == 0 else lambda _: None)
         parts.append((_surface(c, counted, predicates, text.vocabulary, np.random.default_rng((seed, first))), counted.profile_FT))
     columns = {name: np.concatenate([p[name] for p, _ in parts]) for name in parts[0][0]}
-    fall_F = _fall(dictionary, shuffled)
+    columns["fall"], fall_F = _fall(dictionary, shuffled, c.firings // 2)
     fall_known = shuffled is not None
-    parts_of_score = columns["top_token_share"], columns["f1"]
-    columns["fall"] = fall_F
-    columns["surface_score"] = surface.score(*parts_of_score, fall_F if fall_known else None)
-    nothing_kept = np.ones(f) if fall_known else None
-    columns["surface_score_null"] = surface.score(columns["top_token_share_null"], columns["f1_null"], nothing_kept)
+    score = lambda null, fall_F: surface.score(
+        columns.pop(f"top_share{null}"), columns.pop(f"rule_f1{null}"), fall_F if fall_known else None
+    )
+    columns["surface_score"], columns["surface_score_null"] = score("", fall_F), score("_null", np.ones(f))
     return OfSAE(columns, np.concatenate([p for _, p in parts]))
 
 
@@ -171,7 +179,15 @@ def _surface(
     drawn = [surface.null_counts(rng, s.count_HFV[h].sum(1), tokens_HV[h] / max(1, tokens_HV[h].sum())) for h in range(2)]
     null = surface.best_predictor(drawn[0], drawn[1], tokens_HV[0], tokens_HV[1], predicates)
     names = np.array([*predicates.names, ""], object)  # −1: none
+    counted, counted_null = Halves(*s.count_HFV), Halves(*drawn)
+    some, some_null = (Halves(*(equal_firings.sample(rng, half, c.firings // 2) for half in halves)) for halves in (counted, counted_null))
+    equal = equal_firings.scores(some, counted, tokens_HV, c.firings // 2, predicates)
+    equal_null = equal_firings.scores(some_null, counted_null, tokens_HV, c.firings // 2, predicates)
     return {
+        "top_share": equal.top_share_F,
+        "rule_f1": equal.f1_F,
+        "top_share_null": equal_null.top_share_F,
+        "rule_f1_null": equal_null.f1_F,
         "firing_rate": s.firing_rate_F,
         "mean_activation": s.mean_activation_F,
         "std_activation": s.std_activation_F,
@@ -219,27 +235,39 @@ def _shuffled(task: Task, text: Texts) -> Shuffled | None:
     return Shuffled(rows.acts_ND[np.isin(text.context_N, selection)], shuffled_ND[where_N].astype(np.float32))
 
 
-def _fall(dictionary: Dictionary, shuffled: Shuffled | None) -> np.ndarray:
-    """(F,) by how much activation falls on the rows on which a feature fires; NaN where it is not known."""
+def _fall(dictionary: Dictionary, shuffled: Shuffled | None, firings: int) -> tuple[np.ndarray, np.ndarray]:
+    """((F,) by how much activation falls on the rows on which a feature fires, (F,) on so many of them, drawn at random); NaN where it is not known, and
+    where there are fewer."""
     f = dictionary.w_dec_FD.shape[0]
     if shuffled is None:
-        return np.full(f, np.nan)
-    on_device, sums = jax.device_put(dictionary), np.zeros((2, f))
-    for first in range(0, len(shuffled.original_ND), progress.BATCH):
+        return np.full(f, np.nan), np.full(f, np.nan)
+    on_device, sums, seen_F = jax.device_put(dictionary), np.zeros((4, f)), np.zeros(f, np.int32)
+    order_N = np.random.default_rng(0).permutation(len(shuffled.original_ND))
+    for first in range(0, len(order_N), progress.BATCH):
         progress.look_for_signals()
-        both = [np.asarray(x[first : first + progress.BATCH], np.float32) for x in shuffled]
-        missing = ((0, progress.BATCH - len(both[0])), (0, 0))
-        sums += np.asarray(_on_the_same_tokens(on_device, *(np.pad(x, missing) for x in both), np.int32(len(both[0]))))
-    return surface.fall(*sums)
+        rows = order_N[first : first + progress.BATCH]
+        both = [np.asarray(x[rows], np.float32) for x in shuffled]
+        missing = ((0, progress.BATCH - len(rows)), (0, 0))
+        of_batch, fired_F = _on_the_same_tokens(
+            on_device, *(np.pad(x, missing) for x in both), np.int32(len(rows)), seen_F, np.int32(firings)
+        )
+        sums, seen_F = sums + np.asarray(of_batch), seen_F + np.asarray(fired_F)
+    return surface.fall(*sums[:2]), np.where(seen_F >= firings, surface.fall(*sums[2:]), np.nan)
 
 
 @jax.jit
-def _on_the_same_tokens(dictionary: Dictionary, x_BD: Array, shuffled_BD: Array, length: Array) -> Float[Array, "2 F"]:
-    """Σ of activations, and of those in the shuffled contexts on the tokens on which the feature fired."""
+def _on_the_same_tokens(
+    dictionary: Dictionary, x_BD: Array, shuffled_BD: Array, length: Array, seen_F: Array, most: Array
+) -> tuple[Float[Array, "4 F"], Array]:
+    """(Σ of activations, and of those in the shuffled contexts on the tokens on which the feature fired; both of its first `most` firings alone),
+    and how often it fired."""
     real_B1 = (jnp.arange(x_BD.shape[0]) < length)[:, None]
     z_BF = jnp.where(real_B1, encode(dictionary, x_BD), 0.0)
-    other_BF = jnp.where(z_BF > 0, encode(dictionary, shuffled_BD), 0.0)
-    return jnp.stack([z_BF.sum(0), other_BF.sum(0)])
+    fires_BF = z_BF > 0
+    other_BF = jnp.where(fires_BF, encode(dictionary, shuffled_BD), 0.0)
+    first_BF = seen_F + jnp.cumsum(fires_BF, axis=0) <= most
+    sums = [z_BF, other_BF, jnp.where(first_BF, z_BF, 0.0), jnp.where(first_BF, other_BF, 0.0)]
+    return jnp.stack([x.sum(0) for x in sums]), fires_BF.sum(0)
 
 
 def _values(task: Task, stats: Features, per_sae: list[OfSAE]) -> Values:
@@ -265,11 +293,14 @@ def _values(task: Task, stats: Features, per_sae: list[OfSAE]) -> Values:
                     out[name, kind] = _mean(one.columns[column][chosen_F])
                 profile_T = np.nanmean(one.profile_FT[masks[kind][seed, :f]], axis=0)
                 out |= {("profile", kind, t): float(x) for t, x in enumerate(profile_T)}
-            drawn_TF, _ = feature_sets.fitting(stats, masks, FREQUENCY, seed, task.section(Function).draws)
-            if len(drawn_TF) and ("surface", UNSTABLE) in out:
-                surface_F = np.where(np.isfinite(score_F), score_F >= c.surface, np.nan)
-                out["surface", FREQUENCY] = _mean(np.array([_mean(surface_F[mask[:f]]) for mask in drawn_TF]))
-                out["surface of unstable", FREQUENCY] = out["surface", UNSTABLE]  # of the same SAEs
+                out |= {("above", cut, kind): float((score_F[chosen_F] >= cut).mean()) for cut in surface_form.CUTOFFS}
+            stable_F, unstable_F = (masks[kind][seed, :f] & np.isfinite(score_F) for kind in (STABLE, UNSTABLE))
+            out["auroc",] = surface_form.auroc(score_F, stable_F, unstable_F)
+            out["auroc within bins",] = surface_form.auroc_within_bins(
+                score_F, stats.rate_SF[seed, :f], stable_F, unstable_F, task.section(Function).bins
+            )
+            live_F = masks[RANDOM][seed, :f]
+            out["scored",] = _mean(np.isfinite(score_F[live_F]).astype(float))
             values.put(seed, excluded_seed, out)
     return values
 
@@ -282,8 +313,10 @@ def _mean(values: np.ndarray) -> float:
 def _summary(c: Statistics, values: Values, fall_known: bool) -> dict[str, Any]:
     share: dict[str, Any] = {"bounds": (0.0, 1.0)}
     figures: dict[str, Estimate] = {
+        "surface_auroc": values.mean(("auroc",), null=0.5, unit="AUROC", **share),
+        "surface_auroc_within_deciles": values.mean(("auroc within bins",), null=0.5, unit="AUROC", **share),
+        "surface_scored": values.mean(("scored",), unit="share of live features", **share),
         "surface_difference": values.difference(("surface", UNSTABLE), ("surface", STABLE), null=0.0),
-        "surface_difference_at_equal_frequency": values.difference(("surface of unstable", FREQUENCY), ("surface", FREQUENCY), null=0.0),
         "score_difference": values.difference(("score", UNSTABLE), ("score", STABLE), null=0.0, unit="surface-form score"),
     }
     for kind in (STABLE, UNSTABLE):
@@ -295,8 +328,8 @@ def _summary(c: Statistics, values: Values, fall_known: bool) -> dict[str, Any]:
             f"dispersion_{kind}": values.mean(("dispersion", kind), null=1.0, unit="variance over that of independent firings"),
             f"token_entropy_{kind}": values.mean(("entropy ratio", kind), null=1.0, unit="entropy over that of random tokens"),
         }
-    flips = values.of_seeds(("surface", UNSTABLE)) - values.of_seeds(("surface", STABLE))
-    conditions = {"surface": c.surface, "fall_known": fall_known, "sign_flip_p": {"surface_difference": sign_flips(flips)}}
+    flips = values.of_seeds(("auroc",)) - 0.5
+    conditions = {"surface": c.surface, "firings": c.firings, "fall_known": fall_known, "sign_flip_p": {"surface_auroc": sign_flips(flips)}}
     return {name: e.as_dict() for name, e in figures.items()} | conditions
 
 

@@ -242,14 +242,23 @@ def _activation_figures(
     mean = lambda values: lambda w: seed_mean(values, w)
     live_SF, firing_SF = (exists_SF & m for m in (strata_SF == reappearance.LIVE, strata_SF != reappearance.DEAD))
     rate_SF = evaluation.firings_SF / evaluation.rows
-    ratio = lambda values, among_SF: aggregates.jackknifed(
-        aggregates.label_ratio(values, hits_SSF, among_SF, rule.epsilon), **knife, null=1.0, unit="ratio", log=True
+    ratio = lambda values, among_SF, median=False: aggregates.jackknifed(
+        aggregates.label_ratio(values, hits_SSF, among_SF, rule.epsilon, median), **knife, null=1.0, unit="ratio", log=True
+    )
+    rate = lambda stable, median=False: aggregates.jackknifed(
+        aggregates.label_mean(rate_SF, hits_SSF, live_SF, rule.epsilon, stable, median), **knife, null=None, unit="share of tokens"
     )
     dead_S = (exists_SF & ~firing_SF).sum(axis=1) / exists_SF.sum(axis=1)
     figures = {
         "firing_rate_stable_over_unstable": ratio(rate_SF, live_SF),
         # Rare features are cut from the live ones, so a ratio of rates among the live alone would favour equality.
         "firing_rate_stable_over_unstable_with_rare": ratio(rate_SF, firing_SF),
+        "median_firing_rate_stable_over_unstable": ratio(rate_SF, live_SF, True),
+        "median_firing_rate_stable_over_unstable_with_rare": ratio(rate_SF, firing_SF, True),
+        "firing_rate_stable": rate(True),
+        "firing_rate_unstable": rate(False),
+        "median_firing_rate_stable": rate(True, True),
+        "median_firing_rate_unstable": rate(False, True),
         "energy_stable_over_unstable": ratio(evaluation.energy_SF, live_SF),
         "explained_variance": aggregates.jackknifed(mean(evaluation.explained_variance_S), **knife, null=0.0, unit="share"),
         "l0": aggregates.jackknifed(mean(evaluation.l0_S), **knife, null=None, unit="features per token"),

@@ -28,6 +28,7 @@ def cells(value=None, where="q = 0.25, mean"):
     return every | ({where: value} if value else {})
 
 
+RATES = ("firing_rate", "median_firing_rate")
 LOW = estimate(0.5, 0.4, 0.6, null=1.0)
 
 
@@ -44,8 +45,8 @@ def results(rise=0.01, **changes):
         "unstable_share_live": estimate(0.3, 0.2, 0.4),
         "mean_p_live": estimate(0.6, 0.5, 0.7, null=0.001),
         "mean_p_unstable": estimate(0.0, 0.0, 0.0, null=0.002),
-        "firing_rate_stable_over_unstable": estimate(2.0, 1.5, 2.5, null=1.0),
-        "firing_rate_stable_over_unstable_with_rare": estimate(2.0, 1.5, 2.5, null=1.0),
+        **{f"{name}_stable_over_unstable{rare}": estimate(2.0, 1.5, 2.5, null=1.0) for name in RATES for rare in ("", "_with_rare")},
+        **{f"{name}_{label}": estimate(0.01, 0.009, 0.011) for name in RATES for label in ("stable", "unstable")},
     }
     subspace = {
         "headline_rank": 16,
@@ -81,8 +82,8 @@ def results(rise=0.01, **changes):
         "removed_difference": estimate(0.3, 0.2, 0.4),
         "removed_differences": cells(),
     }
-    statistics = {
-        f"surface_{name}": estimate(0.3, 0.2, 0.4) for name in ("stable", "unstable", "difference", "difference_at_equal_frequency")
+    statistics = {"firings": 50, "surface_scored": estimate(0.9, 0.8, 1.0)} | {
+        f"surface_{name}": estimate(0.7, 0.6, 0.8, null=0.5) for name in ("auroc", "auroc_within_deciles")
     }
     sections = {"stability": stability, "subspace": subspace, "function": function, "splice": splice, "statistics": statistics}
     for name, value in changes.items():
@@ -149,12 +150,14 @@ def holds(name, **changes):
         ("C2", {"function__removed_differences": cells(estimate(None, None, None))}, "undecided"),
         ("C2", {"function__not_measured": "no activations"}, "undecided"),
         ("C2", {"rise": 0.05}, "undecided"),
-        ("C3", {}, "yes"),
-        ("C3", {"statistics__surface_difference": estimate(0.1, -0.1, 0.3)}, "undecided"),
-        ("C3", {"statistics__surface_difference": estimate(-0.2, -0.3, -0.1)}, "no"),
-        ("C3", {"statistics__not_measured": "no tokens"}, "undecided"),  # surface form is a part of the claim
-        ("C3", {"firing_rate_stable_over_unstable": LOW, "firing_rate_stable_over_unstable_with_rare": LOW}, "no"),
-        ("C3", {"firing_rate_stable_over_unstable": LOW}, "undecided"),
+        ("C3a", {}, "yes"),
+        ("C3a", {f"{name}_stable_over_unstable{rare}": LOW for name in RATES for rare in ("", "_with_rare")}, "no"),
+        ("C3a", {"firing_rate_stable_over_unstable": LOW}, "undecided"),
+        ("C3a", {"median_firing_rate_stable_over_unstable": estimate(1.1, 0.9, 1.3)}, "undecided"),
+        ("C3b", {}, "yes"),
+        ("C3b", {"statistics__surface_auroc": estimate(0.5, 0.4, 0.6)}, "undecided"),
+        ("C3b", {"statistics__surface_auroc": estimate(0.3, 0.2, 0.4)}, "no"),
+        ("C3b", {"statistics__not_measured": "no tokens"}, "undecided"),
         ("C4", {}, "yes"),
         ("C4", {"overlap_over": over(PCA, estimate(-0.1, -0.2, -0.05))}, "no"),  # every null must be beaten
         ("C4", {"captured_energy_over": over(GAUSSIAN, estimate(-0.1, -0.2, -0.05))}, "no"),
@@ -167,7 +170,8 @@ def holds(name, **changes):
         ("C4", {"rise": -0.05}, "undecided"),
         ("C4", {"rise": 0.05}, "undecided"),
         ("C4", {"rise": None}, "undecided"),
-        ("C3", {"rise": 0.05, "firing_rate_stable_over_unstable": LOW, "firing_rate_stable_over_unstable_with_rare": LOW}, "undecided"),
+        ("C3a", {"rise": 0.05, "firing_rate_stable_over_unstable": LOW, "firing_rate_stable_over_unstable_with_rare": LOW}, "undecided"),
+        ("C3c", {}, "not measured yet"),
         ("C1", {"rise": 0.05}, "yes"),  # that a signal separates does not depend on why
         ("C6", {}, "not measured yet"),
         ("C7", {}, "not measured yet"),
@@ -187,7 +191,7 @@ def test_where_there_is_nothing_along_training_the_reason_says_so():
 
 def test_the_table_has_all_claims_in_order():
     table = claims.as_markdown(decide(results()), "here")
-    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [f"C{i}" for i in range(1, 8)]
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["C1", "C2", "C3a", "C3b", "C3c", "C4", "C5", "C6", "C7"]
 
 
 def _recovery(free=(0.95, 1.0), found=(0.1, 0.2), seeds=(0.95, 0.99), planted=(0.97, 0.99), span_null=0.2, chance=0.001):

@@ -62,8 +62,8 @@ class Scripted:
 
 
 def test_kinds():
-    assert len(set(KINDS)) == 6
-    assert SURFACE == ("token", "substring", "punctuation or whitespace")
+    assert len(set(KINDS)) == 7
+    assert SURFACE == ("token", "substring", "way of writing", "punctuation or whitespace")
     assert all(kind in classify_prompt("x") for kind in KINDS)
 
 
@@ -306,7 +306,7 @@ def test_explanations_are_parsed(answer, expected):
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
-    [*((json.dumps({"kind": kind}), kind) for kind in KINDS), ('{"kind": " Punctuation or Whitespace "}', KINDS[2])]
+    [*((json.dumps({"kind": kind}), kind) for kind in KINDS), ('{"kind": " Punctuation or Whitespace "}', KINDS[3])]
     + [
         (answer, None)
         for answer in ('{"kind": "tokens"}', '{"kind": ["token"]}', '{"kind": 1}', '{"kind": ""}', "token", '{"explanation": "token"}')

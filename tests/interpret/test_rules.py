@@ -78,7 +78,7 @@ PLANTED = {
     'the token is exactly "\\n    "': (lambda t: t == "\n    ", "token"),
     'the token ends with "king"': (lambda t: t.endswith("king"), "substring"),
     'the token begins with " qu"': (lambda t: t.startswith(" qu"), "substring"),
-    "the token is digits": (lambda t: t.strip().isdigit(), "substring"),
+    "the token is digits": (lambda t: t.strip().isdigit(), "way of writing"),
     "the token is punctuation": (
         lambda t: bool(t.strip()) and not any(c.isalnum() for c in t.replace("_", "a")),
         "punctuation or whitespace",
@@ -86,8 +86,8 @@ PLANTED = {
     "the token is a newline, with or without indentation": (lambda t: "\n" in t, "punctuation or whitespace"),
     "the token is whitespace": (str.isspace, "punctuation or whitespace"),
     "the token is a Python keyword": (lambda t: t.strip() in {"return", "None", "if", "else", "not", "def"}, "syntax or position"),
-    "the token is a capitalised word": (lambda t: t in {" Error", " Parser", " None"}, "substring"),
-    "the token is written in characters beyond ASCII": (lambda t: t in {" é", " ü"}, "substring"),
+    "the token is a capitalised word": (lambda t: t in {" Error", " Parser", " None"}, "way of writing"),
+    "the token is written in characters beyond ASCII": (lambda t: t in {" é", " ü"}, "way of writing"),
 }
 
 
@@ -261,7 +261,8 @@ def test_classes():
         ('tokens that contain "the token"', "substring"),
         ("commas and other punctuation", "punctuation or whitespace"),
         ("the first token of a sentence", "syntax or position"),
-        ("names of European capitals", "substring"),  # wording alone is looked at, so it can be fooled
+        ("a lower-case word", "way of writing"),  # a class of tokens, which is no substring
+        ("names of European capitals", "way of writing"),  # wording alone is looked at, so it can be fooled
         ("emotions and moods", "semantic"),
         ("could not tell", "unclear"),
     ],

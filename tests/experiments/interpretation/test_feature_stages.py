@@ -94,7 +94,10 @@ def test_features_of_one_token_are_surface_form_and_those_anywhere_are_not(study
     assert (np.abs(ratio - 1) < 0.1).all() and (np.abs(table["dispersion"] - 1) < 0.75).all()
     s = summary_of(workdir, "statistics")
     assert s["surface_stable"]["value"] == 1.0 and s["surface_unstable"]["value"] == 0.0 == s["surface_stable"]["null"]
-    assert s["surface_difference"]["high"] == -1.0 and s["sign_flip_p"]["surface_difference"] == 2 / 2**S
+    assert s["surface_difference"]["high"] == -1.0 and s["sign_flip_p"]["surface_auroc"] == 2 / 2**S
+    assert s["surface_auroc"]["value"] == 0.0 and s["surface_scored"]["value"] == 1.0  # no unstable feature scores above a stable one
+    cut = read_table(workdir / "statistics" / "cutoffs.parquet")
+    assert cut["value"][(cut["features"] == "unstable less stable") & (cut["cutoff"] == 0.5)] == [-1.0]
     assert s["f1_unstable"]["value"] < s["f1_unstable"]["null"] + 0.1 and s["fall_known"] is False
 
 
@@ -124,7 +127,7 @@ def test_features_are_explained_from_one_half_and_detected_in_the_other(study, m
 
     monkeypatch.setattr(explanations, "ContextReader", Reader)
     listed, text = dictionary_list.saes(of_stage), row_texts.read(of_stage)
-    chosen = [explanations.FeatureChoice(s, f, "") for s in range(2) for f in (0, 3, 12)]
+    chosen = [explanations.FeatureChoice(s, f, "", pair) for s in range(2) for f, pair in ((0, s), (12, s), (3, 2 + s), (4, 2 + s))]
     for f, made in zip(chosen, explanations._tasks(of_stage, listed, chosen, text), strict=True):
         z_N = np.asarray(encode(jax.device_put(listed.dictionaries[f.seed]), jnp.asarray(text.rows.acts_ND)))[:, f.feature]
         shown, asked = ([int(c.before) for c in of] for of in (made.explain_contexts, made.detect_contexts))
@@ -132,6 +135,9 @@ def test_features_are_explained_from_one_half_and_detected_in_the_other(study, m
         assert len(set(asked)) == len(asked) == 6 and made.detect_fires.sum() == 3
         np.testing.assert_array_equal(z_N[asked] > 0, made.detect_fires)
         np.testing.assert_allclose(z_N[shown], made.explain_activations, rtol=1e-5)
+        # Feature 0 fires wherever its token stands, 12 anywhere; held against places of other tokens alike.
+        tokens = text.rows.token_N[asked]
+        assert not np.isin(tokens[3:], tokens[:3]).any()
 
 
 def test_pairs_fire_about_equally_often_and_no_feature_twice(study):
@@ -250,13 +256,19 @@ def test_an_endpoint_that_fails_gets_one_line(asked):
         run(c, workdir, "explanations")
 
 
-def test_negatives_are_of_the_same_token_where_there_is_one():
+def test_silent_places_of_the_same_tokens_are_as_many_for_both_of_a_pair():
     rng = np.random.default_rng(0)
-    token = np.array([1, 1, 1, 2, 3, 3])
-    silent = np.array([False, True, False, True, False, False])
-    assert explanations._negatives(rng, token, [0], silent) == [1]
-    assert explanations._negatives(rng, token, [0, 2], silent) == [1, 3]  # the second has none left of its own
-    assert explanations._negatives(rng, token, [4], silent & False) == []
+    token = np.array([1, 1, 1, 2, 3, 3, 4, 5])
+    silent = np.array([False, True, False, True, False, False, True, True])
+    assert explanations._alike(rng, token, [0], silent) == [1]
+    assert explanations._alike(rng, token, [0, 2], silent) == [1]  # the second has none left of its own
+    assert explanations._alike(rng, token, [4], silent & False) == []
+    some = explanations.Candidates([0, 4], [1], silent)
+    fires, without = explanations._held_against(rng, token, some, 2, 1)
+    assert fires == [0, 4] and without[0] == 1 and without[1] in (3, 6, 7)
+    fires, without = explanations._held_against(rng, token, some, 2, 0)
+    assert len(without) == 2 and not set(without) & {1}  # others of other tokens alone
+    assert explanations._held_against(rng, token, some._replace(silent_N=silent & False), 2, 0) == ([], [])
 
 
 def harvested(tokens=8, documents=3, length=150):
@@ -299,5 +311,16 @@ def test_the_fall_is_of_the_tokens_on_which_a_feature_fired():
     )
     original = np.array([[2, 0, 0], [0, 4, 0], [0, 0, 0]], np.float32)
     shuffled = np.array([[1, 5, 0], [7, 4, 0], [9, 9, 9]], np.float32)  # what fires where it did not before counts for nothing
-    np.testing.assert_allclose(statistics._fall(sae, statistics.Shuffled(original, shuffled)), [0.5, 0.0, np.nan])
-    assert np.isnan(statistics._fall(sae, None)).all()
+    of_all, of_one = statistics._fall(sae, statistics.Shuffled(original, shuffled), 1)
+    np.testing.assert_allclose(of_all, [0.5, 0.0, np.nan])
+    np.testing.assert_allclose(of_one, [0.5, 0.0, np.nan])
+    assert np.isnan(statistics._fall(sae, statistics.Shuffled(original, shuffled), 2)[1]).all()  # fewer than two firings
+    assert np.isnan(statistics._fall(sae, None, 1)).all()
+
+
+def test_the_fall_of_equally_many_firings_is_of_some_drawn_at_random():
+    """A feature that fires on 3,000 rows, first where nothing falls and then where all does."""
+    sae = Dictionary(*(np.eye(1, dtype=np.float32), np.zeros(1, np.float32)) * 2, architecture="standard")
+    original, shuffled = np.ones((3000, 1), np.float32), (np.arange(3000) < 1500).astype(np.float32)[:, None]
+    of_all, of_some = statistics._fall(sae, statistics.Shuffled(original, shuffled), 200)
+    assert of_all == pytest.approx([0.5]) and abs(of_some[0] - 0.5) < 0.1
