@@ -84,7 +84,8 @@ def factorial(c: ml_collections.ConfigDict) -> None:
 
 def synthetic_study() -> ml_collections.ConfigDict:
     """A study of the reference world instead of a language model: width 128, 256 free atoms, 384 in a block of rank 24."""
-    c = registry.default_config(("train", *default.MEASURING, "recovery", "report"), External, WorldConfig)
+    c = registry.default_config(("train", *default.MEASURING, "recovery", "plateau", "report"), External, WorldConfig)
+    c.plateau.stages = ("stability", "recovery")
     _train_on_a_world(c)
     return c
 

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import ml_collections
 from etils import epath
@@ -22,8 +22,8 @@ from experiments.stage import Outputs, Product, Stage, Task
 from runtime import parts
 
 ROOMS = (
-    "data", "training", "reappearance", "ablation", "interpretation", "subspaces", "ground_truth", "pooling", "prediction", "seed_factorial",
-    "language_model",
+    "data", "training", "reappearance", "ablation", "interpretation", "subspaces", "ground_truth", "pooling", "prediction", "plateau",
+    "seed_factorial", "language_model",
 )  # fmt: skip
 REPORT = "experiments.report"  # the stage that comes last
 RUN_STAGE = "train"  # of which runs are
@@ -125,7 +125,9 @@ def validated(config: ml_collections.ConfigDict) -> Settings:
     for task in tasks(settings, epath.Path()):
         for cls in task.stage.required_sections:
             if cls not in task.settings:
-                raise ValueError(f"config.{next(fields_of(cls)).path} is missing: {task.label!r} in config.stages reads it")
+                raise ValueError(
+                    f"config.{next(fields_of(cls)).path} is missing: {task.label!r} in config.stages reads it; make its sections with experiments.registry.default_config, as configs/default.py does"
+                )
         for needed in task.stage.needs:
             check(task.has(needed), "stages", settings.stages, f"{task.label!r} reads what {needed!r} writes")
         looks = task.stage.function("check_settings")
@@ -166,15 +168,15 @@ def tasks(settings: Settings, root: epath.Path) -> list[Task]:
     return out
 
 
-def task_of(name: str, settings: Settings, root: epath.Path, run: str = "") -> Task:
-    """One stage of a config, in the study itself or in a run."""
+def task_of(name: str, settings: Settings, root: epath.Path, run: str = "", roots: Mapping[str, epath.Path] | None = None) -> Task:
+    """One stage of a config, in the study itself or in a run; `roots`: of tasks that lie elsewhere, by label."""
     rooms = house()
     stage = rooms.stages[name]
     there = {p.name: p for p in rooms.products.values() if not p.lacking(settings)}
     sources = {name_read: _labels(name_read, settings, rooms, there) for name_read in stage.reads_of}
     products = {p: there[p] for p in there if there[p].given(settings) or sources.get(p)}
     classes = [*stage.declared, *(cls for child in stage.children for cls in _read(rooms.stages[child], rooms)), *_read(stage, rooms)]
-    return Task(stage, settings.of_run(run) if run else settings, root, classes, sources, products, run)
+    return Task(stage, settings.of_run(run) if run else settings, root, classes, sources, products, run, roots or {})
 
 
 def _read(stage: Stage, rooms: House) -> list[type]:
@@ -204,13 +206,16 @@ def _groups(settings: Settings) -> set[str]:
 
 
 def run_child(task: Task, name: str, root: epath.Path, settings: Settings) -> None:
-    """Runs a stage that `task` has among its children, on other settings, below another folder; its files are part of the task's results.
+    """Runs a stage that `task` has among its children, on other settings, below another folder.
+
+    Of the stages of `settings`, those that are no children are the study's own, which the child reads where `task` does.
 
     Raises:
       LookupError: it is none of the children.
     """
     if name not in task.stage.children:
         raise LookupError(f"the stage {task.stage.name!r} runs {name!r}, which it does not declare (children)")
-    child = task_of(name, settings, root)
+    own = {label for labels in task.sources.values() for label in labels if label.rpartition("/")[2] not in task.stage.children}
+    child = task_of(name, settings, root, roots=dict.fromkeys(own, task.root))
     child.stage.function("run")(child, Outputs(child.folder))
     parts.remove(child.folder)

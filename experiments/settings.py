@@ -62,6 +62,10 @@ class Settings:
         """The same for other stages, without runs."""
         return Settings(self._by_class.values(), stages, {})
 
+    def with_stages(self, *stages: str) -> "Settings":
+        """The same for other stages."""
+        return Settings(self._by_class.values(), stages, self.runs)
+
     def of_run(self, name: str) -> "Settings":
         """With what a run changes. Raises ValueError for a change of a field that there is not."""
         run_fields = {key: value for key, value in self.runs[name].items() if key not in (OWN_PROCESS, NEW_SEEDS)}
@@ -173,7 +177,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     """A value from a config file or flag as the type that is declared. Raises ValueError naming the field."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
-        check(isinstance(value, list | tuple), name, value, "must be a tuple")
+        check(isinstance(value, list | tuple), name, value, "must be a tuple: as a flag \"('a', 'b')\", or numbers with commas")
         if len(inner) == 2 and inner[1] is ...:
             return tuple(_convert(inner[0], v, name) for v in value)
         check(len(value) == len(inner), name, value, f"must have {len(inner)} parts")

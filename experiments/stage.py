@@ -112,10 +112,11 @@ class Task:
         sources: Mapping[str, Sequence[str]],
         products: Mapping[str, Product],
         run: str = "",
+        roots: Mapping[str, epath.Path] = types.MappingProxyType({}),
     ):
         """`classes`: sections that may be read; `sources`: by each name of `needs` and `uses`, the labels of the tasks that make it; `products`: those that the
-        config has, by name."""
-        self.stage, self.root, self.run = stage, root, run
+        config has, by name; `roots`: of tasks that lie below another folder, by label."""
+        self.stage, self.root, self.run, self._roots = stage, root, run, roots
         self.label = f"{run}/{stage.name}" if run else stage.name
         self.classes = tuple(dict.fromkeys(classes))
         self.sources, self._settings, self._products = sources, settings, products
@@ -149,11 +150,12 @@ class Task:
     def path(self, name: str) -> epath.Path:
         """Of a file or folder that another task wrote, as 'stability/features.parquet'. Raises LookupError where the stage does not declare to read it."""
         readable = [label for labels in self.sources.values() for label in labels]
-        if not any(name == label or name.startswith(f"{label}/") for label in (*readable, self.label)):
+        holders = [label for label in (*readable, self.label) if name == label or name.startswith(f"{label}/")]
+        if not holders:
             raise LookupError(
                 f"the stage {self.stage.name!r} reads {name!r}, which it does not declare (needs, uses), or which this config does not make"
             )
-        return self.root / name
+        return self._roots.get(holders[0], self.root) / name
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Columns of a table of another stage, as 'stability/features'."""

@@ -15,6 +15,7 @@ import ml_collections
 from etils import epath
 
 from experiments import registry
+from experiments.fields import fields_of
 from experiments.settings import Settings
 from experiments.stage import SUMMARY, Outputs, Task
 from launch import own_process
@@ -54,7 +55,7 @@ def _select(tasks: list[Task], only: list[str], start: str) -> set[str]:
     matching = lambda name: [label for label in labels if label == name or label.startswith(f"{name}/")]
     for flag, names in (("--stages", only), ("--from", [start] if start else [])):
         if unknown := [name for name in names if not matching(name)]:
-            raise ValueError(f"{flag}: {unknown[0]!r} is not among this config's tasks {labels}")
+            raise ValueError(f"{flag}: {unknown[0]!r} is not among this config's tasks {labels}: config.stages names what a config does")
     selection = {label for name in only for label in matching(name)} or set(labels)
     if start:
         downstream = set(matching(start))
@@ -176,15 +177,16 @@ def _plain(values: Any) -> Any:
 
 
 def _take_new_fields(task: Task, record: Record | None) -> bool:
-    """Whether a guarded task's record lacks fields that were declared after it was written; puts them in as they are now, and says so.
+    """Whether a guarded task's record lacks fields that were declared after it was written; puts those in that are at their default, which is how it
+    was before there was the field, and says so.
 
-    Nobody knows what they were, and the results of a dear stage are not thrown away for that. From then on another value is refused. Fields that are
-    declared no more are left out.
+    The results of a dear stage are not thrown away for that; another value is refused. Fields that are declared no more are left out.
     """
     if record is None or not task.stage.guarded:
         return False
     was, now = record["fingerprint"]["config"], _plain(task.fingerprint())
-    absent = {name: now[name] for name in sorted(now.keys() - was.keys())}
+    default = _plain({f.path: f.default for cls in task.classes for f in fields_of(cls)})
+    absent = {name: now[name] for name in sorted(now.keys() - was.keys()) if now[name] == default[name]}
     lacking = was.keys() - now.keys()
     record["fingerprint"]["config"] = {name: value for name, value in (was | absent).items() if name in now}
     if absent:
@@ -211,8 +213,9 @@ def _refuse_other_fields(task: Task, record: Record | None) -> None:
                     raise ValueError(
                         f"{folder} is of config.{name}={was.get(name)!r}, {earlier} of {now.get(name)!r}: move it to {folder} to go on with it"
                     )
+            origin = f"with config.{name}={was[name]!r}" if name in was else f"before there was config.{name}"
             raise ValueError(
-                f"{task.root} was made with config.{name}={was.get(name)!r}, now {now.get(name)!r}: "
+                f"{task.root} was made {origin}, now {now.get(name)!r}: "
                 f"take another --workdir, or --overwrite to replace the results of {task.label!r} and after"
             )
 

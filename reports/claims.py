@@ -1,16 +1,21 @@
 """How claims are decided: by rules fixed in the config before the run, with one vocabulary for all of them.
 
-Rooms bring forward the evidence (`experiments/<room>/report.py`). A claim is `yes` or `no` only on enough seeds and features, and only if a whole interval lies
-on one side of the rule's threshold; else `undecided`. What no stage measures is `not measured yet`.
+Rooms bring forward the evidence (`experiments/<room>/report.py`). A claim is `yes` or `no` only on enough seeds and features, only if a whole interval lies
+on one side of the rule's threshold, and only if the figures do not move any more with training; `yes so far` if they do and the answer was the same at a
+quarter and at half of it; else `undecided`. What no stage measures is `not measured yet`.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from experiments.fields import config, field
+from reports import course
+from reports.course import Point
 from reports.results import Estimated, Results
 
 YES, NO, UNDECIDED, NOT_MEASURED = "yes", "no", "undecided", "not measured yet"
+YES_SO_FAR = "yes so far"  # at a quarter, at half and at the end of training, and still moving
 Sides = Mapping[str, str]  # by the names of the parts of an evidence, YES, NO or UNDECIDED
 
 
@@ -66,9 +71,6 @@ class Claims:
         default=0.0,
         doc="C7: AUROC of decoder rows over the best of frequency, crowding, both, and nearest neighbour, whole interval above this",
     )
-    plateau_rise: float = field(
-        default=0.02, doc="C2 to C5, C7: undecided unless the interval of p̂'s change per doubling of training tokens lies within ± this"
-    )
 
 
 class Part(NamedTuple):
@@ -95,16 +97,16 @@ class Evidence(NamedTuple):
     Attributes:
       measured: the figures in words.
       parts: that decide it: yes if all say yes, no if one says no.
-      withheld: why nothing is decided, if so; may say on which side the parts stand.
+      withheld: why nothing is decided, if so.
       reason: the reason, from the verdict and the sides of the parts.
-      no_yes: why a yes is withheld, if so.
+      moves: whether it speaks of features that may only be under-trained, so that it is decided on a plateau alone.
     """
 
     measured: str
     parts: tuple[Part, ...]
-    withheld: str | Callable[[Sides], str] = ""
+    withheld: str = ""
     reason: Callable[[str, Sides], str] = lambda holds, sides: ""
-    no_yes: str = ""
+    moves: bool = True
 
 
 class Statement(NamedTuple):
@@ -129,24 +131,50 @@ class Claim(NamedTuple):
 def decide(statements: Iterable[Statement], results: Results, rules: Claims) -> list[Claim]:
     """All claims by number."""
     rows = []
-    for s in sorted(statements, key=lambda s: s.name):
+    for s in sorted(statements, key=lambda s: (int(re.findall(r"\d+", s.name)[0]), s.name)):
         evidence = s.evidence(results, rules)
         if evidence is None:
             rows.append(Claim(s.name, s.paper, "–", NOT_MEASURED, s.elsewhere))
         else:
-            rows.append(Claim(s.name, s.paper, evidence.measured, *_verdict(evidence)))
+            rows.append(Claim(s.name, s.paper, evidence.measured, *_verdict(s, evidence, results, rules)))
     return rows
 
 
-def _verdict(evidence: Evidence) -> tuple[str, str]:
+def _verdict(statement: Statement, evidence: Evidence, results: Results, rules: Claims) -> tuple[str, str]:
     """(whether the claim holds, why)."""
-    sides = {part.name: _of_part(part) for part in evidence.parts}
     if evidence.withheld:
-        return UNDECIDED, evidence.withheld if isinstance(evidence.withheld, str) else evidence.withheld(sides)
-    holds = _joint(list(sides.values()))
-    if holds == YES and evidence.no_yes:
-        return UNDECIDED, evidence.no_yes
-    return holds, evidence.reason(holds, sides)
+        return UNDECIDED, evidence.withheld
+    holds, sides = _stands(evidence)
+    reason = evidence.reason(holds, sides)
+    if holds == UNDECIDED or not evidence.moves:
+        return holds, reason
+    earlier = [(point, statement.evidence(point, rules)) for point in results.earlier()]
+    if not earlier:
+        because = results.summary.get("plateau", {}).get("not_measured", "the stage 'plateau' measures them")
+        return UNDECIDED, f"as it stands {holds}, without figures along training ({because}); {reason}"
+    points = [Point(point.tokens, {} if e is None else _estimates(e)) for point, e in earlier] + [
+        Point(results.tokens, _estimates(evidence))
+    ]
+    deciding = [part for part in evidence.parts if holds == YES or sides[part.name] == NO]
+    moving = {part.name: text for part in deciding if (text := course.moves(points, part.name, part.margin))}
+    if not moving:
+        return holds, reason
+    name, text = next(iter(moving.items()))
+    still = f"{name} {text}" + (f" (and {len(moving) - 1} more of {len(deciding)} figures move)" if len(moving) > 1 else "")
+    answers = [UNDECIDED if e is None or e.withheld else _stands(e)[0] for _, e in earlier]
+    if holds == YES and set(answers) == {YES}:
+        return YES_SO_FAR, f"at {', '.join(f'{p.tokens:,}' for p in points)} training tokens; {still}; {reason}"
+    return UNDECIDED, f"as it stands {holds}, earlier {' and '.join(answers)}; {still}; {reason}"
+
+
+def _estimates(evidence: Evidence) -> dict[str, tuple[Estimated, ...]]:
+    return {part.name: part.estimates for part in evidence.parts}
+
+
+def _stands(evidence: Evidence) -> tuple[str, dict[str, str]]:
+    """(what the parts say together, what each says)."""
+    sides = {part.name: _of_part(part) for part in evidence.parts}
+    return _joint(list(sides.values())), sides
 
 
 def _of_part(part: Part) -> str:

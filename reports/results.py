@@ -23,6 +23,15 @@ class Results:
         summary = {stage: self.json(f"{stage}/summary.json") for stage in self._stages if self.has(f"{stage}/summary.json")}
         self.summary: dict[str, Any] = summary
 
+    @property
+    def tokens(self) -> int:
+        """Training tokens of each SAE; 0 where nobody knows."""
+        return int(self.summary.get("plateau", {}).get("tokens", 0))
+
+    def earlier(self) -> "list[Earlier]":
+        """The same figures of SAEs as they were at a quarter and at half of their training, where the stage `plateau` measured them."""
+        return [Earlier(point["tokens"], point["stages"]) for point in self.summary.get("plateau", {}).get("points", [])]
+
     def has(self, name: str) -> bool:
         return name.split("/")[0] in self._stages and (self.workdir / name).exists()
 
@@ -45,3 +54,17 @@ class Results:
         stage, key = name.split(".", 1)
         result: dict[str, Any] = self.summary[stage][key]
         return result
+
+
+class Earlier(Results):
+    """Figures of SAEs as they were earlier in training; no tables."""
+
+    def __init__(self, tokens: int, summary: dict[str, Any]):
+        self._tokens, self.summary, self._stages = tokens, summary, tuple(summary)
+
+    @property
+    def tokens(self) -> int:
+        return self._tokens
+
+    def has(self, name: str) -> bool:
+        return False

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.reappearance.report import too_little, under_trained
+from experiments.reappearance.report import too_little
 from reports.claims import Claims, Evidence, Part, Statement
 from reports.headline import Row
 from reports.results import Results
@@ -66,11 +66,7 @@ def _c2(results: Results, rules: Claims) -> Evidence | None:
     where = "" if "cross-entropy" in sections else " (reconstruction alone: no language model)"
     rule = f"rule: all differences, stable less unstable, above {rules.c2_difference}{where}"
     reason = lambda holds, sides: f"{rule}: {_stands(sides)}"
-    little, trained = too_little(results, rules), under_trained(results, rules)
-    withheld = little or (
-        (lambda sides: f"{trained}; as it stands the differences are above {rules.c2_difference}: {_stands(sides)}") if trained else ""
-    )
-    return Evidence("; ".join(figures), tuple(parts), withheld, reason)
+    return Evidence("; ".join(figures), tuple(parts), too_little(results, rules), reason)
 
 
 def _removal(section: Mapping[str, Any], name: str, function: Mapping[str, Any]) -> str:

@@ -24,6 +24,9 @@ class External:
     """SAEs from elsewhere, in place of those that a study trains."""
 
     dictionaries: str = field(default="", doc="a dictionaries.json from elsewhere; '': the one that stage `train` writes", path=True)
+    at_tokens: int = field(
+        default=0, doc="SAEs as they were after so many training tokens, of those at which they were kept; 0: at the end", ge=0
+    )
 
 
 FORMAT = "sae-stability dictionaries 2"
@@ -94,6 +97,17 @@ class DictionaryList(NamedTuple):
         """The first SAEs alone."""
         return self._replace(**{name: getattr(self, name)[:count] for name in ("seeds", "names", "dictionaries", "lanes")})
 
+    def as_of(self, tokens: int) -> "DictionaryList":
+        """As they were after so many training tokens. Raises ValueError where they were not kept then."""
+        paths = dict(self.snapshots)
+        if tokens not in paths:
+            raise ValueError(
+                f"config.stability.at_tokens={tokens}: SAEs were kept after {', '.join(map(str, paths)) or 'no number of'} tokens"
+            )
+        whole = self.snapshot(paths[tokens])
+        dictionaries = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], whole) for i in range(len(self.seeds)))
+        return self._replace(dictionaries=dictionaries, snapshots=[], training=self.training | {"tokens": tokens})
+
     def _padded(self, rows: list[np.ndarray]) -> np.ndarray:
         most = self.exists_SF.shape[1]
         return np.stack([np.pad(r, ((0, most - len(r)), (0, 0))) for r in rows])
@@ -144,6 +158,8 @@ def provenance(hook: dict[str, Any]) -> Provenance:
 def saes(task: Task, first: int | None = None) -> DictionaryList:
     """The SAEs that a stage reads, or the first so many: the list named by `config.stability.dictionaries`, or what the stage `collect` or `train` wrote."""
     every = load(place(task))
+    if tokens := task.section(External).at_tokens:
+        every = every.as_of(tokens)
     return every if first is None else every.first(first)
 
 

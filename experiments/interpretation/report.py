@@ -1,6 +1,6 @@
 """Headline rows of what features respond to, and claim C3."""
 
-from experiments.reappearance.report import too_little, under_trained
+from experiments.reappearance.report import too_little
 from reports.claims import Claims, Evidence, Part, Statement
 from reports.headline import Row
 from reports.results import Results
@@ -71,11 +71,9 @@ def _c3c(results: Results, rules: Claims) -> Evidence | None:
 
 
 def _evidence(results: Results, rules: Claims, figures_text: str, parts: tuple[Part, ...], rule: str) -> Evidence:
-    """Of unstable features, about which nothing is said away from a plateau, or of few."""
+    """Of stable and unstable features, of which nothing is said where they are few."""
     stands = lambda sides: "; ".join(f"{name}: {side}" for name, side in sides.items())
-    little, trained = too_little(results, rules), under_trained(results, rules)
-    withheld = little or ((lambda sides: f"{trained}; as it stands, {stands(sides)}") if trained else "")
-    return Evidence(figures_text, parts, withheld, lambda holds, sides: f"rule: {rule}; {stands(sides)}")
+    return Evidence(figures_text, parts, too_little(results, rules), lambda holds, sides: f"rule: {rule}; {stands(sides)}")
 
 
 CLAIMS = (

@@ -43,7 +43,7 @@ def _c6(results: Results, rules: Claims) -> Evidence | None:
     compared = tuple(Part(label, (less[name],), threshold) for name, label, threshold in figures)
     rule = f"rule: intervals of the differences from a single SAE above {rules.c6_p}, {rules.c6_between} and {rules.c6_explained}"
     reason = lambda holds, sides: rule + ("" if holds == YES else f"; {'; '.join(f'{label}: {side}' for label, side in sides.items())}")
-    return Evidence(figures_text, compared, withheld, reason)
+    return Evidence(figures_text, compared, withheld, reason, moves=False)
 
 
 CLAIMS = (

@@ -1,5 +1,6 @@
 """Charts of p̂: how often features reappear, how firm that is over θ and ε beside every null, by what counts as the same, pair by pair, along training."""
 
+import itertools
 import math
 from typing import Any
 
@@ -22,9 +23,7 @@ CRITERION_COLOURS = {
 MOST_SEEDS = 40  # of a heat map that can still be read
 
 
-MOST_POINTS = (
-    10_000  # of a scatter plot; of more features an even part is shown  # of a scatter plot; of more features an even part is shown
-)
+MOST_POINTS = 10_000  # of a scatter plot; of more features an even part is shown
 LABEL_COLOURS = {"stable": "#2166ac", "intermediate": "#969696", "unstable": "#d6604d", "random": "#4d4d4d"}
 
 
@@ -184,7 +183,7 @@ def _over_theta(results: Results) -> Figure:
     rows = results.table("stability/theta_curve.parquet")
     own_rows = [r for r in rows if r["what"] == MEASURED]
     models = list(dict.fromkeys(r["what"] for r in rows if r["what"] != MEASURED))
-    scale = alt.Scale(domain=[MEASURED, *models], range=["#2166ac", *NULL_COLOURS[: len(models)]])
+    scale = alt.Scale(domain=[MEASURED, *models], range=["#2166ac", *itertools.islice(itertools.cycle(NULL_COLOURS), len(models))])
     y = alt.Y("value:Q", title="mean p̂ of live features", scale=alt.Scale(domain=[0, 1]))
     colour = alt.Color("what:N", scale=scale, title="", legend=alt.Legend(columns=2))
     tip = ["what:N", "theta:Q", alt.Tooltip("value:Q", format=".4f")]
@@ -245,7 +244,7 @@ def _criteria(results: Results) -> Figure:
         f"At θ = {theta:g} p̂ by {at_theta}. One to one instead of many to one, {with_interval(s['shared_one_to_one'])} of live features keep a partner; the sets agree "
         f"by {number(s['agreement_of_matchings']['value'])} (intersection over union). Dashed: rotated dictionaries, for activations shifted tokens."
     )
-    return Figure("notions", "What counts as the same feature", sentence, sized(null + lines))
+    return Figure("criteria", "What counts as the same feature", sentence, sized(null + lines))
 
 
 def _pairs(results: Results) -> Figure:

@@ -41,6 +41,9 @@ ROWS = (
 )  # fmt: skip
 
 
+STEADY = 0.02  # change of p̂ per doubling of training tokens that is called a plateau
+
+
 def rows(results: Results) -> tuple[Row, ...]:
     """Headline rows of the room."""
     del results
@@ -78,21 +81,9 @@ def rise_per_doubling(results: Results) -> Estimated | None:
     return results.figure("stability.rise_per_doubling") if begun else None
 
 
-def under_trained(results: Results, rules: Claims) -> str:
-    """Why nothing can be said of unstable features as such, away from a plateau they may be under-trained; "" on a plateau."""
-    rise = rise_per_doubling(results)
-    if rise is None and not results.has("stability/tokens_curve.parquet"):
-        return "no dictionaries along training are there, so no plateau can be shown"
-    if rise is None:
-        return "fewer than two dictionaries along training with p̂ above chance, so no plateau can be shown"
-    if not on_plateau(rise, rules):
-        return f"p̂ still changes by {with_interval(rise)} per doubling of training tokens (a plateau is an interval within ± config.claims.plateau_rise={rules.plateau_rise})"
-    return ""
-
-
-def on_plateau(rise: Estimated, rules: Claims) -> bool:
-    """Whether the whole interval of the change of p̂ per doubling of training tokens is too small to matter (an equivalence test)."""
-    return rise["low"] is not None and -rules.plateau_rise <= rise["low"] and rise["high"] <= rules.plateau_rise
+def is_steady(rise: Estimated) -> bool:
+    """Whether the whole interval of the change of p̂ per doubling of training tokens is small (an equivalence test); claims have plateaus of their own."""
+    return rise["low"] is not None and rise["low"] >= -STEADY and rise["high"] <= STEADY
 
 
 def _c1(results: Results, rules: Claims) -> Evidence | None:
@@ -117,9 +108,9 @@ def _c1(results: Results, rules: Claims) -> Evidence | None:
         Part("middle share", (middle,), rules.c1_middle, must_be_below=True),
     )
     rule = f"rule: yes if reliability is above {rules.c1_reliability} and the middle share below {rules.c1_middle}, no if the middle share is above it"
-    return Evidence(
-        figures_text, parts, withheld, lambda holds, sides: f"{rule}; {'; '.join(f'{name}: {side}' for name, side in sides.items())}"
-    )
+    stands = lambda sides: "; ".join(f"{name}: {side}" for name, side in sides.items())
+    # That a signal separates does not depend on why features are unstable.
+    return Evidence(figures_text, parts, withheld, lambda holds, sides: f"{rule}; {stands(sides)}", moves=False)
 
 
 CLAIMS = (
@@ -157,7 +148,7 @@ def remarks(results: Results, rules: Claims) -> list[str]:
         )
         out.append(f"Whether p̂ has reached a plateau cannot be told: {few}.")
     else:
-        reached = "a plateau" if on_plateau(rise, rules) else "no plateau is shown, unstable features may be under-trained"
+        reached = "a plateau" if is_steady(rise) else "no plateau is shown, unstable features may be under-trained"
         out.append(
             f"Over the last doubling of training tokens (the learning rate's decay included) p̂ of all features changed by {with_interval(rise)}: {reached}."
         )

@@ -11,18 +11,13 @@ from experiments.subspaces.report import name_of
 from reports.chart import NULL_COLOUR, WIDTH, Figure, banded, data, sized, styled
 from reports.results import Results
 from reports.text import number, with_interval
+from stability.diagnosis import REASONS
 
 SEED_COLOURS = ["#1b9e77", "#d95f02", "#7570b3", "#e7298a"]  # of the seeds whose features are drawn
 ARROWS = 14  # features of a seed that are drawn, those that lie most in the two directions
 MOST_SEEDS = 24  # of a heat map that can still be read
 MOST_ENTRIES = 4  # subspaces with a heat map
-REASON_COLOURS = {
-    "dead": "#bdbdbd",
-    "rare or under-trained": "#92c5de",
-    "split or absorbed": "#7b3294",
-    "basis ambiguity": "#d6604d",
-    "unexplained": "#4d4d4d",
-}
+REASON_COLOURS = dict(zip(REASONS, ("#bdbdbd", "#92c5de", "#7b3294", "#d6604d", "#4d4d4d"), strict=True))
 SETS = ("unstable", "intermediate", "stable", "random")
 PREDICTOR_COLOURS = {
     "unstable features of another seed": LABEL_COLOURS["unstable"],

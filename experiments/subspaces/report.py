@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from experiments.reappearance.report import too_little, under_trained
+from experiments.reappearance.report import too_little
 from experiments.subspaces.predictors import DECIDING
 from interpret.contexts import Context
 from reports.claims import UNDECIDED, YES, Claims, Evidence, Part, Statement
@@ -67,9 +67,7 @@ def _c4(results: Results, rules: Claims) -> Evidence | None:
     ranks = {"stable": s["effective_rank_stable_minus_unstable"], "SAEs on Gaussian activations": gaussian or UNKNOWN}
     parts += [Part(f"lower effective rank than {name}", (UNKNOWN if ceiling else e,), 0.0) for name, e in ranks.items()]
     missing = [NULLS[name] for name, (overlap, _) in excesses.items() if overlap is None]
-    return Evidence(
-        figures_text, tuple(parts), too_little(results, rules) or under_trained(results, rules), functools.partial(_c4_reason, missing)
-    )
+    return Evidence(figures_text, tuple(parts), too_little(results, rules), functools.partial(_c4_reason, missing))
 
 
 def _c4_reason(missing: list[str], holds: str, sides: Mapping[str, str]) -> str:

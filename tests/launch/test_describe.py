@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def test_the_config_reference_is_current():
     """docs/config.md is what `python -m launch.describe` prints."""
-    assert (ROOT / "docs" / "config.md").read_text() == describe.page()
+    assert (ROOT / "docs" / "config.md").read_text() == describe.page(), "python -m launch.describe > docs/config.md"
 
 
 def test_describe_says_value_default_bounds_and_meaning():

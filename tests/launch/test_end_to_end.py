@@ -17,6 +17,7 @@ from configs.default import MEASURING
 from reports.results import Results
 from saes.dictionary import first_features
 from saes.formats import saelens, sparsify
+from saes.variants import VARIANTS
 
 ROOT = pathlib.Path(__file__).parents[2]
 STAGES = ("activations", "train", *MEASURING, "splice", "report")
@@ -171,7 +172,7 @@ def test_the_page_needs_nothing_from_elsewhere(finished):
         "match_distribution",
         "theta_curve",
         "labels",
-        "notions",
+        "criteria",
         "pairs",
         "tokens_curve",
         "masking",
@@ -285,7 +286,7 @@ def test_the_typo_of_a_first_run_does_not_lock_the_workdir(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["batchtopk", "gated", "jumprelu", "l1", "matryoshka"])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "topk"])
 def test_one_flag_switches_the_variant(tmp_path, variant):
     done = launch(tmp_path, f"--config.sae.variant={variant}")
     assert done.returncode == 0, done.stderr

@@ -57,6 +57,15 @@ def test_a_dear_stage_outlives_a_field_that_it_declares_later(run, monkeypatch, 
         run(analysis_a=2)
 
 
+def test_a_later_field_that_is_not_at_its_default_is_refused(run, monkeypatch):
+    """Results from before there was the field are as with its default; nothing says that they are as with another value."""
+    run()
+    monkeypatch.setattr(registry, "house", lambda: fake_stages.dear(reads=(First,)))
+    with pytest.raises(ValueError, match=r"was made before there was config.analysis.a, now 3.*--overwrite"):
+        run(analysis_a=3)
+    assert run() == []
+
+
 def test_a_later_field_hides_no_other_change(run, monkeypatch):
     run()
     monkeypatch.setattr(registry, "house", lambda: fake_stages.dear(reads=(First,)))

@@ -5,11 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from saes import variants
 from saes.autoencoder import Knobs
 from saes.config import SAEConfig, TrainConfig
 
 D = 12
-VARIANTS = ("batchtopk", "gated", "jumprelu", "l1", "matryoshka", "topk")
+VARIANTS = tuple(sorted(variants.VARIANTS))
 
 
 def sae(**changes: Any) -> SAEConfig:

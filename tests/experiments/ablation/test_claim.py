@@ -8,23 +8,19 @@ from experiments.ablation import report
 from reports import claims
 from tests.experiments.ablation.test_function_stages import SHARED, D, F, S, measured, of_seeds
 from tests.experiments.dictionaries import listed
+from tests.experiments.finished_run import FinishedRun
 
 STABILITY = {
     "seeds": list(range(8)),
     "live_stable_features": {"value": 100},
     "live_unstable_features": {"value": 100},
-    "mean_p_all": {"null": 0.0},
-    "rise_per_doubling": {"value": 0.0, "low": -0.01, "high": 0.01},
 }
 
 
 def verdict(given, **changes):
     """What the rule says of SAEs on tokens, on a plateau, where there is no language model."""
     _, summary, _ = measured(given, **changes)
-    run = type("Run", (), {"summary": {"stability": STABILITY, "function": summary}})()
-    run.has = lambda name: True
-    run.table = lambda name: [{"tokens": n, "p_low": 0.5} for n in (1, 2)]
-    run.figure = lambda name: STABILITY[name.split(".")[1]]
+    run = FinishedRun({"stability": STABILITY, "function": summary})
     (claim,) = claims.decide(report.CLAIMS, run, claims.Claims())
     return claim
 

@@ -8,11 +8,11 @@ import pytest
 from experiments.reappearance.labels import LabelRule
 from experiments.subspaces import report, subspace
 from reports import claims
+from tests.experiments.finished_run import FinishedRun
 from tests.stability import planted
 
 D, SEEDS, UNSTABLE, STABLE = 32, 8, 120, 60
 CONFIG = subspace.Subspace(ranks=(2, 4, 8), headline_rank=4, subsamples=6, min_features=20)
-FLAT = {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 def sets_of(make_unstable, rng, intermediate=120):
@@ -35,14 +35,8 @@ def verdict(rows, features, gaussian, acts, config=CONFIG):
     summary = {"not_measured": measured} if isinstance(measured, str) else json.loads(json.dumps(measured[0]))
     stability = {
         "seeds": list(range(SEEDS)), "live_stable_features": {"value": SEEDS * STABLE}, "live_unstable_features": {"value": SEEDS * UNSTABLE},
-        "mean_p_all": {"null": 0.0}, "rise_per_doubling": FLAT,
     }  # fmt: skip
-    run = type(
-        "Run", (), {
-            "summary": {"subspace": summary, "stability": stability}, "has": lambda self, name: True,
-            "table": lambda self, name: [{"tokens": t, "p_low": 0.5} for t in (1, 2)], "figure": lambda self, name: FLAT if "rise" in name else {"null": 0.0},
-        },
-    )()  # fmt: skip
+    run = FinishedRun({"subspace": summary, "stability": stability})
     (claim,) = claims.decide(report.CLAIMS, run, claims.Claims())
     return claim
 

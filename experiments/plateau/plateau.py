@@ -1,0 +1,108 @@
+"""Stage: what the claims rest on, measured on SAEs as they were at a quarter and at half of their training, to tell whether it still moves.
+
+at-<tokens>/<stage>/   what the measuring stages make of those SAEs
+"""
+
+import dataclasses
+import functools
+import json
+import math
+
+from experiments import registry
+from experiments.ablation.function import Function
+from experiments.data import dictionary_list
+from experiments.data.dictionary_list import External
+from experiments.fields import check, config, field
+from experiments.reappearance.labels import Reappearance
+from experiments.stage import SUMMARY, Outputs, Stage, Task
+from runtime import interrupts
+from storage import files
+
+MEASURING = (
+    "stability",
+    "function",
+    "splice",
+    "statistics",
+    "explanations",
+    "subspace",
+    "sensitivity",
+    "transfer",
+    "recovery",
+)  # in an order in which they can run
+EARLIER = (0.25, 0.5)  # of the training tokens
+MOST_APART = 1.5  # factor between the tokens that are wanted and those at which SAEs were kept
+
+
+@config("plateau")
+class Plateau:
+    """What is measured again on SAEs as they were earlier in training."""
+
+    stages: tuple[str, ...] = field(
+        default=tuple(name for name in MEASURING if name != "explanations"),
+        doc="whose figures are measured again, those that the config has; 'explanations' asks its model again",
+        one_of=MEASURING,
+        distinct=True,
+        least=1,
+    )
+
+
+STAGE = Stage(config=Plateau, needs=("saes",), uses=("rows", "model", "gaussian"), children=MEASURING)
+
+
+def check_settings(task: Task) -> None:
+    """What must hold between sections."""
+    stages = task.section(Plateau).stages
+    for name in stages:
+        missing = [need for need in registry.house().stages[name].needs if need in MEASURING and need not in stages]
+        check(
+            not missing,
+            "plateau.stages",
+            stages,
+            f"{name!r} reads what {' and '.join(map(repr, missing))} write{'s' * (len(missing) == 1)}",
+        )
+
+
+def run(task: Task, out: Outputs) -> None:
+    listing = dictionary_list.place(task)
+    snapshots = [tokens for tokens, _ in dictionary_list.load(listing).snapshots if tokens > 0]
+    points = earlier_points(snapshots)
+    if points is None:
+        out.not_measured(
+            f"no SAEs were kept at about a quarter and half of their training (after {', '.join(map(str, snapshots)) or 'no number of'} tokens)"
+        )
+        return
+    measured = []
+    for tokens in points:
+        interrupts.raise_if_stop_requested("plateau: finished points are kept")
+        print(f"plateau: SAEs after {tokens:,} tokens")
+        measured.append(
+            {"tokens": tokens, "stages": json.loads(out.part(f"at {tokens}", functools.partial(_measured, task, str(listing), tokens)))}
+        )
+    out.summary({"tokens": snapshots[-1], "points": measured})
+
+
+def earlier_points(snapshots: list[int]) -> list[int] | None:
+    """Of the tokens after which SAEs were kept, the last being the end, those nearest to a quarter and to half of it; None where one is too far off."""
+    points = []
+    for share in EARLIER:
+        nearest = min(snapshots[:-1], key=lambda tokens: abs(math.log(tokens / (share * snapshots[-1]))), default=None)
+        if nearest is None or abs(math.log(nearest / (share * snapshots[-1]))) > math.log(MOST_APART):
+            return None
+        points.append(nearest)
+    return points if len(set(points)) == len(points) else None
+
+
+def _measured(task: Task, listing: str, tokens: int) -> str:
+    """Summaries of the measuring stages by name, as JSON; null models and figures that no claim rests on are taken once."""
+    folder = task.folder / f"at-{tokens}"
+    settings, stages = task.settings, task.section(Plateau).stages
+    names = [name for name in MEASURING if name in stages and name in settings.stages]
+    settings = settings.replaced(
+        External(dictionaries=listing, at_tokens=tokens), dataclasses.replace(settings[Reappearance], null_draws=1)
+    )
+    if "function" in names:
+        settings = settings.replaced(dataclasses.replace(settings[Function], refill_rows=512))
+    settings = settings.with_stages(*names, *(name for name in settings.stages if name not in STAGE.children))
+    for name in names:
+        registry.run_child(task, name, folder, settings)
+    return json.dumps({name: files.read_json(folder / name / SUMMARY) for name in names})

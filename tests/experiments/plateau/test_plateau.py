@@ -1,0 +1,85 @@
+"""Figures along training are those of the SAEs as they were then, through files and the runner."""
+
+import json
+
+import pytest
+from etils import epath
+
+from configs import synthetic
+from experiments.plateau import plateau
+from experiments.registry import validated
+from launch import run as runner
+from tests.experiments.tasks import task
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    c = synthetic.get_config("tiny")
+    c.stages = ("train", "stability", "recovery", "plateau", "report")
+    workdir = epath.Path(tmp_path_factory.mktemp("plateau"))
+    runner.run(c, validated(c), workdir, [], start="", overwrite=False)
+    return c, workdir
+
+
+def summary_of(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_points_are_near_a_quarter_and_half():
+    assert plateau.earlier_points([10, 100, 250, 480, 1000]) == [250, 480]
+    assert plateau.earlier_points([125, 250, 500, 1000]) == [250, 500]
+    assert plateau.earlier_points([100, 1000]) is None and plateau.earlier_points([1000]) is None and plateau.earlier_points([]) is None
+    assert plateau.earlier_points([360, 1000]) is None  # near both, and one point alone
+
+
+def test_figures_are_those_of_saes_as_they_were_then(study, tmp_path):
+    c, workdir = study
+    s = summary_of(workdir / "plateau")
+    assert s["tokens"] == 120_832 and [p["tokens"] for p in s["points"]] == [30_720, 60_416]
+    c = c.copy_and_resolve_references()
+    c.stages = ("stability",)
+    for point in s["points"]:
+        c.stability.dictionaries, c.stability.at_tokens = str(workdir / "train" / "dictionaries.json"), point["tokens"]
+        folder = epath.Path(tmp_path / str(point["tokens"]))
+        runner.run(c, validated(c), folder, [], start="", overwrite=False)
+        alone = summary_of(folder / "stability")
+        assert point["stages"].keys() == {"stability", "recovery"}
+        for name in ("mean_p_all", "explained_variance", "reliability", "firing_rate_stable"):
+            assert point["stages"]["stability"][name] == alone[name], name
+        assert alone["explained_variance"]["value"] < summary_of(workdir / "stability")["explained_variance"]["value"]
+
+
+def test_tokens_at_which_nothing_was_kept_are_refused(study, tmp_path):
+    c, workdir = study
+    c = c.copy_and_resolve_references()
+    c.stages, c.stability.dictionaries, c.stability.at_tokens = ("stability",), str(workdir / "train" / "dictionaries.json"), 77
+    with pytest.raises(ValueError, match="config.stability.at_tokens=77: SAEs were kept after 0, "):
+        runner.run(c, validated(c), epath.Path(tmp_path), [], start="", overwrite=False)
+
+
+def test_a_stage_wants_those_that_it_reads(study):
+    c = study[0].copy_and_resolve_references()
+    c.plateau.stages = ("recovery",)
+    with pytest.raises(ValueError, match="config.plateau.stages=.*'recovery' reads what 'stability' writes"):
+        validated(c)
+        plateau.check_settings(task("plateau", c))
+
+
+def test_the_claim_says_what_moves(study):
+    _, workdir = study
+    claims = summary_of(workdir / "report")["claims"]
+    assert "training" in claims["C5"]["because"] or "seeds" in claims["C5"]["because"]
+
+
+def test_without_earlier_saes_nothing_is_measured(study, tmp_path):
+    c, workdir = study
+    c = c.copy_and_resolve_references()
+    listing = json.loads((workdir / "train" / "dictionaries.json").read_text())
+    listing.pop("sha256")
+    listing["snapshots"] = []
+    for entry in listing["dictionaries"]:
+        entry["path"] = str(workdir / "train" / entry["path"])
+    (tmp_path / "list.json").write_text(json.dumps(listing))
+    c.stages, c.stability.dictionaries = ("stability", "plateau"), str(tmp_path / "list.json")
+    runner.run(c, validated(c), epath.Path(tmp_path / "w"), [], start="", overwrite=False)
+    assert "no SAEs were kept" in summary_of(epath.Path(tmp_path / "w" / "plateau"))["not_measured"]
