@@ -43,7 +43,7 @@ def tiny(c: ml_collections.ConfigDict) -> None:
     c.train.snapshots = 4
     c.runs.gaussian.seeds = (2,)
     tiny_measuring(c)
-    c.splice.tokens, c.splice.singles, c.splice.draws = 300, 3, 1
+    c.splice.contexts, c.splice.positions, c.splice.singles, c.splice.draws = 8, 40, 3, 1
 
 
 def tiny_measuring(c: ml_collections.ConfigDict) -> None:

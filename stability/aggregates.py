@@ -26,6 +26,7 @@ def jackknifed(
     log: bool = False,
     bounds: tuple[float, float] = (-np.inf, np.inf),
     other_variance: float = 0.0,
+    other_df: float = np.inf,
 ) -> Estimate:
     """The statistic on all seeds with a t interval from leaving out one seed at a time (Efron & Tibshirani 1993, ch. 11).
 
@@ -33,8 +34,8 @@ def jackknifed(
       null: the strongest null's value of the same figure; kept also where the figure itself is undefined.
       log: the interval is made on the logarithm (ratios).
       bounds: where the statistic can lie; the interval is clipped to them.
-      other_variance: of a source independent of seeds, as documents or directions, with seeds held fixed; on the logarithm where `log`. It is taken as known,
-        which Satterthwaite's degrees of freedom say.
+      other_variance: of a source independent of seeds, as documents or directions, with seeds held fixed; on the logarithm where `log`.
+      other_df: its degrees of freedom; infinite: known. The sum has Satterthwaite's.
 
     The interval is None with fewer than three seeds (leaving one out leaves no comparison), or where the statistic is
     undefined without some seed.
@@ -51,7 +52,8 @@ def jackknifed(
     spread = to(without) - to(without).mean()
     of_seeds = (seeds - 1) / seeds * np.sum(spread**2)
     variance = of_seeds + other_variance
-    df = (seeds - 1) * (variance / of_seeds) ** 2 if of_seeds > 0 else np.inf if other_variance else seeds - 1
+    squares = of_seeds**2 / (seeds - 1) + other_variance**2 / other_df
+    df = variance**2 / squares if squares > 0 else np.inf if other_variance else seeds - 1
     half = scipy.stats.t.ppf(0.5 + confidence / 2, df) * np.sqrt(variance)
     low, high = (float(np.clip(back(to(value) + sign * half), *bounds)) for sign in (-1, 1))
     return Estimate(value, low, high, null, n, unit)

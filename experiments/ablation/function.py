@@ -45,6 +45,7 @@ from stability.function import (
 )
 
 REFITTED = 2.1  # Σ of the cubes of the shares of features that refits keep: all, all but a label, a label alone
+LEAST_ROWS = 100  # of a block
 REFILLED_SETS = 30  # sets that are removed before the selection
 
 
@@ -65,6 +66,7 @@ class Function:
         least=1,
     )
     splits: int = field(default=2, doc="cuts of the seeds into halves, each labelled by the other", gt=0)
+    blocks: int = field(default=10, doc="of the evaluation rows, for the part of intervals that is the text's", ge=2)
     bins: int = field(default=10, doc="of equally many features by firing rate", ge=2)
     refill_rows: int = field(default=8192, doc="evaluation rows for removal before the selection, when in topk others move up", gt=0)
 
@@ -100,6 +102,8 @@ def run(task: Task, out: Outputs) -> None:
             one = out.part(f"SAE {i}", make)
             for excluded_seed, figures in one.by_sample:
                 values.put(i, excluded_seed, figures)
+            for block, figures in enumerate(one.by_block):
+                values.of_block(i, block, figures)
             values.fixed(i, one.fixed)
             features.append(one.features | {"seed": np.full(len(one.features["feature"]), saes.seeds[i])})
     summary = _summary(task, stats, values, truth)
@@ -120,11 +124,13 @@ class OfSAE(NamedTuple):
 
     Attributes:
       by_sample: under the labels of every sample of seeds: (who is left out, figures).
+      by_block: under the labels of all, of each block of the rows alone.
       fixed: those that hold the labels fixed.
       features: columns of a table with a row a feature.
     """
 
     by_sample: list[tuple[int | None, dict[Key, float]]]
+    by_block: list[dict[Key, float]]
     fixed: dict[Key, float]
     features: dict[str, np.ndarray]
 
@@ -141,20 +147,27 @@ def _of_sae(
     samples: list[int | None],
     bar: Any,
 ) -> OfSAE:
-    halves = _moments(dictionary, some_ND, bar)
+    halves: list[Moments] = []
+    by_block = []
+    blocks = int(np.clip(len(some_ND) // LEAST_ROWS, 2, task.section(Function).blocks))
+    for i, block_ND in enumerate(np.array_split(some_ND, blocks)):
+        m = _moments(dictionary, block_ND, bar)
+        by_block.append(_closed_form(task, stats, sets, truth, _effects(m, dictionary), m, seed, None))
+        half = 2 * i // blocks
+        halves[half:] = [m if len(halves) == half else moments.added(halves[half], m)]
     both = moments.added(*halves)
     eff = _effects(both, dictionary)
     by_sample = [(excluded_seed, _closed_form(task, stats, sets, truth, eff, both, seed, excluded_seed)) for excluded_seed in samples]
-    fixed = _refitted(sets.whole[None], halves, dictionary, seed) | _refilled(task, stats, sets.whole[None], dictionary, few_ND, seed, bar)
-    return OfSAE(by_sample, fixed, _of_features(eff, both))
+    fixed = _refitted(sets.whole[None], (halves[0], halves[1]), dictionary, seed) | _refilled(
+        task, stats, sets.whole[None], dictionary, few_ND, seed, bar
+    )
+    return OfSAE(by_sample, by_block, fixed, _of_features(eff, both))
 
 
-def _moments(dictionary: Dictionary, acts_ND: np.ndarray, bar: Any) -> tuple[Moments, Moments]:
-    """Of the first and the second half of the tokens, which share no more than one document."""
-    half = len(acts_ND) // 2
+def _moments(dictionary: Dictionary, acts_ND: np.ndarray, bar: Any) -> Moments:
+    """Of consecutive rows; blocks share no more than one document."""
     size = int(np.clip(4 * dictionary.w_dec_FD.shape[0], progress.BATCH, 16_384))
-    one, other = (moments.measure(dictionary, progress.batches(part, bar, size)) for part in (acts_ND[:half], acts_ND[half:]))
-    return one, other
+    return moments.measure(dictionary, progress.batches(acts_ND, bar, size))
 
 
 def _effects(m: Moments, dictionary: Dictionary) -> Effects:
@@ -374,8 +387,8 @@ def cost(settings: Settings, size: Size, hardware: Hardware) -> Cost:
     n, rows = min(len(settings[Seeds].list), c.seeds), float(min(size.held_out, c.rows))
     encoded = n * (rows + (REFILLED_SETS * c.refill_rows if sae.variant == "topk" else 0.0))
     flops = encoded * 4 * f * width + n * rows * 2 * f * (f + width)
-    sets = n * (n + 1) * 2 * f * f * (2 * c.draws + 20.0) / costs.HOST_RATE
+    sets = n * (n + 1 + c.blocks) * 2 * f * f * (2 * c.draws + 20.0) / costs.HOST_RATE
     refits = n * 2 * REFITTED * f**3 / 3 / costs.HOST_RATE
-    note = f"{62 * f * f / costs.GIB:,.1f} GiB on the host"
+    note = f"{70 * f * f / costs.GIB:,.1f} GiB on the host"
     moved, memory = 4.0 * encoded * costs.CODING_PASSES * f, 4.0 * (f * f + 16_384 * f)
     return Cost("function", n * rows, flops, moved, n * f * 40, memory, "match", note, sets + refits)

@@ -53,30 +53,62 @@ class Masks(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Of one SAE over the spliced positions of all contexts; Q reconstructions, float64.
+    """Of one SAE over the spliced positions; Q reconstructions, C contexts, float64.
 
     Attributes:
-      nll_Q, kl_Q: nats.
+      nll_QC, kl_QC: nats, of every context.
       error_Q: Σ ‖x − x̂‖².
       firings_F: positions on which each feature fires.
     """
 
-    nll_Q: np.ndarray
-    kl_Q: np.ndarray
+    nll_QC: np.ndarray
+    kl_QC: np.ndarray
     error_Q: np.ndarray
     firings_F: np.ndarray
+
+    @property
+    def nll_Q(self) -> np.ndarray:
+        """Of all contexts."""
+        return np.asarray(self.nll_QC.sum(1))
+
+    @property
+    def kl_Q(self) -> np.ndarray:
+        """Of all contexts."""
+        return np.asarray(self.kl_QC.sum(1))
+
+    def leave_out(self, left_out_C: np.ndarray) -> "Sums":
+        """Losses of the other contexts alone."""
+        return self._replace(nll_QC=self.nll_QC[:, ~left_out_C], kl_QC=self.kl_QC[:, ~left_out_C])
 
 
 class Clean(NamedTuple):
     """Of the model with nothing of an SAE in it.
 
     Attributes:
-      losses: Σ nats of its own ("clean"), with zeros and with the mean in the site's place, and their divergences.
+      losses_C: Σ nats of its own ("clean"), with zeros and with the mean in the site's place, and their divergences, of every context.
+      tokens_C: predictions that count.
+      document_C: of which document a context is.
       variance: Σ ‖x − x̄‖² over the positions that are spliced.
     """
 
-    losses: dict[str, float]
+    losses_C: dict[str, np.ndarray]
+    tokens_C: np.ndarray
+    document_C: np.ndarray
     variance: float
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """Of all contexts."""
+        return {name: float(of_contexts.sum()) for name, of_contexts in self.losses_C.items()}
+
+    @property
+    def tokens(self) -> int:
+        return int(self.tokens_C.sum())
+
+    def leave_out(self, left_out_C: np.ndarray) -> "Clean":
+        """Of the other contexts alone; the variance is that of all."""
+        rest = {name: of_contexts[~left_out_C] for name, of_contexts in self.losses_C.items()}
+        return Clean(rest, self.tokens_C[~left_out_C], self.document_C[~left_out_C], self.variance)
 
 
 def cannot(task: Task) -> str | None:
@@ -94,19 +126,16 @@ def cannot(task: Task) -> str | None:
 
 
 def measure(
-    task: Task, out: Outputs, dictionaries: Sequence[Dictionary], masks: Sequence[Masks], rows: int
-) -> tuple[Clean, list[Sums], int]:
-    """(the model's own, of every SAE, tokens whose prediction counts), on about so many held-out rows in whole contexts."""
+    task: Task, out: Outputs, dictionaries: Sequence[Dictionary], masks: Sequence[Masks], count: int, positions: int
+) -> tuple[Clean, list[Sums]]:
+    """(the model's own, of every SAE), on the first so many positions of so many held-out contexts, of as many documents as there are."""
     lm, read = task.section(LanguageModel), task.section(Harvesting)
     home = checkpoint.locate(lm.path, lm.revision)
     model = checkpoint.load_config(home)
-    contexts, mean_D = _contexts(task, load_tokenizer(home, read.start_token).start, rows)
+    contexts, mean_D = _contexts(task, load_tokenizer(home, read.start_token).start, count, positions)
     placement = Placement(make_language_mesh(lm.model_parallel))
     params = checkpoint.load_params(home, model, lm.dtype, placement)
-    clean, sae_sums = splice_contexts(
-        Model(params, model, read.layer, read.site, placement), contexts, mean_D, dictionaries, masks, out.part
-    )
-    return clean, sae_sums, int((contexts.length_N - 2).clip(0).sum())
+    return splice_contexts(Model(params, model, read.layer, read.site, placement), contexts, mean_D, dictionaries, masks, out.part)
 
 
 class Model:
@@ -167,7 +196,7 @@ class Model:
     def _sums(
         self, params: Any, prefix: Prefix, tokens_BT: Array, weight_BU: Array, spliced_BT: Array, value_QBTX: Array
     ) -> tuple[Array, Array, Array]:
-        """(Σ nll of the first, by how much it is more of each (Q,), Σ kl (Q,))."""
+        """(Σ nll of the first by context (B,), by how much it is more of each (Q, B), Σ kl (Q, B))."""
         final = jax.lax.map(
             lambda value_BTX: splicing.stream_with(
                 params, self.config, prefix, self.layer, self.site, self._spliced(prefix, spliced_BT, value_BTX)
@@ -176,8 +205,8 @@ class Model:
         )
         losses = splicing.losses(params, self.config, final, prefix.final_BTD, tokens_BT)
         # How much more than the first is lost is added up by itself: what a few features cost is a small part of a large sum.
-        more_Q = ((losses.nll_MBU - losses.nll_MBU[0]) * weight_BU).sum((1, 2))
-        return (losses.nll_MBU[0] * weight_BU).sum(), more_Q, (losses.kl_MBU * weight_BU).sum((1, 2))
+        more_QB = ((losses.nll_MBU - losses.nll_MBU[0]) * weight_BU).sum(2)
+        return (losses.nll_MBU[0] * weight_BU).sum(1), more_QB, (losses.kl_MBU * weight_BU).sum(2)
 
 
 def splice_contexts(
@@ -206,19 +235,24 @@ def splice_contexts(
     at_once = -(-n // -(-n // at_once))  # batches of one length, with as little as can be left over
     everywhere = model.placement.everywhere()
     on_device = [jax.device_put(d, everywhere) for d in dictionaries]
-    base, x, centre_D = np.zeros(5), None, mean_D.astype(np.float32)
-    nothing_Q = np.zeros(sum(most))
-    sums = [Sums(nothing_Q, nothing_Q, nothing_Q, np.zeros(d.w_dec_FD.shape[0])) for d in dictionaries]
+    x, centre_D = None, mean_D.astype(np.float32)
+    bases, parts = [], []
     constant_QD = np.stack([np.zeros_like(mean_D), mean_D]).astype(np.float32)
     with tqdm.tqdm(total=n * len(dictionaries), desc="splice", unit="context", mininterval=1.0) as bar:
         for first in range(0, n, at_once):
             tokens, length = (field[first : first + at_once] for field in (contexts.tokens_NT, contexts.length_N))
             make_batch = functools.partial(_batch, model, tokens, length, at_once, centre_D, constant_QD, on_device, stacked, bar)
             of_base, of_x, of_sums = part(f"contexts {first}", make_batch)
-            base, x = base + of_base, spread.added(x, of_x)
-            sums = [Sums(*(whole + more for whole, more in zip(s, one, strict=True))) for s, one in zip(sums, of_sums, strict=True)]
+            bases.append(of_base)
+            x = spread.added(x, of_x)
+            parts.append(of_sums)
     names = ("clean", "zero", "mean", "kl zero", "kl mean")
-    return Clean(dict(zip(names, base.tolist(), strict=True)), 0.0 if x is None else x.variance), sums
+    losses_C = dict(zip(names, np.concatenate(bases, axis=1), strict=True))
+    sums = []
+    for nlls, kls, errors, firings in (zip(*of_sae, strict=True) for of_sae in zip(*parts, strict=True)):
+        sums.append(Sums(np.concatenate(nlls, axis=1), np.concatenate(kls, axis=1), np.sum(errors, axis=0), np.sum(firings, axis=0)))
+    tokens_C = (contexts.length_N - 2).clip(0)
+    return Clean(losses_C, tokens_C, contexts.document_N, 0.0 if x is None else x.variance), sums
 
 
 def _batch(
@@ -232,8 +266,8 @@ def _batch(
     stacked: Sequence[Sequence[np.ndarray]],
     bar: Any,
 ) -> tuple[np.ndarray, Spread, list[list[np.ndarray]]]:
-    """(the model's own sums, spread of what is spliced out, sums of every SAE) of some contexts."""
-    t, missing = tokens.shape[1], at_once - len(length)
+    """(the model's own sums by context, spread of what is spliced out, sums of every SAE) of some contexts."""
+    t, there, missing = tokens.shape[1], len(length), at_once - len(length)
     tokens, length = np.pad(tokens, ((0, missing), (0, 0))), np.pad(length, (0, missing))
     place_T = np.arange(t)
     spliced_BT = (place_T > 0) & (place_T < length[:, None])  # SAEs have never seen the start token
@@ -244,19 +278,22 @@ def _batch(
     positions, sum_D, square = jax.device_get(_moments(prefix.x_BTX, spliced, centre_D))
     x = Spread(int(positions), centre_D, sum_D.astype(np.float64), float(square))
     zero_and_mean = model.constants(model.params, prefix, tokens, weight, spliced, constant_QD)
-    base = np.concatenate([np.asarray(own, np.float64)[None], *_whole(zero_and_mean)])
+    base = np.concatenate([np.asarray(own, np.float64)[None], *_whole(zero_and_mean)])[:, :there]
     sums = []
     for dictionary, of_masks in zip(dictionaries, stacked, strict=True):
         progress.look_for_signals()
-        sums.append(_whole(model.reconstructed(model.params, dictionary, prefix, tokens, weight, spliced, *of_masks)))
+        nll_QB, kl_QB, error_Q, firings_F = _whole(
+            model.reconstructed(model.params, dictionary, prefix, tokens, weight, spliced, *of_masks)
+        )
+        sums.append([nll_QB[:, :there], kl_QB[:, :there], error_Q, firings_F])
         bar.update(at_once - missing)
     return base, x, sums
 
 
 def _whole(parts: Any) -> list[np.ndarray]:
-    """Of what `Model` makes of a batch: Σ nll (Q,) and the rest, float64."""
-    first, more_Q, *rest = jax.device_get(parts)
-    return [float(first) + more_Q.astype(np.float64), *(x.astype(np.float64) for x in rest)]
+    """Of what `Model` makes of a batch: Σ nll (Q, B) and the rest, float64."""
+    first_B, more_QB, *rest = jax.device_get(parts)
+    return [first_B.astype(np.float64) + more_QB.astype(np.float64), *(x.astype(np.float64) for x in rest)]
 
 
 @jax.jit
@@ -268,8 +305,8 @@ def _moments(x_BTX: Array, spliced_BT: Array, centre_D: Array) -> tuple[Array, A
 
 @functools.partial(jax.jit, static_argnums=1)
 def _own(params: Any, config: DecoderConfig, final_BTD: Array, tokens_BT: Array, weight_BU: Array) -> Array:
-    """Σ nll of the model as it is, made by the same kernel as that of what is spliced in."""
-    return (splicing.losses(params, config, final_BTD[None], final_BTD, tokens_BT).nll_MBU[0] * weight_BU).sum()
+    """(B,) Σ nll of the model as it is, made by the same kernel as that of what is spliced in."""
+    return (splicing.losses(params, config, final_BTD[None], final_BTD, tokens_BT).nll_MBU[0] * weight_BU).sum(1)
 
 
 def _padded(rows: list[np.ndarray], count: int, dictionary: Dictionary) -> np.ndarray:
@@ -287,12 +324,25 @@ def _filled(masks: Masks, count: int, width: int) -> np.ndarray:
     return filled_MD
 
 
-def _contexts(task: Task, start: int, count_rows: int) -> tuple[Contexts, np.ndarray]:
-    """Evenly spaced whole held-out contexts, and the mean of what the site holds over all held-out rows."""
+def _contexts(task: Task, start: int, count: int, positions: int) -> tuple[Contexts, np.ndarray]:
+    """The first positions of some held-out contexts, and the mean of what the site holds over all held-out rows."""
     store = sources.evaluation_store(task)
     assert store is not None
     rows = sources.opened(task, store).load()
     every = contexts_of_rows(rows.document_N, rows.position_N, rows.token_N, task.section(Harvesting).context_length, start)
-    count = -(-len(every.length_N) * count_rows // len(rows.token_N))
-    selection = sources.evenly_spaced(len(every.length_N), count)
-    return Contexts(*(field[selection] for field in every)), rows.acts_ND.mean(0, dtype=np.float64)
+    selection = of_documents(every.document_N, count)
+    some = Contexts(*(field[selection] for field in every))
+    some = some._replace(tokens_NT=some.tokens_NT[:, :positions], length_N=np.minimum(some.length_N, positions))
+    return some, rows.acts_ND.mean(0, dtype=np.float64)
+
+
+def of_documents(document_N: np.ndarray, count: int) -> np.ndarray:
+    """Places of so many contexts, of as many documents as there are: evenly spaced ones, and of each equally many contexts, evenly spaced, or one more."""
+    documents = np.unique(document_N)
+    documents = documents[sources.evenly_spaced(len(documents), count)]
+    places = [np.flatnonzero(document_N == d) for d in documents]
+    shares = np.zeros(len(places), int)
+    while shares.sum() < min(count, sum(map(len, places))):
+        open_documents = [i for i, of_document in enumerate(places) if shares[i] < len(of_document)]
+        shares[open_documents[: count - shares.sum()]] += 1
+    return np.sort(np.concatenate([p[sources.evenly_spaced(len(p), n)] for p, n in zip(places, shares.tolist(), strict=True)]))

@@ -11,7 +11,7 @@ import numpy as np
 from activations.language_model import cost as model_cost
 from experiments.ablation import patching, removal
 from experiments.ablation.function import Function
-from experiments.ablation.patching import PLAIN, Masks, Sums
+from experiments.ablation.patching import PLAIN, Clean, Masks, Sums
 from experiments.data import costs, dictionary_list, sources
 from experiments.data.costs import Cost, Hardware, Size
 from experiments.data.harvesting import Harvesting
@@ -37,7 +37,8 @@ class Splice:
     """How it is measured what features do for the language model's predictions."""
 
     seeds: int = field(default=16, doc="SAEs, the first so many", ge=2)
-    tokens: int = field(default=4096, doc="evaluation rows, about, in whole contexts", gt=0)
+    contexts: int = field(default=100, doc="held-out contexts, of as many documents as there are", gt=1)
+    positions: int = field(default=48, doc="of each context, the first so many, start token included", ge=3)
     draws: int = field(default=2, doc="of N stable and function.ratio·N unstable features", gt=0)
     singles: int = field(
         default=9, doc="features of every SAE whose removal alone is measured, of all labels and firing rates; 0: none", ge=0
@@ -63,16 +64,19 @@ def run(task: Task, out: Outputs) -> None:
         _masks(task, stats, dictionary, place, of_features["mean_activation"][of_features["seed"] == seed])
         for place, (seed, dictionary) in enumerate(zip(saes.seeds, saes.dictionaries, strict=True))
     ]
-    clean, sae_sums, tokens = patching.measure(task, out, saes.dictionaries, masks, c.tokens)
+    clean, sae_sums = patching.measure(task, out, saes.dictionaries, masks, c.contexts, c.positions)
     values = Values(len(saes.seeds), task.section(LabelRule).confidence, NATS)
-    base = {name: value / tokens for name, value in clean.losses.items()}
     by_label = feature_sets.by_label(stats)
+    documents = np.unique(clean.document_C)
     for seed, (sums, own) in enumerate(zip(sae_sums, masks, strict=True)):
-        values.fixed(seed, _figures(sums, own, base, tokens, clean.variance))
-        values.fixed(seed, _singles(by_label, sums, own, tokens, seed))
-    out.summary(_summary(task, values, base, tokens))
+        values.fixed(seed, _figures(sums, own, clean))
+        values.fixed(seed, _singles(by_label, sums, own, clean.tokens, seed))
+        for document in documents if len(documents) > 1 else ():
+            left_out_C = clean.document_C == document
+            values.without_document(seed, int(document), _figures(sums.leave_out(left_out_C), own, clean.leave_out(left_out_C)))
+    out.summary(_summary(task, values, clean))
     out.table("masks", _table(values))
-    out.table("features", _features(saes.seeds, sae_sums, masks, tokens))
+    out.table("features", _features(saes.seeds, sae_sums, masks, clean.tokens))
 
 
 def _masks(task: Task, stats: Features, dictionary: Dictionary, seed: int, mean_F: np.ndarray) -> Masks:
@@ -139,18 +143,20 @@ def _sampled(stats: Features, masks: dict[str, np.ndarray], seed: int, count: in
     return np.unique(np.asarray(sample, int))
 
 
-def _figures(sums: Sums, masks: Masks, base: dict[str, float], tokens: int, variance: float) -> dict[Key, float]:
+def _figures(sums: Sums, masks: Masks, clean: Clean) -> dict[Key, float]:
     """By ("ce" | "rise" | "kl" | "recovered" | "recovered from mean" | "explained variance", *key)."""
-    most = len(sums.nll_Q) - len(masks.before)
+    tokens, nll_Q, kl_Q = clean.tokens, sums.nll_Q, sums.kl_Q
+    base = {name: value / tokens for name, value in clean.losses.items()}
+    most = len(nll_Q) - len(masks.before)
     place = {key: i for i, key in enumerate(masks.after)} | {key: most + i for i, key in enumerate(masks.before)}
-    plain = sums.nll_Q[place[PLAIN]] / tokens
+    plain = nll_Q[place[PLAIN]] / tokens
     out: dict[Key, float] = {}
     for key, i in place.items():
-        ce = sums.nll_Q[i] / tokens
-        out |= {("ce", *key): ce, ("rise", *key): ce - plain, ("kl", *key): sums.kl_Q[i] / tokens}
+        ce = nll_Q[i] / tokens
+        out |= {("ce", *key): ce, ("rise", *key): ce - plain, ("kl", *key): kl_Q[i] / tokens}
         out["recovered", *key] = (base["zero"] - ce) / (base["zero"] - base["clean"])
         out["recovered from mean", *key] = (base["mean"] - ce) / (base["mean"] - base["clean"])
-        out["explained variance", *key] = 1.0 - sums.error_Q[i] / variance
+        out["explained variance", *key] = 1.0 - sums.error_Q[i] / clean.variance
     draws: dict[Key, list[float]] = {}
     for key, value in out.items():
         if key[0] in ("rise", "kl", "explained variance") and key[1] == "N" and len(key) == 6:
@@ -184,8 +190,9 @@ def _difference(values: Values, figure: str, share: float, ablation: str, **opti
     return values.difference((figure, "N", share, ablation, STABLE), (figure, "N", share, ablation, UNSTABLE), **options)
 
 
-def _summary(task: Task, values: Values, base: dict[str, float], tokens: int) -> dict[str, Any]:
-    c = task.section(Function)
+def _summary(task: Task, values: Values, clean: Clean) -> dict[str, Any]:
+    c, tokens = task.section(Function), clean.tokens
+    base = {name: value / tokens for name, value in clean.losses.items()}
     headline = ("N", c.headline, ZERO)
     of_model = lambda value: Estimate(value, None, None, None, Count(tokens, "tokens"), NATS)
     figures: dict[str, Estimate] = {
@@ -222,6 +229,8 @@ def _summary(task: Task, values: Values, base: dict[str, float], tokens: int) ->
     return {name: e.as_dict() for name, e in figures.items()} | {
         "removed_differences": differences,
         "tokens": tokens,
+        "documents": len(np.unique(clean.document_C)),
+        "labels": "held fixed",
         "sign_flip_p": {"removed_difference": sign_flips(flips)},
     }
 
@@ -258,10 +267,11 @@ def cost(settings: Settings, size: Size, hardware: Hardware) -> Cost | None:
         return None
     n = min(len(settings[Seeds].list), c.seeds)
     of_pairs = 2 * c.draws * len(settings[Function].shares) * len(ABLATIONS)
-    replayed = float(n * c.tokens * (SPLICED_SETS + of_pairs + c.singles)) * s.context_length / (s.context_length - 1)
+    tokens = c.contexts * c.positions
+    replayed = float(n * tokens * (SPLICED_SETS + of_pairs + c.singles))
     last = model.n_layers - 1
-    whole = model_cost.flops_per_token(model, last, "resid_post", s.context_length)
-    flops_above = whole - model_cost.flops_per_token(model, s.layer, s.site, s.context_length)
+    whole = model_cost.flops_per_token(model, last, "resid_post", c.positions)
+    flops_above = whole - model_cost.flops_per_token(model, s.layer, s.site, c.positions)
     flops = replayed * (flops_above + 2.0 * model.width * model.vocab_size + 2.0 * settings[SAEConfig].n_features * size.width)
     moved = replayed * 4.0 * (LOGIT_PASSES * model.vocab_size + costs.LAYER_PASSES * (last - s.layer) * 6 * model.width)
     note = f"{replayed:,.0f} tokens replayed above layer {s.layer}"

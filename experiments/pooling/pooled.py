@@ -218,7 +218,8 @@ def _predictions(task: Task, out: Outputs, methods: list[Method]) -> dict[str, d
     own = {m.name: [side[0] for side in m.dictionaries] for m in methods if m.dictionaries is not None}
     every = [d for both in own.values() for d in both]
     masks = [Masks({patching.PLAIN: np.ones(d.w_dec_FD.shape[0], bool)}, {}) for d in every]
-    clean, sae_sums, _ = patching.measure(task, out, every, masks, task.section(Scoring).predictions)
+    length = task.section(Harvesting).context_length
+    clean, sae_sums = patching.measure(task, out, every, masks, -(-task.section(Scoring).predictions // (length - 1)), length)
     range_of_losses = clean.losses["zero"] - clean.losses["clean"]
     share = {
         name: [float((clean.losses["zero"] - sae_sums[2 * i + g].nll_Q[0]) / range_of_losses) for g in range(2)]

@@ -25,6 +25,8 @@ class Values:
     def __init__(self, seeds: int, confidence: float, unit: str):
         self.seeds, self._confidence, self._unit = seeds, confidence, unit
         self._figures: dict[Key, np.ndarray] = {}  # (left out, seed); the last row: none
+        self._without_document: dict[int, dict[Key, np.ndarray]] = {}  # by document, (seed,)
+        self._of_block: dict[int, dict[Key, np.ndarray]] = {}
 
     def samples(self, seed: int) -> list[int | None]:
         """Who is left out where this seed is measured; None: nobody."""
@@ -38,6 +40,19 @@ class Values:
     def fixed(self, seed: int, figures: dict[Key, float]) -> None:
         for excluded_seed in self.samples(seed):
             self.put(seed, excluded_seed, figures)
+
+    def without_document(self, seed: int, document: int, figures: dict[Key, float]) -> None:
+        """Figures under the labels that all seeds give, from all text but one document."""
+        self._put(self._without_document, seed, document, figures)
+
+    def of_block(self, seed: int, block: int, figures: dict[Key, float]) -> None:
+        """The same from one of several equal blocks of the text alone."""
+        self._put(self._of_block, seed, block, figures)
+
+    def _put(self, tables: dict[int, dict[Key, np.ndarray]], seed: int, place: int, figures: dict[Key, float]) -> None:
+        table = tables.setdefault(place, {})
+        for key, value in figures.items():
+            table.setdefault(key, np.full(self.seeds, np.nan))[seed] = value
 
     def keys(self, first: str) -> list[Key]:
         """Those that begin so, in the order in which they came."""
@@ -62,11 +77,37 @@ class Values:
         return self.estimate(lambda place: place(one) - place(other), **options)
 
     def estimate(self, statistic: Any, **options: Any) -> Estimate:
-        """`statistic` of a function from keys to means over a sample of seeds; `options` as of `aggregates.jackknifed`."""
+        """`statistic` of a function from keys to means over a sample of seeds; `options` as of `aggregates.jackknifed`.
+
+        The variance is that of seeds, text fixed, and, where figures of parts of the text were put in, that of documents, seeds fixed.
+        """
 
         def of_sample(weights_S: np.ndarray) -> float:
             row = self.seeds if weights_S.all() else int(np.argmin(weights_S))
             return float(statistic(lambda key: seed_mean(self._figures[key][row], weights_S) if key in self._figures else float("nan")))
 
         options = {"null": None, "unit": self._unit, "confidence": self._confidence} | options
-        return aggregates.jackknifed(of_sample, self.seeds, **options)
+        of_documents, df = self._document_variance(statistic, options.get("log", False))
+        return aggregates.jackknifed(of_sample, self.seeds, **options, other_variance=of_documents, other_df=df)
+
+    def _document_variance(self, statistic: Any, log: bool) -> tuple[float, float]:
+        """(of a figure whose text is drawn again, its degrees of freedom); 0 where no part of the text was looked at by itself."""
+        every, scale = self._without_document, "left out"
+        if not every:
+            every, scale = self._of_block, "alone"
+        if len(every) < 2:
+            return 0.0, np.inf
+        all_weights = np.ones(self.seeds)
+
+        def of_part(table: dict[Key, np.ndarray]) -> float:
+            mean = lambda key: seed_mean(table[key] if key in table else self.of_seeds(key), all_weights)
+            return float(statistic(mean))
+
+        values = np.array([of_part(table) for table in every.values()])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = np.log(values) if log else values
+        values = values[np.isfinite(values)]
+        if len(values) < 2:
+            return 0.0, np.inf
+        squares, n = float(np.square(values - values.mean()).sum()), len(values)
+        return ((n - 1) / n * squares if scale == "left out" else squares / (n * (n - 1))), n - 1.0

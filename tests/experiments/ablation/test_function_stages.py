@@ -60,6 +60,9 @@ def measured(given=None, **changes):
         halves = [moments.measure(sae, [part]) for part in (acts[:2000], acts[2000:])]
         both = moments.added(*halves)
         eff = function._effects(both, sae)
+        for block, part in enumerate(np.array_split(acts, 10)):
+            m = moments.measure(sae, [part])
+            values.of_block(i, block, function._closed_form(study, of, sets, {}, function._effects(m, sae), m, i, None))
         for without in values.samples(i):
             values.put(i, without, function._closed_form(study, of, sets, {}, eff, both, i, without))
         values.fixed(i, function._refitted(sets.whole[None], halves, sae, i))
@@ -197,7 +200,8 @@ def test_an_sae_that_loses_nothing_gives_the_models_own_loss_exactly():
     assert sums.nll_Q[0] == base.losses["clean"] and abs(sums.kl_Q[0]) < 1e-5 and sums.error_Q[0] == 0.0
     assert sums.kl_Q[1] > 0.1 and base.losses["kl zero"] > 0.1
     assert sums.nll_Q[1] == pytest.approx(sums.nll_Q[2], rel=1e-6)  # nothing moves up in a standard SAE
-    figures = splice._figures(sums, MASKS, {k: v / 34 for k, v in base.losses.items()}, 34, base.variance)
+    assert base.tokens == 34 and base.document_C.tolist() == [0] * 5
+    figures = splice._figures(sums, MASKS, base)
     assert figures["recovered", *patching.PLAIN] == 1.0 and figures["rise", "only", STABLE] != 0.0
 
 
@@ -227,6 +231,25 @@ def test_variance_errors_and_firings_are_of_the_spliced_positions():
     np.testing.assert_array_equal(sums.firings_F, (np.concatenate([rows, -rows], axis=1) > 0).sum(0))
     # Half of the features is every x where it is above 0.
     assert sums.error_Q[1] == pytest.approx(np.square(np.minimum(rows, 0)).sum(), rel=1e-5)
+
+
+def test_without_a_document_there_are_the_others():
+    base, (sums,) = spliced([MASKS], [identity(16)])
+    left_out = np.array([False, True, False, False, True])
+    rest, rest_sums = base.leave_out(left_out), sums.leave_out(left_out)
+    alone, (alone_sums,) = spliced([MASKS], [identity(16)], length=(14, 0, 2, 14, 0))
+    assert rest.tokens == alone.tokens == 24
+    for name, value in alone.losses.items():
+        assert rest.losses[name] == pytest.approx(value, rel=1e-5), name
+    np.testing.assert_allclose(rest_sums.nll_Q, alone_sums.nll_Q, rtol=1e-5)
+
+
+def test_contexts_are_of_as_many_documents_as_there_are():
+    document = np.repeat([3, 5, 8], [10, 2, 4])
+    assert document[patching.of_documents(document, 2)].tolist() == [3, 8]
+    assert document[patching.of_documents(document, 3)].tolist() == [3, 5, 8]
+    assert sorted(document[patching.of_documents(document, 8)].tolist()) == [3, 3, 3, 5, 5, 8, 8, 8]
+    assert patching.of_documents(document, 99).tolist() == list(range(16))
 
 
 def test_batches_change_nothing(monkeypatch):
@@ -288,7 +311,9 @@ def test_figures_of_the_splice_are_of_the_masks_they_name():
     for seed in range(3):
         values.fixed(seed, {key: float(i) for i, key in enumerate(keys)})
     at = lambda *key: float(keys.index(key))
-    s = splice._summary(stage("splice"), values, {"clean": 1.0, "zero": 3.0, "mean": 2.0, "kl mean": 0.7}, 100)
+    losses = {name: np.array([40.0, 60.0]) * value for name, value in {"clean": 1.0, "zero": 3.0, "mean": 2.0, "kl mean": 0.7}.items()}
+    s = splice._summary(stage("splice"), values, patching.Clean(losses, np.array([40, 60]), np.array([0, 3]), 1.0))
+    assert s["tokens"] == 100 and s["documents"] == 2
     assert s["removed_difference"]["value"] == at("rise", *cell, STABLE) - at("rise", *cell, UNSTABLE) and s["removed_difference"][
         "null"
     ] == at("difference of any")
