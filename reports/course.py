@@ -68,6 +68,8 @@ def _one(earlier: Change, last: Change, value: float, threshold: float) -> str:
     if not growing and abs(last.value) + last.half <= SHARE_OF_MARGIN * abs(value - threshold):
         return ""
     text = f"changes by {number(last.value)} ± {number(last.half)} per doubling of training tokens"
+    if abs(last.value) <= last.half:
+        return f"{text}, not known to lie within a third of its margin of {number(abs(value - threshold))}: more seeds would tell"
     ratio = last.value / earlier.value if earlier.value else math.inf
     if growing or not 0 < ratio < 1:
         return f"{text}, {'and faster than before' if growing else 'without slowing down'}: no bound"
