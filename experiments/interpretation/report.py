@@ -52,7 +52,8 @@ def _c3b(results: Results, rules: Claims) -> Evidence | None:
         return Evidence("–", (), s["not_measured"])
     figures_text = (
         f"an unstable feature is more a matter of the token's text than a stable one with probability {with_interval(s['surface_auroc'])}, within deciles of firing rate "
-        f"{with_interval(s['surface_auroc_within_deciles'])} (0.5: no more); scores of {s['firings']} firings each, of {with_interval(s['surface_scored'])} of live features"
+        f"{with_interval(s['surface_auroc_within_deciles'])} (0.5: no more); scores of {s['firings']} firings each, which {with_interval(s['surface_scored_stable'])} of stable and "
+        f"{with_interval(s['surface_scored_unstable'])} of unstable features have"
     )
     part = Part("AUROC", (s["surface_auroc"],), rules.c3_surface)
     return _evidence(results, rules, figures_text, (part,), f"AUROC above {rules.c3_surface}")

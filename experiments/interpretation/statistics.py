@@ -299,8 +299,7 @@ def _values(task: Task, stats: Features, per_sae: list[OfSAE]) -> Values:
             out["auroc within bins",] = surface_form.auroc_within_bins(
                 score_F, stats.rate_SF[seed, :f], stable_F, unstable_F, task.section(Function).bins
             )
-            live_F = masks[RANDOM][seed, :f]
-            out["scored",] = _mean(np.isfinite(score_F[live_F]).astype(float))
+            out |= {("scored", kind): _mean(np.isfinite(score_F[masks[kind][seed, :f]]).astype(float)) for kind in (STABLE, UNSTABLE)}
             values.put(seed, excluded_seed, out)
     return values
 
@@ -315,7 +314,8 @@ def _summary(c: Statistics, values: Values, fall_known: bool) -> dict[str, Any]:
     figures: dict[str, Estimate] = {
         "surface_auroc": values.mean(("auroc",), null=0.5, unit="AUROC", **share),
         "surface_auroc_within_deciles": values.mean(("auroc within bins",), null=0.5, unit="AUROC", **share),
-        "surface_scored": values.mean(("scored",), unit="share of live features", **share),
+        "surface_scored_stable": values.mean(("scored", STABLE), unit="share of features", **share),
+        "surface_scored_unstable": values.mean(("scored", UNSTABLE), unit="share of features", **share),
         "surface_difference": values.difference(("surface", UNSTABLE), ("surface", STABLE), null=0.0),
         "score_difference": values.difference(("score", UNSTABLE), ("score", STABLE), null=0.0, unit="surface-form score"),
     }

@@ -82,7 +82,7 @@ def results(earlier=None, **changes):
         "removed_difference": estimate(0.3, 0.2, 0.4),
         "removed_differences": cells(),
     }
-    statistics = {"firings": 50, "surface_scored": estimate(0.9, 0.8, 1.0)} | {
+    statistics = {"firings": 50, "surface_scored_stable": estimate(0.9, 0.8, 1.0), "surface_scored_unstable": estimate(0.9, 0.8, 1.0)} | {
         f"surface_{name}": estimate(0.7, 0.68, 0.72, null=0.5) for name in ("auroc", "auroc_within_deciles")
     }
     sections = {"stability": stability, "subspace": subspace, "function": function, "splice": splice, "statistics": statistics}

@@ -61,7 +61,10 @@ def surface(score_SF, rate_SF=None, seeds=S):
             values.put(seed, without, {("auroc",): area, ("within",): within})
     share = {"value": 1.0, "low": 1.0, "high": 1.0}
     s = {"surface_auroc": values.mean(("auroc",)).as_dict(), "surface_auroc_within_deciles": values.mean(("within",)).as_dict()}
-    return verdicts(statistics=s | {"surface_scored": share, "firings": 50}, stability={"seeds": list(range(seeds))})["C3b"]
+    return verdicts(
+        statistics=s | {"surface_scored_stable": share, "surface_scored_unstable": share, "firings": 50},
+        stability={"seeds": list(range(seeds))},
+    )["C3b"]
 
 
 def test_the_order_of_scores_decides_on_surface_form():

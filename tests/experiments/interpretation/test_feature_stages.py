@@ -95,7 +95,9 @@ def test_features_of_one_token_are_surface_form_and_those_anywhere_are_not(study
     s = summary_of(workdir, "statistics")
     assert s["surface_stable"]["value"] == 1.0 and s["surface_unstable"]["value"] == 0.0 == s["surface_stable"]["null"]
     assert s["surface_difference"]["high"] == -1.0 and s["sign_flip_p"]["surface_auroc"] == 2 / 2**S
-    assert s["surface_auroc"]["value"] == 0.0 and s["surface_scored"]["value"] == 1.0  # no unstable feature scores above a stable one
+    assert (
+        s["surface_auroc"]["value"] == 0.0 and s["surface_scored_unstable"]["value"] == 1.0
+    )  # no unstable feature scores above a stable one
     cut = read_table(workdir / "statistics" / "cutoffs.parquet")
     assert cut["value"][(cut["features"] == "unstable less stable") & (cut["cutoff"] == 0.5)] == [-1.0]
     assert s["f1_unstable"]["value"] < s["f1_unstable"]["null"] + 0.1 and s["fall_known"] is False
