@@ -16,8 +16,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """A study of SAEs trained on a language model's activations."""
     if arg not in ("", "tiny"):
         raise ValueError(f"--config=configs/default.py:{arg}: the only argument is 'tiny'")
-    c = of_stages("activations", "train", *MEASURING, "splice", "plateau", "report")
-    c.stages = (*(stage for stage in c.stages if stage != "plateau"), "gaussian")  # 'plateau' measures nearly all again, twice
+    c = of_stages("activations", "train", *MEASURING, "splice", "plateau", "specifications", "report")
+    c.stages = (*(stage for stage in c.stages if stage not in ("plateau", "specifications")), "gaussian")
     c.runs.gaussian = gaussian = (
         ml_collections.ConfigDict()
     )  # SAEs trained on Gaussian activations of the same mean and covariance: a null model

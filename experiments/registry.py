@@ -22,7 +22,7 @@ from experiments.stage import Outputs, Product, Stage, Task
 from runtime import parts
 
 ROOMS = (
-    "data", "training", "reappearance", "ablation", "interpretation", "subspaces", "ground_truth", "pooling", "prediction", "plateau",
+    "data", "training", "reappearance", "ablation", "interpretation", "subspaces", "ground_truth", "pooling", "prediction", "robustness",
     "seed_factorial", "language_model",
 )  # fmt: skip
 REPORT = "experiments.report"  # the stage that comes last

@@ -140,6 +140,16 @@ def decide(statements: Iterable[Statement], results: Results, rules: Claims) -> 
     return rows
 
 
+def sides(statements: Iterable[Statement], results: Results, rules: Claims) -> dict[str, str]:
+    """On which side the figures of each claim stand, of those that are there, whatever the plateau; UNDECIDED where something is withheld."""
+    out = {}
+    for s in statements:
+        evidence = s.evidence(results, rules)
+        if evidence is not None:
+            out[s.name] = UNDECIDED if evidence.withheld else _stands(evidence)[0]
+    return out
+
+
 def _verdict(statement: Statement, evidence: Evidence, results: Results, rules: Claims) -> tuple[str, str]:
     """(whether the claim holds, why)."""
     if evidence.withheld:

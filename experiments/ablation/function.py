@@ -106,7 +106,7 @@ def run(task: Task, out: Outputs) -> None:
                 values.of_block(i, block, figures)
             values.fixed(i, one.fixed)
             features.append(one.features | {"seed": np.full(len(one.features["feature"]), saes.seeds[i])})
-    summary = _summary(task, stats, values, truth)
+    summary = summary_of(task, values, truth)
     out.summary(summary)
     tables: dict[str, Any] = {
         "curves": function_tables.curves_table(values),
@@ -168,6 +168,11 @@ def _moments(dictionary: Dictionary, acts_ND: np.ndarray, bar: Any) -> Moments:
     """Of consecutive rows; blocks share no more than one document."""
     size = int(np.clip(4 * dictionary.w_dec_FD.shape[0], progress.BATCH, 16_384))
     return moments.measure(dictionary, progress.batches(acts_ND, bar, size))
+
+
+def effects_of(dictionary: Dictionary, acts_ND: np.ndarray, bar: Any) -> Effects:
+    """Of all features on some rows."""
+    return _effects(_moments(dictionary, acts_ND, bar), dictionary)
 
 
 def _effects(m: Moments, dictionary: Dictionary) -> Effects:
@@ -318,7 +323,8 @@ def _of_features(eff: Effects, m: Moments) -> dict[str, np.ndarray]:
     }
 
 
-def _summary(task: Task, stats: Features, values: Values, truth: Masks) -> dict[str, Any]:
+def summary_of(task: Task, values: Values, truth: Masks) -> dict[str, Any]:
+    """Of figures of seeds; those that are not there are None."""
     c = task.section(Function)
     mean, null, headline = values.mean, values.value, ("N", c.headline, ZERO)
     figures: dict[str, Estimate] = {

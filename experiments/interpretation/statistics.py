@@ -294,11 +294,8 @@ def _values(task: Task, stats: Features, per_sae: list[OfSAE]) -> Values:
                 profile_T = np.nanmean(one.profile_FT[masks[kind][seed, :f]], axis=0)
                 out |= {("profile", kind, t): float(x) for t, x in enumerate(profile_T)}
                 out |= {("above", cut, kind): float((score_F[chosen_F] >= cut).mean()) for cut in surface_form.CUTOFFS}
-            stable_F, unstable_F = (masks[kind][seed, :f] & np.isfinite(score_F) for kind in (STABLE, UNSTABLE))
-            out["auroc",] = surface_form.auroc(score_F, stable_F, unstable_F)
-            out["auroc within bins",] = surface_form.auroc_within_bins(
-                score_F, stats.rate_SF[seed, :f], stable_F, unstable_F, task.section(Function).bins
-            )
+            stable_F, unstable_F = (masks[kind][seed, :f] for kind in (STABLE, UNSTABLE))
+            out |= surface_form.order(score_F, stats.rate_SF[seed, :f], stable_F, unstable_F, task.section(Function).bins)
             out |= {("scored", kind): _mean(np.isfinite(score_F[masks[kind][seed, :f]]).astype(float)) for kind in (STABLE, UNSTABLE)}
             values.put(seed, excluded_seed, out)
     return values
@@ -312,8 +309,7 @@ def _mean(values: np.ndarray) -> float:
 def _summary(c: Statistics, values: Values, fall_known: bool) -> dict[str, Any]:
     share: dict[str, Any] = {"bounds": (0.0, 1.0)}
     figures: dict[str, Estimate] = {
-        "surface_auroc": values.mean(("auroc",), null=0.5, unit="AUROC", **share),
-        "surface_auroc_within_deciles": values.mean(("auroc within bins",), null=0.5, unit="AUROC", **share),
+        **{name: values.mean(key, null=0.5, unit="AUROC", **share) for name, key in surface_form.FIGURES.items()},
         "surface_scored_stable": values.mean(("scored", STABLE), unit="share of features", **share),
         "surface_scored_unstable": values.mean(("scored", UNSTABLE), unit="share of features", **share),
         "surface_difference": values.difference(("surface", UNSTABLE), ("surface", STABLE), null=0.0),

@@ -5,11 +5,21 @@ from typing import Any
 import numpy as np
 
 from experiments.reappearance.feature_sets import STABLE, UNSTABLE
-from experiments.reappearance.seed_values import Values
+from experiments.reappearance.seed_values import Key, Values
 from stability.transfer import weighted_auroc
 
 CUTOFFS = tuple(round(0.05 * k, 2) for k in range(1, 20))  # of the surface-form score
 DIFFERENCE = "unstable less stable"
+FIGURES = {"surface_auroc": ("auroc",), "surface_auroc_within_deciles": ("auroc within bins",)}  # of the summary, by key
+
+
+def order(score_F: np.ndarray, rate_F: np.ndarray, stable_F: np.ndarray, unstable_F: np.ndarray, bins: int) -> dict[Key, float]:
+    """Of one SAE: how far unstable features' scores lie above stable ones', and within bins of firing rate; features without a score are left out."""
+    stable_F, unstable_F = (mask_F & np.isfinite(score_F) for mask_F in (stable_F, unstable_F))
+    return {
+        ("auroc",): auroc(score_F, stable_F, unstable_F),
+        ("auroc within bins",): auroc_within_bins(score_F, rate_F, stable_F, unstable_F, bins),
+    }
 
 
 def auroc(score_F: np.ndarray, stable_F: np.ndarray, unstable_F: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 curves.parquet     p̂ of live features over θ for every criterion of "same", each beside the null made for it
 pairs.parquet      a row per (anchor, other): one-to-one matching, its agreement with the best match
 features.parquet   a row per (seed, feature): p̂ by every criterion, rows of another SAE above θ, neighbours in its own dictionary
+strengths.parquet  a row per (seed, feature) of the first SAEs: its strongest match in each of them by every criterion
 """
 
 import functools
@@ -42,6 +43,7 @@ class Sensitivity:
     )
     candidates: int = field(default=4, doc="most similar features of another SAE by decoder with which activations are correlated", gt=0)
     rows: int = field(default=16_384, doc="evaluation rows for correlations", gt=0)
+    strength_seeds: int = field(default=16, doc="SAEs, the first so many, whose matches by every criterion are written", ge=2)
     neighbours: int = field(default=10, doc="nearest in the own dictionary (crowding)", gt=0)
     exact_features: int = field(
         default=4096, doc="up to so many features one-to-one matching is exact, above by auction with its gap", gt=0
@@ -95,6 +97,7 @@ def run(task: Task, out: Outputs) -> None:
     out.summary(summary)
     out.table("curves", _curves(task, criteria, live_SF))
     out.table("pairs", pairs)
+    out.table("strengths", _strengths(saes.first(task.section(Sensitivity).strength_seeds), criteria))
     out.table("features", _features(task, saes, criteria, counts_SSF[0], neighbours))
 
 
@@ -184,6 +187,16 @@ def _one_to_one(
                     column.append(value)
             on_pair()
     return columns
+
+
+def _strengths(saes: DictionaryList, criteria: dict[str, Criterion]) -> dict[str, Any]:
+    """Of the SAEs that are given, in each other; a seed's own place is NaN."""
+    s, f = saes.exists_SF.shape
+    grid = np.indices((s, f))
+    table = {"seed": np.asarray(saes.seeds)[grid[0]], "feature": grid[1]}
+    for name, criterion in criteria.items():
+        table[name] = np.swapaxes(criterion.strength_SSF[:s, :s, :f], 1, 2).astype(np.float32)
+    return {name: values[saes.exists_SF] for name, values in table.items()}
 
 
 def _back(matching_found: matching.Matching, other_GD: np.ndarray) -> np.ndarray:

@@ -241,30 +241,34 @@ def _activation_figures(
     knife: dict[str, Any] = {"seeds": len(strata_SF), "confidence": rule.confidence}
     mean = lambda values: lambda w: seed_mean(values, w)
     live_SF, firing_SF = (exists_SF & m for m in (strata_SF == reappearance.LIVE, strata_SF != reappearance.DEAD))
-    rate_SF = evaluation.firings_SF / evaluation.rows
-    ratio = lambda values, among_SF, median=False: aggregates.jackknifed(
-        aggregates.label_ratio(values, hits_SSF, among_SF, rule.epsilon, median), **knife, null=1.0, unit="ratio", log=True
-    )
-    rate = lambda stable, median=False: aggregates.jackknifed(
-        aggregates.label_mean(rate_SF, hits_SSF, live_SF, rule.epsilon, stable, median), **knife, null=None, unit="share of tokens"
-    )
+    energy = aggregates.label_ratio(evaluation.energy_SF, hits_SSF, live_SF, rule.epsilon)
     dead_S = (exists_SF & ~firing_SF).sum(axis=1) / exists_SF.sum(axis=1)
-    figures = {
-        "firing_rate_stable_over_unstable": ratio(rate_SF, live_SF),
-        # Rare features are cut from the live ones, so a ratio of rates among the live alone would favour equality.
-        "firing_rate_stable_over_unstable_with_rare": ratio(rate_SF, firing_SF),
-        "median_firing_rate_stable_over_unstable": ratio(rate_SF, live_SF, True),
-        "median_firing_rate_stable_over_unstable_with_rare": ratio(rate_SF, firing_SF, True),
-        "firing_rate_stable": rate(True),
-        "firing_rate_unstable": rate(False),
-        "median_firing_rate_stable": rate(True, True),
-        "median_firing_rate_unstable": rate(False, True),
-        "energy_stable_over_unstable": ratio(evaluation.energy_SF, live_SF),
+    figures = rate_figures(rule, hits_SSF, live_SF, firing_SF, evaluation.firings_SF / evaluation.rows) | {
+        "energy_stable_over_unstable": aggregates.jackknifed(energy, **knife, null=1.0, unit="ratio", log=True),
         "explained_variance": aggregates.jackknifed(mean(evaluation.explained_variance_S), **knife, null=0.0, unit="share"),
         "l0": aggregates.jackknifed(mean(evaluation.l0_S), **knife, null=None, unit="features per token"),
         "dead_share": aggregates.jackknifed(mean(dead_S), **knife, null=None, unit="share", bounds=(0.0, 1.0)),
     }
     return {name: e.as_dict() for name, e in figures.items()}
+
+
+def rate_figures(
+    rule: LabelRule, hits_SSF: np.ndarray, live_SF: np.ndarray, firing_SF: np.ndarray, rate_SF: np.ndarray
+) -> dict[str, Estimate]:
+    """Firing rates by label, means and medians, and their ratios; these with rare features too, which are cut from the live ones, so that a ratio
+    among the live alone would favour equality."""
+    knife: dict[str, Any] = {"seeds": len(live_SF), "confidence": rule.confidence}
+    out = {}
+    for prefix, median in (("", False), ("median_", True)):
+        for suffix, among_SF in (("", live_SF), ("_with_rare", firing_SF)):
+            ratio = aggregates.label_ratio(rate_SF, hits_SSF, among_SF, rule.epsilon, median)
+            out[f"{prefix}firing_rate_stable_over_unstable{suffix}"] = aggregates.jackknifed(
+                ratio, **knife, null=1.0, unit="ratio", log=True
+            )
+        for label in (reappearance.STABLE, reappearance.UNSTABLE):
+            mean = aggregates.label_mean(rate_SF, hits_SSF, live_SF, rule.epsilon, label == reappearance.STABLE, median)
+            out[f"{prefix}firing_rate_{label}"] = aggregates.jackknifed(mean, **knife, null=None, unit="share of tokens")
+    return out
 
 
 def _features(

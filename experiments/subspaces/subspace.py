@@ -66,10 +66,7 @@ def run(task: Task, out: Outputs) -> None:
     gaussian = null_models.gaussian_saes(task, out)
     gaussian_rows = None
     if gaussian is not None and len(gaussian[0].seeds) >= 2:
-        fire_GF = [fire_F[:size] for fire_F, size in zip(gaussian[1], gaussian[0].sizes, strict=True)]
-        gaussian_rows = [
-            np.asarray(similarity.unit_rows(d.w_dec_FD))[fire_F] for d, fire_F in zip(gaussian[0].dictionaries, fire_GF, strict=True)
-        ]
+        gaussian_rows = rows_that_fire(*gaussian)
     features, acts_ND = task.table("stability/features"), sources.evaluation_rows(task)
     unit_SFD = np.asarray(similarity.unit_rows(saes.w_dec_SFD))
     measured = measure(task.section(Subspace), task.section(LabelRule), unit_SFD, features, saes.seeds, acts_ND, gaussian_rows)
@@ -81,6 +78,12 @@ def run(task: Task, out: Outputs) -> None:
     out.summary(summary)
     for name, table in tables.items():
         out.table(name, table)
+
+
+def rows_that_fire(saes: dictionary_list.DictionaryList, fires_SF: np.ndarray) -> list[np.ndarray]:
+    """Unit decoder rows of every SAE's features that fire."""
+    fires = [fires_F[:size] for fires_F, size in zip(fires_SF, saes.sizes, strict=True)]
+    return [np.asarray(similarity.unit_rows(d.w_dec_FD))[fires_F] for d, fires_F in zip(saes.dictionaries, fires, strict=True)]
 
 
 def measure(

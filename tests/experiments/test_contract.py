@@ -25,7 +25,7 @@ from tests.stability import planted
 ROOT = pathlib.Path(__file__).parents[2]
 NO_STUDY = {"__init__", "common", "saved"}
 NAMES = sorted({p.stem for p in (ROOT / "configs").glob("*.py")} - NO_STUDY)
-ARGS = ("", "tiny", "plateau", "synthetic", "synthetic-tiny", "topk", "l1", "topk-tiny", "l1-tiny")
+ARGS = ("", "tiny", "robust", "synthetic", "synthetic-tiny", "topk", "l1", "topk-tiny", "l1-tiny")
 
 
 @functools.cache

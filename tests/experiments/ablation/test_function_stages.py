@@ -67,7 +67,7 @@ def measured(given=None, **changes):
             values.put(i, without, function._closed_form(study, of, sets, {}, eff, both, i, without))
         values.fixed(i, function._refitted(sets.whole[None], halves, sae, i))
         values.fixed(i, function._refilled(study, of, sets.whole[None], sae, acts[::8], i, tqdm.tqdm(disable=True)))
-    return values, function._summary(study, of, values, {}), of
+    return values, function.summary_of(study, values, {}), of
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_labels_that_do_not_matter_show_no_difference():
         m = moments.measure(sae, [acts])
         for without in values.samples(i):
             values.put(i, without, function._closed_form(STUDY, of, sets, {}, function._effects(m, sae), m, i, without))
-    s = function._summary(STUDY, of, values, {})
+    s = function.summary_of(STUDY, values, {})
     # The mean over features differs by no more than the interval over seeds allows.
     assert s["marginal_per_token_stable_over_unstable"]["low"] < 1 < s["marginal_per_token_stable_over_unstable"]["high"]
     assert s["partial_p_per_token"]["low"] < 0.1 and s["partial_p_per_token"]["high"] > -0.1

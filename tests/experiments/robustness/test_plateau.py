@@ -6,8 +6,8 @@ import pytest
 from etils import epath
 
 from configs import synthetic
-from experiments.plateau import plateau
 from experiments.registry import validated
+from experiments.robustness import plateau
 from launch import run as runner
 from tests.experiments.tasks import task
 
