@@ -22,6 +22,7 @@ from experiments.data.language_model import LanguageModel
 from experiments.data.own_arrays import OwnRows
 from experiments.data.seeds import Seeds
 from experiments.settings import Settings
+from reports import power
 from runtime import device
 from runtime.device import Speed
 from saes import capacity
@@ -128,6 +129,8 @@ def text(settings: Settings, device_used: Hardware) -> str:
     )
     if unplanned:
         lines.append(f"not planned: {', '.join(unplanned)}")
+    if "stability" in settings.stages and "report" in settings.stages:
+        lines.append(power.text(k))
     return "\n".join(lines)
 
 
