@@ -107,13 +107,13 @@ def pool(c: ml_collections.ConfigDict) -> None:
     for name in ("pool", "atlas"):
         c[name] = wanted[name]
     c.stages = (*(("activations",) if "source" in c else ()), *stages, "longer", "wider")
-    c.seeds = (21,)
+    c.seeds = (29,)  # three groups of 8, and 5 that judge
     tokens, features, group = c.train.get_ref("tokens"), c.sae.get_ref("n_features"), c.pool.get_ref("group")
     c.pool.held_tokens, c.pool.free_tokens = tokens // 4, tokens  # held: with decoder rows that stay; free: with rows that move
     alone = {"snapshots": 2, "eval_at_tokens": (), "export_sparsify": False}
     tuning = c.pool.get_ref("held_tokens") + c.pool.get_ref("free_tokens")
-    # What a pool is compared with: SAEs trained on as many tokens as all those together that a pool takes, and those that it is trained on itself;
-    c.runs.longer = ml_collections.ConfigDict({"new_seeds": 2, "train": {**alone, "tokens": tokens * group + tuning}})
+    # What a pool is compared with: SAEs trained on as many tokens as all those together that a pool takes, and those that it is trained on itself, five of them, since they are compared with each other;
+    c.runs.longer = ml_collections.ConfigDict({"new_seeds": 5, "train": {**alone, "tokens": tokens * group + tuning}})
     # and SAEs with as many features as all those together that a pool takes.
     c.runs.wider = ml_collections.ConfigDict({"new_seeds": 2, "sae": {"n_features": features * group}, "train": alone})
 

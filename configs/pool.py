@@ -3,6 +3,9 @@
 Command:   python -m launch.main --config=configs/pool.py --workdir=runs/pool
 Argument:  `:synthetic` is the reference world instead; `:tiny`, `:synthetic-tiny` are the same in a minute, for tests; their figures mean nothing.
 
+Three groups of 8 SAEs are pooled, 5 judge, and 5 are trained as long as a pool and its members together: what C6 asks for. The figures below are of an earlier
+run with two groups, two such SAEs and seeds 100 to 120; what that lacks for C6 is not measured yet.
+
 Measured on two cores of an Intel Xeon, Python 3.11, jax 0.10.2 (November 2026), in one run from nothing: activations 27 s, train 167 s, longer 148 s, wider 144 s, pool 24 s, finetune 418 s, pooled 262 s,
 report 3 s: 20 min. Kinds, rates and the headline were chosen on seeds 0 to 20; these are seeds 100 to 120. Means over two groups of 8; p̂ against 5 fresh seeds; by chance 0.
 
@@ -46,9 +49,9 @@ Free atoms are found by all (1.000); block atoms in the last column (found: cosi
 
 Pools of means, tuned, over pooled SAEs (2, 4, 8): p̂ 0.747, 0.718, 0.709; between groups 0.830, 0.903, 0.921; explained variance 0.865, 0.869, 0.871. Over features (160, 320, 640): p̂ 0.981, 0.911, 0.709 at 0.563, 0.848, 0.871.
 
-Here C6 does not hold: there are fewer different features in 8 seeds than room (615), so everything is taken, and a pool puts live block latents where a single SAE has dead ones: more of the block's atoms are found, pools of disjoint groups agree, but single
+By the rule before (beside a single SAE) C6 does not hold here: there are fewer different features in 8 seeds than room (615), so everything is taken, and a pool puts live block latents where a single SAE has dead ones: more of the block's atoms are found, pools of disjoint groups agree, but single
 SAEs, which judge, have few of them; and 0.2 above 0.803 between groups is more than there can be. With half the features, fewer than a single SAE has alive, a tuned pool has p̂ 0.911 (0.801) and 0.905 between groups (0.803) at 0.848 of the variance (0.859),
-0.001 less than the claim allows. Stable features are the 256 free atoms.
+0.001 less than that rule allowed. Stable features are the 256 free atoms.
 """
 
 import ml_collections
@@ -69,7 +72,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     common.pool(c)
     if "synthetic" in c:
         c.pool.thetas = (0.5, 0.7, 0.9)  # three, so that it ends within half an hour
-    c.seeds = tuple(range(100, 121))  # rules, kinds and rates were settled on seeds 0 to 20
+    c.seeds = tuple(range(100, 129))  # rules, kinds and rates were settled on seeds 0 to 20
     c.train.snapshots = 2
     if arg.endswith("tiny"):
         _shrink(c)
@@ -82,7 +85,7 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
     else:
         world = c.synthetic
         world.width, world.free_atoms, world.free_active, world.block_rank, world.block_atoms, world.block_active = 24, 16, 2, 3, 12, 2
-    c.seeds = (10,)
+    c.seeds = (15,)
     c.sae.n_features, c.sae.k, c.sae.aux_k = 32, 4, 8
     c.train.tokens, c.train.batch_size, c.train.steps_per_dispatch, c.train.checkpoint_every, c.train.eval_rows = 6_000, 64, 8, 80, 512
     c.train.lr = 1e-2

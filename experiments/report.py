@@ -82,7 +82,7 @@ def run(task: Task, out: Outputs) -> None:
         )
     elif "pooled" in stages:
         s, (claim,) = results.summary["pooled"], [claim for claim in decided if claim.name == "C6"]
-        _write_claims(out, [claim], f"{s['of']}, 2 × {s['group']} {s['sae']['variant']} SAEs, F={s['sae']['n_features']}")
+        _write_claims(out, [claim], f"{s['of']}, {s['groups']} × {s['group']} {s['sae']['variant']} SAEs, F={s['sae']['n_features']}")
         study = study._replace(title="Pools of features of many seeds")
         out.add(*pool_page.write_pool_page(task.folder, results, claim, study))
     else:

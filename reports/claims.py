@@ -59,14 +59,15 @@ class Claims:
     )
     c5_found: float = field(default=0.5, doc="C5: share of the block's atoms found, whole interval below this")
     c6_p: float = field(
-        default=0.1, doc="C6: mean p̂ of the headline pool against fresh seeds less that of a single SAE, whole interval above this"
-    )
-    c6_between: float = field(
-        default=0.2, doc="C6: p̂ between pools of disjoint groups less that between single SAEs, whole interval above this"
+        default=0.1,
+        doc="C6: p̂ between independent pools less that between independent products of each competitor at equal compute, on all features and on live ones, whole intervals above this",
     )
     c6_explained: float = field(
-        default=-0.01, doc="C6: explained variance of the headline pool less that of a single SAE, whole interval above this"
+        default=-0.01,
+        doc="C6: explained variance of the pools less that of each competitor at equal compute, so of the best, whole intervals above this",
     )
+    c6_groups: int = field(default=3, doc="C6: with fewer independent pools, or SAEs trained on alike, it is undecided", ge=3)
+    c6_long: int = field(default=5, doc="C6: with fewer SAEs trained as long as a pool and its members together, it is undecided", ge=3)
     c7_excess: float = field(
         default=0.0,
         doc="C7: AUROC of decoder rows over the best of frequency, crowding, both, and nearest neighbour, whole interval above this",

@@ -1,7 +1,7 @@
 """Stage: pools trained on, first with their decoder rows held, then with rows that move slowly.
 
-held/, free/   as what stage `train` leaves: every pool that is tuned, of both groups, as seeds 0, 1, …; a pool that is not full has silent features behind its own.
-               Those of the headline's curves are among them.
+held/, free/   as what stage `train` leaves: every pool that is tuned, of all groups, as seeds 0, 1, …; a pool that is not full has silent features behind its own.
+               Those of the headline's curves, and those made without one SAE, are among them: of the first two groups.
                Single SAEs, the first of each group, are trained on in the same way: what training on does by itself.
 """
 
@@ -19,7 +19,7 @@ from experiments.data.harvesting import Harvesting
 from experiments.data.own_arrays import OwnRows
 from experiments.data.seeds import Seeds
 from experiments.data.sources import Sampling
-from experiments.pooling import curve_points, pool
+from experiments.pooling import curve_points, pool, pools
 from experiments.pooling.pool import Which
 from experiments.pooling.pools import FREE, HELD, SINGLE, Pooling
 from experiments.settings import Settings
@@ -50,11 +50,12 @@ def run(task: Task, out: Outputs) -> None:
     source = sources.source(task)
     scale = train.read_plan(task.path("train"))["scale"]
     seeds = task.summary("pool")["seeds"]
-    places = [Which(kind, name) for kind in c.tuned for name in pool.NAMES]
-    places += [Which(kind, name, s) for kind in c.tuned for name in pool.NAMES for s in seeds[name]]
-    places += [Which(p.recipe.kind, name, point=p.name) for p in curve_points.trained_on(c, sae.n_features) for name in pool.NAMES]
+    names = pools.group_names(c.groups)
+    places = [Which(kind, name) for kind in c.tuned for name in names]
+    places += [Which(kind, name, s) for kind in c.tuned for name in pools.NAMES for s in seeds[name]]
+    places += [Which(p.recipe.kind, name, point=p.name) for p in curve_points.trained_on(c, sae.n_features) for name in pools.NAMES]
     paths = {place: pool.path(task, place) for place in places}
-    paths |= {Which(SINGLE, name): task.path("train/sae") / f"seed-{seeds[name][0]}" for name in pool.NAMES}
+    paths |= {Which(SINGLE, name): task.path("train/sae") / f"seed-{seeds[name][0]}" for name in names}
     who = [place for place, path in paths.items() if path.exists()]
     begin = {place: saelens.load(paths[place])[0] for place in who}
     summary: dict[str, Any] = {}
@@ -114,7 +115,7 @@ def _starting(kind: str, dictionaries: list[Dictionary], decoder_rate: float) ->
 def cost(settings: Settings, size: Size, hardware: Hardware) -> Cost:
     """Training of every pool that is tuned, with a single SAE of each group."""
     c, sae = settings[Pooling], settings[SAEConfig]
-    tuned = 2 * (len(c.tuned) + 1) + pool.pools_again(c) + 2 * len(curve_points.trained_on(c, sae.n_features))
+    tuned = c.groups * (len(c.tuned) + 1) + pool.pools_again(c) + 2 * len(curve_points.trained_on(c, sae.n_features))
     length = dataclasses.replace(settings[TrainConfig], tokens=c.held_tokens + c.free_tokens)
     alike = settings.replaced(length, Seeds(seeds=tuple(range(tuned)), init_seed=-1, data_seed=settings[Seeds].order))
     return train.cost(alike, size, hardware)._replace(stage="finetune")

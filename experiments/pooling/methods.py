@@ -17,6 +17,7 @@ from stability.estimates import Estimate
 from synthetic.config import Recovery, WorldConfig
 from synthetic.generator import make_truth
 
+LONGER, WIDER, BAG = "trained longer", "wider", "bagging"
 FIGURES = {
     "p": "share of the SAEs that judge",
     "stable": "share of features",

@@ -3,6 +3,8 @@
 from etils import epath
 
 from experiments.pooling import pool_charts
+from experiments.pooling.pools import SINGLE
+from experiments.pooling.products import ALL, COMPARED, EXPLAINED, LIVE, LONG, N_LIVE
 from reports import headline, page
 from reports.claims import Claim
 from reports.page import StudyFacts
@@ -24,6 +26,14 @@ POOL_COLUMNS = {
     "found block": "block atoms found",
 }
 
+PRODUCT_COLUMNS = {
+    ALL: "p̂ between, all features",
+    LIVE: "p̂ between, live ones",
+    N_LIVE: "live features",
+    EXPLAINED: "explained variance",
+    LONG: "p̂ against SAEs trained longer",
+}
+
 
 def write_pool_page(folder: epath.Path, results: Results, claim: Claim, study: StudyFacts) -> list[epath.Path]:
     """The page of a study of pools, likewise."""
@@ -42,17 +52,36 @@ def write_pool_page(folder: epath.Path, results: Results, claim: Claim, study: S
         for name in order
         if name in s["less a single SAE"]
     ]
+    independent = s["independent products"]
+    product_text = lambda e, key: number(e["value"]) if key == N_LIVE else with_interval(e) if e["value"] is not None else "–"
+    product_rows = lambda by_method, columns: [
+        {"method": name, "texts": [product_text(by_method[name][key], key) for key in columns]} for name in order if name in by_method
+    ]
+    products = [row | {"count": independent["products"][row["method"]]} for row in product_rows(independent["methods"], PRODUCT_COLUMNS)]
+    less = product_rows(independent["less"], COMPARED)
     figures = pool_charts.all_figures(results)
     return page.write(
-        folder, TEMPLATE, figures, study, claim=claim, names=list(names.values()), rows=rows, differences=differences, summary=s
+        folder, TEMPLATE, figures, study, claim=claim, names=list(names.values()), rows=rows, differences=differences, summary=s,
+        products=products, product_names=list(PRODUCT_COLUMNS.values()), less=less, less_names=[PRODUCT_COLUMNS[key] for key in COMPARED],
     )  # fmt: skip
 
 
 def show(results: Results) -> None:
     """Prints what pools are worth, the claim, and the page's path."""
+    s = results.summary["pooled"]
     headers = {"p": "p̂ against fresh seeds", "between": "p̂ between groups", "explained": "explained variance"}
     table = [("", *headers.values())]
-    table += [(name, *(with_interval(method[key]) for key in headers)) for name, method in results.summary["pooled"]["methods"].items()]
+    table += [(name, *(with_interval(method[key]) for key in headers)) for name, method in s["methods"].items()]
+    headline.columns(table)
+    independent = s["independent products"]
+    columns = (ALL, LIVE, EXPLAINED)
+    table = [("independent products", *(PRODUCT_COLUMNS[key] for key in columns))]
+    for name in dict.fromkeys((s["headline"], *independent["competitors"], SINGLE)):
+        if name in independent["methods"]:
+            table.append(
+                (f"{name} ({independent['products'][name]})", *(with_interval(independent["methods"][name][key]) for key in columns))
+            )
+    print()
     headline.columns(table)
     if results.has("report/summary.json"):
         claim = results.json("report/summary.json")["claims"]["C6"]

@@ -1,8 +1,8 @@
-"""Stage: pools of two disjoint groups of SAEs, of every kind, from their features alone; who is in them.
+"""Stage: pools of disjoint groups of SAEs, of every kind, from their features alone; who is in them.
 
-sae/<kind>-one, -other   SAELens' format
+sae/<kind>-one, -other, -group-3, …   SAELens' format
 without/                 the kind of the headline made again without each SAE
-curves/                  and at the points of its curves that are trained on, of the first seeds of each group
+curves/                  and at the points of its curves that are trained on, of the first seeds of each group (both of the first two groups alone)
 pools.parquet            a row per feature of a pool: whose it was, p̂ among the pooled, how many say the same
 """
 
@@ -18,7 +18,7 @@ from experiments.data.own_arrays import OwnRows
 from experiments.data.seeds import Seeds
 from experiments.fields import check
 from experiments.pooling import curve_points, pools
-from experiments.pooling.pools import Material, Pooled, Pooling
+from experiments.pooling.pools import NAMES, Material, Pooled, Pooling
 from experiments.reappearance.labels import LabelRule
 from experiments.settings import Settings
 from experiments.stage import Outputs, Stage, Task
@@ -30,8 +30,6 @@ from saes.formats import saelens
 STAGE = Stage(
     config=Pooling, reads=(LabelRule, Atlas, SAEConfig, Seeds), optional=(Text, OwnRows, Harvesting), needs=("train", "saes", "rows")
 )
-
-NAMES = ("one", "other")  # of the two groups
 
 
 class Which(NamedTuple):
@@ -57,10 +55,10 @@ def check_settings(task: Task) -> None:
         task.section(SAEConfig).n_features,
         task.section(LabelRule).rare_firings,
     )
-    needed = 2 * c.group + 2
+    needed = c.groups * c.group + 2
     check(
         len(seeds.list) >= needed, "seeds", seeds.seeds,
-        f"at least {needed}: two groups of pool.group={c.group}, and 2 that judge",
+        f"at least {needed}: pool.groups={c.groups} of pool.group={c.group}, and 2 that judge",
     )  # fmt: skip
     check(2 * c.span_rank < size, "pool.span_rank", c.span_rank, f"below half of sae.n_features={size}: two features a dimension")
     check(not c.headline_way.phase or "finetune" in task.settings.stages, "pool.headline", c.headline, "wants the stage 'finetune'")
@@ -75,15 +73,15 @@ def check_settings(task: Task) -> None:
 def run(task: Task, out: Outputs) -> None:
     c, sae = task.section(Pooling), task.section(SAEConfig)
     saes = dictionary_list.saes(task)
-    groups = pools.groups(len(saes.seeds), c.group)
+    groups = pools.groups(len(saes.seeds), c.group, c.groups)
     material = read_material(task, saes)
     columns: dict[str, list[Any]] = {}
     summary: dict[str, Any] = {
-        "seeds": {name: [saes.seeds[s] for s in places] for name, places in zip((*NAMES, "fresh"), groups, strict=True)},
+        "seeds": {name: [saes.seeds[s] for s in places] for name, places in {**groups.by_name, "fresh": groups.fresh}.items()},
         "pools": {},
     }
     for kind in pools.KINDS:
-        for name, places in zip(NAMES, groups, strict=False):
+        for name, places in groups.by_name.items():
             new_pool = pools.make(material, places, pools.recipe(c, sae.n_features, kind), float(sae.k))
             if new_pool is None:
                 print(f"pool: no {kind} in the group of seeds {', '.join(str(saes.seeds[s]) for s in places)}")
@@ -100,13 +98,13 @@ def run(task: Task, out: Outputs) -> None:
                 print(f"pool: {kind} of group {name} has {m} features: there are no more at cosine below {c.theta}")
     kind, phase = c.headline_way
     if c.repeat and phase:
-        for name, places in zip(NAMES, groups, strict=False):
+        for name, places in zip(NAMES, (groups.one, groups.other), strict=True):
             for s in places:
                 others = tuple(p for p in places if p != s)
                 new_pool = pools.make(material, others, pools.recipe(c, sae.n_features, kind), float(sae.k), c.group)
                 out.add(*_save(task, saes, Which(kind, name, saes.seeds[s]), new_pool, others, c.theta))
     for point in curve_points.trained_on(c, sae.n_features):
-        for name, places in zip(NAMES, groups, strict=False):
+        for name, places in zip(NAMES, (groups.one, groups.other), strict=True):
             first = places[: point.size]
             new_pool = pools.make(material, first, point.recipe, float(sae.k))
             out.add(*_save(task, saes, Which(point.recipe.kind, name, point=point.name), new_pool, first, point.recipe.theta))
@@ -164,9 +162,9 @@ def metadata(task: Task, hook: dict[str, Any], kind: str, seeds: list[int], thet
 
 
 def cost(settings: Settings, size: Size, hardware: Hardware) -> Cost:
-    """Pools of the two groups, and the headline's again without each SAE and at the points of its curves."""
+    """Pools of all groups, and of the first two the headline's again without each SAE and at the points of its curves."""
     c, n = settings[Pooling], len(settings[Seeds].list)
-    n_pools = 2 * len(pools.KINDS) + pools_again(c) + 2 * len(curve_points.trained_on(c, settings[SAEConfig].n_features))
+    n_pools = c.groups * len(pools.KINDS) + pools_again(c) + 2 * len(curve_points.trained_on(c, settings[SAEConfig].n_features))
     return costs.comparisons(
         settings, "pool", n * (n - 1) / 2 + n_pools * c.group, size.width, n * c.rows + n_pools * c.rows / 8, settings[LabelRule].block_size
     )

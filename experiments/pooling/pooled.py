@@ -1,6 +1,7 @@
 """Stage: what pools are worth: their reappearance in SAEs that were not pooled and in pools of others, and what they explain, beside what else could be had.
 
 methods.parquet    a row per method and figure, with interval and null
+products.parquet   likewise, between independent products of each method
 curves.parquet     pools over the number of pooled SAEs, over θ and over the number of features
 export/<name>      every pool in SAELens' format, with its card and `stability.parquet`
 """
@@ -22,9 +23,9 @@ from experiments.data.harvesting import Harvesting
 from experiments.data.own_arrays import OwnRows
 from experiments.data.seeds import Seeds
 from experiments.fields import check
-from experiments.pooling import curve_points, finetune, pool, pools, publish, scoring
+from experiments.pooling import curve_points, finetune, pool, pools, products, publish, scoring
 from experiments.pooling.curve_points import Point
-from experiments.pooling.methods import COMPARED, FIGURES, Judges, Method, Pair, Table
+from experiments.pooling.methods import BAG, COMPARED, FIGURES, LONGER, WIDER, Judges, Method, Pair, Table
 from experiments.pooling.pool import Which
 from experiments.pooling.pools import FREE, HELD, PHASES, SINGLE, Groups, Material, Pooled, Pooling, Recipe, Way
 from experiments.pooling.scoring import DictionaryScore, Scoring
@@ -48,8 +49,6 @@ STAGE = Stage(
     uses=("finetune", "longer", "wider", "model"),
 )
 
-LONGER, WIDER, BAG = "trained longer", "wider", "bagging"
-
 Trained = dict[Which, tuple[Dictionary, DictionaryScore]]  # what a phase of training on left
 
 
@@ -62,7 +61,7 @@ def check_settings(task: Task) -> None:
 def run(task: Task, out: Outputs) -> None:
     c, features = task.section(Pooling), task.section(SAEConfig).n_features
     saes = dictionary_list.saes(task)
-    groups = pools.groups(len(saes.seeds), c.group)
+    groups = pools.groups(len(saes.seeds), c.group, c.groups)
     material = pool.read_material(task, saes)
     held_out_ND = sources.evaluation_rows(task)
     assert held_out_ND is not None
@@ -75,6 +74,7 @@ def run(task: Task, out: Outputs) -> None:
         methods += [method] if method else []
     trained_on = out.part("trained on", lambda: _trained_on(task, judges, material))
     methods += _tuned(task, trained_on, {m.name: m for m in methods}, {seed: s for s, seed in enumerate(saes.seeds)})
+    of_products = out.part("products", lambda: _measure_products(task, judges, material, groups, methods, trained_on))
     table = Table(task, judges, groups)
     figures = {m.name: {name: table.estimate(m, name) for name in FIGURES} for m in methods}
     single = methods[0]
@@ -84,8 +84,10 @@ def run(task: Task, out: Outputs) -> None:
         figures[name] |= values
     curves = _curves(task, judges, material, groups, table, trained_on.get(FREE, {}), {m.name: m for m in methods})
     exported = _export(task, saes, groups, methods, figures, differences)
-    out.summary(_summary(task, saes, groups, methods, figures, differences))
+    independent = products.summary(of_products, c, products.tokens(task), task.section(LabelRule).confidence)
+    out.summary(_summary(task, saes, groups, figures, differences) | {"independent products": independent})
     out.table("methods", _methods(figures))
+    out.table("products", products.table(independent))
     out.table("curves", curves)
     out.add(*exported)
 
@@ -125,12 +127,12 @@ def _others(task: Task, judges: Judges) -> list[Method]:
         if not task.has(stage):
             continue
         there = dictionary_list.load(task.path(f"{stage}/train") / dictionary_list.NAME, least=0, distinct=False)
-        if len(there.dictionaries) < 2:
+        n = len(there.dictionaries)
+        if n < 2:
             print(f"pooled: {name}: an SAE was not finite in training, so it is left out: lower config.train.lr")
             continue
-        one, other = there.dictionaries
-        scores = judges([one, other])
-        methods.append(Method(name, (scores[:1], scores[1:]), {}, ([one], [other]), False, False))
+        own, scores = list(there.dictionaries), judges(there.dictionaries)
+        methods.append(Method(name, (scores[: n // 2], scores[n // 2 :]), {}, (own[: n // 2], own[n // 2 :]), False, False))
     return methods
 
 
@@ -188,15 +190,15 @@ def _tuned(task: Task, trained_on: dict[str, Trained], methods_by_name: dict[str
     for phase, every in trained_on.items():
         phase_name = PHASES[phase]
         for kind in dict.fromkeys(which.kind for which in every):
-            if any(Which(kind, name) not in every for name in pool.NAMES):
+            if any(Which(kind, name) not in every for name in pools.NAMES):
                 print(f"pooled: {kind}, {phase_name}: there is one of one group alone, so it is left out")
                 continue
-            one, other = ([every[Which(kind, name)][1]] for name in pool.NAMES)
-            own, others = ([every[Which(kind, name)][0]] for name in pool.NAMES)
+            one, other = ([every[Which(kind, name)][1]] for name in pools.NAMES)
+            own, others = ([every[Which(kind, name)][0]] for name in pools.NAMES)
             leave_one_out: dict[int, Pair] = {}
             for which, (_, score) in every.items():
                 if which.kind == kind and which.excluded_seed is not None:
-                    leave_one_out[places[which.excluded_seed]] = _with_side((one, other), pool.NAMES.index(which.group), [score])
+                    leave_one_out[places[which.excluded_seed]] = _with_side((one, other), pools.NAMES.index(which.group), [score])
             repeated = len(leave_one_out) == 2 * task.section(Pooling).group
             if not repeated:
                 if leave_one_out:
@@ -209,6 +211,13 @@ def _tuned(task: Task, trained_on: dict[str, Trained], methods_by_name: dict[str
                 Method(f"{kind}, {phase_name}", (one, other), leave_one_out, (own, others), bool(leave_one_out), repeated, whole)
             )
     return methods
+
+
+def _measure_products(
+    task: Task, judges: Judges, material: Material, groups: Groups, methods: list[Method], trained_on: dict[str, Trained]
+) -> dict[str, products.Figures]:
+    every = products.collect(task, judges, material, groups, methods, trained_on)
+    return products.measure(every, task.section(LabelRule).theta, task.section(SAEConfig).n_features, judges.rotate)
 
 
 def _predictions(task: Task, out: Outputs, methods: list[Method]) -> dict[str, dict[str, Estimate]]:
@@ -266,7 +275,7 @@ def _curves(
 
 
 def _at_point(p: Point, method_name: str, trained_on: Trained) -> Method | None:
-    both = [trained_on[which] for name in pool.NAMES if (which := Which(p.recipe.kind, name, point=p.name)) in trained_on]
+    both = [trained_on[which] for name in pools.NAMES if (which := Which(p.recipe.kind, name, point=p.name)) in trained_on]
     if len(both) < 2:
         return None
     (own, one), (others, other) = both
@@ -285,7 +294,6 @@ def _summary(
     task: Task,
     saes: DictionaryList,
     groups: Groups,
-    methods: list[Method],
     figures: dict[str, dict[str, Estimate]],
     differences: dict[str, dict[str, Estimate]],
 ) -> dict[str, Any]:
@@ -300,6 +308,7 @@ def _summary(
         "headline_measured": task.section(Pooling).headline in figures,
         "of": subject,
         "group": task.section(Pooling).group,
+        "groups": task.section(Pooling).groups,
         "fresh": len(groups.fresh),
         "theta": task.section(LabelRule).theta,
         "pool_theta": task.section(Pooling).theta,
@@ -309,7 +318,7 @@ def _summary(
             "k": task.section(SAEConfig).k,
             "tokens": task.section(TrainConfig).tokens,
         },
-        "seeds": {name: [saes.seeds[s] for s in places] for name, places in zip(("one", "other", "fresh"), groups, strict=True)},
+        "seeds": {name: [saes.seeds[s] for s in places] for name, places in {**groups.by_name, "fresh": groups.fresh}.items()},
     }
 
 
@@ -327,11 +336,11 @@ def _export(
         kind, phase = Way.named(m.name)
         if m.pools is None or m.dictionaries is None:
             continue
-        for g, group in enumerate(pool.NAMES):
+        for g, group in enumerate(pools.NAMES):
             whole_pool = m.pools[g][0]
-            metadata = pool.metadata(task, saes.hook, kind, [saes.seeds[s] for s in groups[g]], task.section(Pooling).theta) | {
-                "after_pooling": PHASES.get(phase, "calibrated")
-            }
+            metadata = pool.metadata(
+                task, saes.hook, kind, [saes.seeds[s] for s in (groups.one, groups.other)[g]], task.section(Pooling).theta
+            ) | {"after_pooling": PHASES.get(phase, "calibrated")}
             card = publish.Card(m.name, task, figures[m.name], differences[m.name])
             folder = task.path("pooled/export") / f"{m.name.replace(', ', '-').replace(' ', '-')}-{group}"
             of_seed = np.array([-1 if s < 0 else saes.seeds[s] for s in whole_pool.seed_M])
@@ -342,9 +351,10 @@ def _export(
 def cost(settings: Settings, size: Size, hardware: Hardware) -> Cost:
     """All pools made again without each SAE, the points of the curves, and everything judged."""
     c, features, n = settings[Pooling], settings[SAEConfig].n_features, len(settings[Seeds].list)
-    tuned = 2 * (len(c.tuned) + 1) + pool.pools_again(c) + 2 * len(curve_points.trained_on(c, features))
-    remade = 2 * len(pools.KINDS) * (c.group + 1)
+    tuned = c.groups * (len(c.tuned) + 1) + pool.pools_again(c) + 2 * len(curve_points.trained_on(c, features))
+    remade = (2 * (c.group + 1) + c.groups - 2) * len(pools.KINDS)
+    pairs = c.groups**2 * (len(pools.KINDS) + 2 * (len(c.tuned) + 1))  # of independent products
     curves = 2 * (c.group + 1) * 2 * (len(c.sizes) + len(c.thetas) + 2)
-    products = n * (n - 1) / 2 + (remade + curves) * (n - c.group)
+    compared = n * (n - 1) / 2 + (remade + curves) * (n - c.group) + pairs
     encoded = n * c.rows + (remade + curves + tuned) * settings[Scoring].eval_rows
-    return costs.comparisons(settings, "pooled", products, size.width, encoded, settings[LabelRule].block_size)
+    return costs.comparisons(settings, "pooled", compared, size.width, encoded, settings[LabelRule].block_size)

@@ -26,6 +26,7 @@ STABLE = "stable features"
 SPAN = "stable features and a span"
 SINGLE = "single SAE"
 KINDS = (MEMBERS, MEANS, RANDOM, STABLE, SPAN)
+NAMES = ("one", "other")  # of the first two groups
 HELD, FREE = "held", "free"
 PHASES = {HELD: "decoder held", FREE: "tuned"}  # of training on, and what a pool is called behind it
 RIDGE = 1e-3  # of the mean square of the activations, where the span's encoder is fitted
@@ -54,9 +55,14 @@ class Pooling:
 
     group: int = field(
         default=8,
-        doc="SAEs in each of two disjoint groups, the first so many seeds and the next; all others judge",
+        doc="SAEs in each of the disjoint groups, the first so many seeds, the next, and so on; all others judge",
         ge=3,
         says="at least 3: each is left out once, and two must be left to compare",
+    )
+    groups: int = field(
+        default=3,
+        doc="disjoint groups; pools of all are compared with each other (C6), of the first two there are curves and intervals over SAEs",
+        ge=2,
     )
     theta: float = field(default=0.7, doc="cosine from which two features are one, among the pooled and in the pool", gt=0, lt=1)
     sizes: tuple[int, ...] = field(
@@ -104,22 +110,42 @@ class Pooling:
 
 
 class Groups(NamedTuple):
-    """Places of the SAEs, disjoint: two groups that are pooled, and those that judge and are never pooled."""
+    """Places of the SAEs, disjoint: groups that are pooled, and those that judge and are never pooled.
+
+    Attributes:
+      one, other: the first two groups, of which everything is measured.
+      fresh: those that judge.
+      further: groups behind the first two, for comparisons between independent pools.
+    """
 
     one: tuple[int, ...]
     other: tuple[int, ...]
     fresh: tuple[int, ...]
+    further: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def by_name(self) -> dict[str, tuple[int, ...]]:
+        """All that are pooled."""
+        return dict(zip(group_names(2 + len(self.further)), (self.one, self.other, *self.further), strict=True))
 
 
-def groups(seeds: int, size: int) -> Groups:
-    """The first so many, the next, and all the rest.
+def group_names(count: int) -> tuple[str, ...]:
+    """Of so many groups, as in names of files."""
+    return (*NAMES, *(f"group-{n}" for n in range(3, count + 1)))
+
+
+def groups(seeds: int, size: int, count: int = 2) -> Groups:
+    """The first so many, the next, and so on; all the rest judge.
 
     Raises:
       ValueError: fewer than two are left to judge.
     """
-    if seeds < 2 * size + 2:
-        raise ValueError(f"{seeds} SAEs: two groups of {size} (config.pool.group) and at least 2 that judge are {2 * size + 2}")
-    return Groups(tuple(range(size)), tuple(range(size, 2 * size)), tuple(range(2 * size, seeds)))
+    if seeds < count * size + 2:
+        raise ValueError(
+            f"{seeds} SAEs: {count} groups (config.pool.groups) of {size} (config.pool.group) and at least 2 that judge are {count * size + 2}"
+        )
+    one, other, *further = (tuple(range(g * size, (g + 1) * size)) for g in range(count))
+    return Groups(one, other, tuple(range(count * size, seeds)), tuple(further))
 
 
 class Material(NamedTuple):

@@ -13,8 +13,9 @@ from runtime import progress
 from saes import assembly, spread
 from saes.dictionary import Dictionary, left_over
 from saes.evaluation import evaluate_each
-from stability import reappearance, similarity
+from stability import matching, pooling, reappearance, similarity
 
+COPY = 0.95  # cosine from which two features of one SAE are the same feature
 STEP = 128  # features; sizes are filled up to a multiple of so many, so that few programs are compiled
 
 
@@ -114,10 +115,36 @@ def _reappears(unit_MD: np.ndarray, other_FD: np.ndarray, theta: float) -> np.nd
 
 def overlap(one: DictionaryScore, other: DictionaryScore, theta: float) -> float:
     """Share of live features of either that the other has too, mean of both directions; NaN where one has none."""
+    return (share_in(one, other, theta) + share_in(other, one, theta)) / 2
+
+
+def share_in(one: DictionaryScore, other: DictionaryScore, theta: float) -> float:
+    """Share of live features of one that the other has too, among its live ones; NaN where either has none."""
     a, b = one.unit_MD[one.live_M], other.unit_MD[other.live_M]
+    return float(_reappears(a, b, theta).mean()) if len(a) and len(b) else float("nan")
+
+
+def shared(one: DictionaryScore, other: DictionaryScore, theta: float, n_features: int) -> float:
+    """Share of all features of either that the other has too, matched one-to-one; mean of both directions.
+
+    What an SAE gains by killing or merging features counts for nothing: 0 are those that never fire, all but one of those that are copies of each
+    other (`COPY`), and those that an SAE has fewer than `n_features`.
+    """
+    a, b = _different_rows(one), _different_rows(other)
     if not len(a) or not len(b):
-        return float("nan")
-    return float((_reappears(a, b, theta).mean() + _reappears(b, a, theta).mean()) / 2)
+        return 0.0
+    pairs = int(similarity.reaches(matching.one_to_one(a, b).cosine_F, theta).sum())
+    return (pairs / max(one.features, n_features) + pairs / max(other.features, n_features)) / 2
+
+
+def _different_rows(score: DictionaryScore) -> np.ndarray:
+    """Decoder rows of the features that fire; of copies the one that fires most often."""
+    order_M = np.argsort(-score.rate_M, kind="stable")
+    order_M = order_M[score.rate_M[order_M] > 0]
+    if not len(order_M):
+        return score.unit_MD[:0]
+    rows: np.ndarray = score.unit_MD[pooling.pool(score.unit_MD, order_M, COPY, len(order_M)).leader_M]
+    return rows
 
 
 def bag(scores: Sequence[DictionaryScore], explained: float) -> DictionaryScore:

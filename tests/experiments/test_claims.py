@@ -223,17 +223,34 @@ def test_c5_wants_the_span_found_the_atoms_not_and_free_atoms_beside_them(change
     assert next(c for c in decide(found) if c.name == "C5").holds == "undecided"
 
 
-def pooled(p=(0.15, 0.12, 0.18), between=(0.3, 0.25, 0.35), explained=(-0.004, -0.006, -0.002), l0=0.5, features=0.5, seeds=8, null=0.0):
-    """Results of a study of pools with these differences from a single SAE."""
-    single = {name: estimate(0.5, 0.4, 0.6) for name in ("p", "between", "explained", "features", "l0")}
-    figures = single | {"l0": estimate(l0, None, None), "features": estimate(features, None, None), "p": estimate(0.5, 0.4, 0.6, null)}
-    less = {name: estimate(*of) for name, of in (("p", p), ("between", between), ("explained", explained))}
+COMPETITORS = ("trained longer", "single SAE, tuned")
+
+
+def pooled(l0=16.0, features=512, seeds=8, null=0.0, pools=3, long=5, alike=3, spent=13_200_000, **differences):
+    """Results of a study of pools with these differences from competitors, by figure, or by figure and competitor (`all__1`)."""
+    headline, common = "pool of means, tuned", {"l0": estimate(16.0, None, None), "features": estimate(512, None, None)}
+    figures = {name: estimate(0.5, 0.4, 0.6, null) for name in ("all", "live", "against long")}
+    figures |= {"explained": estimate(0.85, 0.84, 0.86, None), "live features": estimate(500, None, None, None)}
+    less = {"all": (0.3, 0.25, 0.35), "live": (0.3, 0.25, 0.35), "explained": (-0.004, -0.006, -0.002), "against long": (0.1, 0.0, 0.2)}
+    by_competitor = {
+        name: {figure: estimate(*differences.get(f"{figure}__{i}", differences.get(figure, usual))) for figure, usual in less.items()}
+        for i, name in enumerate(COMPETITORS)
+    }
+    counts = {headline: pools, "trained longer": long, "single SAE, tuned": alike}
+    present = [name for name in COMPETITORS if counts[name]]
     summary = {
-        "headline": "pool",
+        "headline": headline,
         "headline_measured": True,
+        "group": seeds,
         "seeds": {"one": list(range(seeds))},
-        "methods": {"pool": figures, "single SAE": single},
-        "less a single SAE": {"pool": less},
+        "methods": {headline: common | {"l0": estimate(l0, None, None), "features": estimate(features, None, None)}, "single SAE": common},
+        "independent products": {
+            "methods": dict.fromkeys((headline, *present), figures),
+            "products": {name: n for name, n in counts.items() if n},
+            "competitors": list(COMPETITORS),
+            "tokens": {headline: 13_200_000, "trained longer": spent},
+            "less": {name: by_competitor[name] for name in present},
+        },
     }
     return FinishedRun({"pooled": summary})
 
@@ -242,24 +259,35 @@ def pooled(p=(0.15, 0.12, 0.18), between=(0.3, 0.25, 0.35), explained=(-0.004, -
     ("changes", "holds"),
     [
         ({}, "yes"),
-        ({"p": (0.15, 0.05, 0.25)}, "undecided"),
-        ({"p": (0.02, 0.01, 0.03)}, "no"),
-        ({"between": (0.1, 0.05, 0.15)}, "no"),
-        ({"between": (0.25, 0.15, 0.35)}, "undecided"),
-        ({"explained": (-0.03, -0.04, -0.02)}, "no"),
+        ({"all": (0.15, 0.05, 0.25)}, "undecided"),
+        ({"all__0": (0.02, 0.01, 0.03)}, "no"),  # on all features, beside what was trained as long
+        ({"live__1": (0.02, 0.01, 0.03)}, "no"),  # on live ones, beside what was trained on alike
+        ({"live": (0.1, 0.05, 0.15)}, "undecided"),
+        ({"explained__0": (-0.03, -0.04, -0.02)}, "no"),  # the best competitor counts
         ({"explained": (-0.01, -0.02, 0.0)}, "undecided"),
         ({"explained": (-0.004, None, None)}, "undecided"),
-        ({"l0": 0.6}, "undecided"),
-        ({"features": 0.6}, "undecided"),
+        ({"against long": (-0.3, -0.4, -0.2)}, "yes"),  # a second figure
+        ({"l0": 17.0}, "undecided"),
+        ({"features": 600}, "undecided"),
         ({"seeds": 3}, "undecided"),
+        ({"pools": 2}, "undecided"),
+        ({"long": 4}, "undecided"),
+        ({"long": 0}, "undecided"),
+        ({"alike": 2}, "undecided"),
+        ({"spent": 11_000_000}, "undecided"),
         ({"null": 0.1}, "undecided"),
-        ({"p": (None, None, None), "null": None}, "undecided"),
+        ({"live": (None, None, None)}, "undecided"),
     ],
 )
-def test_pools_must_be_more_stable_in_both_ways_at_equal_explained_variance(changes, holds):
+def test_pools_must_beat_what_their_compute_buys_otherwise(changes, holds):
     claim = next(c for c in decide(pooled(**changes)) if c.name == "C6")
-    assert claim.name == "C6" and claim.holds == holds
-    assert claim.because and "difference" in claim.measured
+    assert claim.holds == holds and claim.because and "p̂ between on all features" in claim.measured
+
+
+def test_the_reason_says_what_is_missing():
+    claim = next(c for c in decide(pooled(pools=2, long=0, seeds=4)) if c.name == "C6")
+    for what in ("4 SAEs in a pool, config.claims.min_seeds=6", "2 independent pools, config.claims.c6_groups=3", "0 SAEs trained longer"):
+        assert what in claim.because
 
 
 def test_a_headline_that_was_not_made_decides_nothing():

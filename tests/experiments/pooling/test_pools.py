@@ -190,7 +190,7 @@ def test_no_pool_where_there_is_nothing_for_it():
 def test_groups_do_not_overlap_and_leave_judges():
     of = pools.groups(21, 8)
     assert of.one + of.other + of.fresh == tuple(range(21)) and len(of.fresh) == 5
-    with pytest.raises(ValueError, match="17 SAEs: two groups of 8 .* are 18"):
+    with pytest.raises(ValueError, match="17 SAEs: 2 groups .* of 8 .* are 18"):
         pools.groups(17, 8)
 
 
@@ -271,7 +271,7 @@ def test_intervals_are_of_each_group_and_of_the_judges(study):
     members = [*groups.one, *groups.other]
     hits = np.stack([judges([of.dictionaries[s]])[0].hits_GM.mean(1) for s in members])  # (pooled, judges)
     variance = 0.0
-    for stratum in groups:
+    for stratum in (groups.one, groups.other, groups.fresh):
         values = []
         for k in stratum:
             keep, judge = np.array([s != k for s in members]), np.array([s != k for s in groups.fresh])
