@@ -21,8 +21,8 @@ from experiments.data.harvesting import Harvesting
 from experiments.data.language_model import LanguageModel
 from experiments.data.own_arrays import OwnRows
 from experiments.data.seeds import Seeds
+from experiments.robustness import power
 from experiments.settings import Settings
-from reports import power
 from runtime import device
 from runtime.device import Speed
 from saes import capacity

@@ -171,7 +171,7 @@ def _verdict(statement: Statement, evidence: Evidence, results: Results, rules: 
     if not moving:
         return holds, reason
     name, text = next(iter(moving.items()))
-    still = f"{name} {text}" + (f" (and {len(moving) - 1} more of {len(deciding)} figures move)" if len(moving) > 1 else "")
+    still = f"{name}: {text}" + (f" (and {len(moving) - 1} more of {len(deciding)} figures)" if len(moving) > 1 else "")
     answers = [UNDECIDED if e is None or e.withheld else _stands(e)[0] for _, e in earlier]
     if holds == YES and set(answers) == {YES}:
         return YES_SO_FAR, f"at {', '.join(f'{p.tokens:,}' for p in points)} training tokens; {still}; {reason}"

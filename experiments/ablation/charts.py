@@ -60,7 +60,9 @@ def _removal_curves(results: Results) -> Figure:
             "how:N",
             scale=alt.Scale(domain=list(HOW.values()), range=[[1, 0], [5, 4]]),
             title="removed",
-            legend=alt.Legend(symbolType="stroke", symbolStrokeColor="#000", symbolFillColor="#000", symbolStrokeWidth=2, symbolOpacity=1),
+            legend=alt.Legend(
+                columns=1, symbolType="stroke", symbolStrokeColor="#000", symbolFillColor="#000", symbolStrokeWidth=2, symbolOpacity=1
+            ),
         ),
     )
     bands = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=""), y2="high:Q", strokeDash=alt.value([1, 0]))
@@ -74,7 +76,7 @@ def _removal_curves(results: Results) -> Figure:
         f"unstable ones {with_interval(s['removed_unstable'])}: difference {with_interval(s['removed_difference'])}, {with_interval(s['removed_difference_by_the_other_half'])} when no seed both labels and is measured "
         f"(any live features instead: {number(s['removed_difference']['null'])}). Unstable features cost {with_interval(s['matched_frequency_less_unstable'])} less than others of their firing rates."
     )
-    return Figure("masking", "What removing features costs", sentence, sized(bands + lines))
+    return Figure("masking", "What removing features costs", sentence, sized(bands + lines, width=WIDTH - 60))
 
 
 def _differences(results: Results) -> Figure:

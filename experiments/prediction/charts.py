@@ -2,7 +2,7 @@
 
 import altair as alt
 
-from reports.chart import Figure, data, sized
+from reports.chart import WIDTH, Figure, data, sized
 from reports.results import Results
 from reports.text import number, with_interval
 
@@ -31,7 +31,7 @@ def _scores(results: Results) -> Figure:
     colour = alt.Color("what:N", scale=alt.Scale(domain=list(NAMES.values()), range=list(COLOURS.values())), title="")
     rules = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", color=colour)
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
-        x=alt.X("value:Q", scale=alt.Scale(domain=[0, 1]), title="on seeds and directions that took no part; tick: without any knowledge"),
+        x=alt.X("value:Q", scale=alt.Scale(domain=[0, 1]), title="on seeds and directions that took no part; tick: no knowledge"),
         color=colour,
         tooltip=["predictor:N", "what:N", *(alt.Tooltip(f"{n}:Q", format=".3f") for n in ("value", "low", "high", "null"))],
     )
@@ -41,7 +41,7 @@ def _scores(results: Results) -> Figure:
         f"A logistic regression on decoder rows, trained and labelled on half of the seeds, tells unstable from stable features of the other half with F1 {with_interval(s['f1'])} "
         f"(all called unstable: {number(s['f1']['null'])}) and AUROC {with_interval(s['auroc'])}. Directions that recur in several seeds are held out whole, so that none is known by heart."
     )
-    return Figure("transfer", "Can stability be told from decoder rows?", sentence, sized(ticks + rules + points, 230))
+    return Figure("transfer", "Can stability be told from decoder rows?", sentence, sized(ticks + rules + points, 230, WIDTH - 110))
 
 
 def _calibration(results: Results) -> Figure:

@@ -35,7 +35,7 @@ def _c7(results: Results, rules: Claims) -> Evidence | None:
     )
     part = Part("excess", (s["auroc_excess"],), rules.c7_excess)
     rule = f"rule: AUROC of decoder rows over the best baseline above {rules.c7_excess}"
-    return Evidence(figures_text, (part,), too_little(results, rules), lambda holds, sides: rule)
+    return Evidence(figures_text, (part,), too_little(results, rules), lambda holds, sides: f"{rule}: {sides['excess']}")
 
 
 CLAIMS = (

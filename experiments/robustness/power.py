@@ -1,6 +1,6 @@
 """How often each rule would say yes, of studies of so many seeds in which the claim is true by a stated law.
 
-    python -m reports.power > reports/power.json      # 500 made-up tables an entry, about five minutes on a core
+    python -m experiments.robustness.power > experiments/robustness/power.json      # 500 made-up tables an entry, about five minutes on a core
 
 Laws are of the figures that a rule reads: an effect, and how far the figures of single seeds lie apart. Where the paper names an effect it is the paper's;
 the spread is that of the quickstart's eight seeds. `--plan` names rules whose power is below a half at a study's size.
@@ -33,14 +33,14 @@ class Law(NamedTuple):
       margin: the figure less the threshold (of ratios their logarithms), if the claim is true.
       spread: standard deviation of a single seed's figure.
       text: standard deviation that the text adds, the same for all seeds.
-      count: figures of this kind, of which each must hold.
+      parts: figures of this kind, of which each must hold.
       confidence: of each interval.
     """
 
     margin: float
     spread: float
     text: float = 0.0
-    count: int = 1
+    parts: int = 1
     confidence: float = CONFIDENCE
 
 
@@ -83,7 +83,7 @@ def power(claim: str, seeds: int, tables: int = TABLES) -> float:
         return float(np.mean([_c1(rng, seeds) for _ in range(tables)]))
     holds = np.ones(tables, bool)
     for law in LAWS[claim].laws:
-        for _ in range(law.count):
+        for _ in range(law.parts):
             values_TS = law.margin + rng.normal(0, law.text, (tables, 1)) + rng.normal(0, law.spread, (tables, seeds))
             variance = values_TS.var(axis=1, ddof=1) / seeds + law.text**2
             squares = (values_TS.var(axis=1, ddof=1) / seeds) ** 2 / (seeds - 1)
@@ -124,18 +124,18 @@ def table(tables: int = TABLES) -> dict[str, Any]:
 def at_size(seeds: int) -> dict[str, float]:
     """Power of every rule that a study of so many seeds has: that of the largest size of the table that is no larger; {} below the least."""
     sizes = [s for s in SIZES if s <= seeds]
-    known = json.loads(FILE.read_text())
-    return {claim: entry["power"][str(sizes[-1])] for claim, entry in known.items()} if sizes else {}
+    claims = json.loads(FILE.read_text())
+    return {claim: entry["power"][str(sizes[-1])] for claim, entry in claims.items()} if sizes else {}
 
 
 def text(seeds: int) -> str:
     """One line for `--plan`."""
-    if not (known := at_size(seeds)):
+    if not (values := at_size(seeds)):
         return f"power: {seeds} seeds decide no claim (config.claims.min_seeds)"
-    weak = [f"{claim} ({value:.2f})" for claim, value in known.items() if value < LEAST]
+    weak = [f"{claim} ({value:.2f})" for claim, value in values.items() if value < LEAST]
     warning = f"too small to tell: {', '.join(weak)}; " if weak else ""
-    return f"power of the claims' rules at {seeds} seeds, by the laws in reports/power.json: {warning}" + ", ".join(
-        f"{claim} {value:.2f}" for claim, value in known.items() if value >= LEAST
+    return f"power of the claims' rules at {seeds} seeds, by the laws in experiments/robustness/power.json: {warning}" + ", ".join(
+        f"{claim} {value:.2f}" for claim, value in values.items() if value >= LEAST
     )
 
 

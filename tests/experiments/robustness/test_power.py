@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from reports import power
+from experiments.robustness import power
 
 KNOWN = json.loads(power.FILE.read_text())
 
