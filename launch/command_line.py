@@ -27,6 +27,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             print(f"error: the config file fails with AttributeError: {' '.join(str(error).split())}", file=sys.stderr)
             raise SystemExit(1) from error
         field_name = " ".join(str(error).replace("\\n", " ").replace("\\'", "").split()).strip("\"'")
+        field_name = field_name.replace(" Did you mean", ", did you mean")
         print(f"error: the config has no field {field_name}; `--describe` lists them", file=sys.stderr)
     except (flags.Error, ValueError, OSError) as error:
         print(f"error: {_one_line(error)} (see --help)", file=sys.stderr)

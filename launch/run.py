@@ -55,7 +55,7 @@ def _select(tasks: list[Task], only: list[str], start: str) -> set[str]:
     matching = lambda name: [label for label in labels if label == name or label.startswith(f"{name}/")]
     for flag, names in (("--stages", only), ("--from", [start] if start else [])):
         if unknown := [name for name in names if not matching(name)]:
-            raise ValueError(f"{flag}: {unknown[0]!r} is not among this config's tasks {labels}: config.stages names what a config does")
+            raise ValueError(f"{flag}: {unknown[0]!r} is not among this config's stages {labels}: config.stages names what a config does")
     selection = {label for name in only for label in matching(name)} or set(labels)
     if start:
         downstream = set(matching(start))

@@ -33,9 +33,14 @@ def show(results: Results, rows: Iterable[Row], remarks: Iterable[str]) -> None:
 
 
 def show_page(results: Results) -> None:
-    """Prints where the page is."""
-    if results.has("report/index.html"):
-        print(f"\nreport: {results.workdir / 'report' / 'index.html'}")
+    """Prints where the page is, and which figures are newer than it."""
+    if not results.has("report/index.html"):
+        return
+    page = results.workdir / "report" / "index.html"
+    summaries = {stage: results.workdir / stage / "summary.json" for stage in results.summary if stage != "report"}
+    newer = [stage for stage, path in summaries.items() if path.stat().mtime > page.stat().mtime]
+    note = f", older than {', '.join(newer)}: run the stage 'report' too" if newer else ""
+    print(f"\nreport: {page}{note}")
 
 
 def columns(table: Sequence[Sequence[str]]) -> None:

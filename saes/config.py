@@ -76,12 +76,12 @@ class TrainConfig:
     lr: float = field(
         default=0.0, doc="peak; 0: 2e-4·√(2^14/F) (dictionary_learning)", ge=0, says="must not be negative (0 takes the law 2e-4·√(2¹⁴/F))"
     )
-    warmup_fraction: float = field(default=0.05, doc="of the steps,", ge=0, lt=1)
-    warmup_steps: int = field(default=1000, doc="but never more than so many", gt=0)
-    decay_fraction: float = field(default=0.2, doc="of the steps at the end, linear to 0", ge=0, lt=1)
-    adam_b1: float = field(default=0.9, doc="of the steps at the end, linear to 0", ge=0, lt=1)
-    adam_b2: float = field(default=0.999, doc="", ge=0, lt=1)
-    adam_eps: float = field(default=1e-8, doc="", gt=0)
+    warmup_fraction: float = field(default=0.05, doc="share of the steps at the beginning, linear from 0", ge=0, lt=1)
+    warmup_steps: int = field(default=1000, doc="of these, at most", gt=0)
+    decay_fraction: float = field(default=0.2, doc="share of the steps at the end, linear to 0", ge=0, lt=1)
+    adam_b1: float = field(default=0.9, doc="Adam: decay of the mean of gradients, a step", ge=0, lt=1)
+    adam_b2: float = field(default=0.999, doc="Adam: decay of the mean of their squares, a step", ge=0, lt=1)
+    adam_eps: float = field(default=1e-8, doc="Adam: added to the root of that mean", gt=0)
     clip_norm: float = field(default=1.0, doc="global gradient norm, of each seed alone", gt=0)
     steps_per_dispatch: int = field(default=16, doc="steps scanned on the device between two looks from the host", gt=0)
     eval_at_tokens: tuple[int, ...] = field(

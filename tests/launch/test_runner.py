@@ -107,7 +107,7 @@ def test_a_part_of_the_stages(run):
 
 def test_from_a_stage_on(run):
     run()
-    with pytest.raises(ValueError, match="--from: 'nothing' is not among this config's tasks"):
+    with pytest.raises(ValueError, match="--from: 'nothing' is not among this config's stages"):
         run(start="nothing")
     assert run(start="middle") == []
     with pytest.raises(ValueError, match=r"'last' reads what 'middle' writes, which is not there or out of date"):
@@ -239,7 +239,7 @@ def test_runs_are_chosen_by_their_names_and_those_of_their_groups(with_runs):
     assert with_runs(only=["arms/two"]) == ["arms/two/train"]
     assert with_runs(only=["arms"]) == ["arms/one/train"]
     assert with_runs(only=["train"]) == ["train"]
-    with pytest.raises(ValueError, match="--stages: 'alone' is not among this config's tasks"):
+    with pytest.raises(ValueError, match="--stages: 'alone' is not among this config's stages"):
         with_runs(only=["alone"])
     assert with_runs(start="arms") == ["judge"]
 
