@@ -26,9 +26,10 @@ in other bits there.)
   explained variance, L0, dead    0.859, 16, 0.05 %
   part of what is explained       stable 0.425 [0.396, 0.454] (0.200 of the features), unstable 0.245 [0.226, 0.263] (0.415)
   CE recovered; KL                0.976 [0.975, 0.978]; 0.299 [0.295, 0.302] nats on 4,136 tokens
-  of surface form                 stable 0.398 [0.371, 0.426], unstable 0.168 [0.132, 0.204]; at equal firing rate −0.355 [−0.425, −0.286]; nulls 0
+  surface form (commit e1a8344)   an unstable feature scores above a stable one with probability 0.564 [0.544, 0.584], at equal firing rate 0.370 [0.348, 0.393]
+  N stable less 4N unstable removed (e1a8344)  N a tenth of the most: 0.0027 [0.0014, 0.0040] of explained variance by zero, 0.0016 [0.0005, 0.0028] by the mean; half: 0.0070 [−0.0006, 0.0145], 0.0020 [−0.0047, 0.0086]
 
-p̂ still changes by +0.041 [0.029, 0.052] at the last doubling of tokens: no plateau, so claims about unstable features stay undecided.
+p̂ still changes by +0.041 [0.029, 0.052] at the last doubling of tokens. Claims about unstable features want their own figures along training (`:robust`): C3a and C3b are "yes so far".
 
 With another variant (`--config.sae.variant=…`; measured some commits earlier, topk then 0.392 [0.381, 0.403]); L0 is the range over seeds on 32,768 held-out rows:
 

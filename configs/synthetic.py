@@ -34,7 +34,7 @@ What latents do (stages function and report, C2 and C3 where the truth is known)
   firing rate, stable/unstable    0.786 [0.767, 0.806]: C3 **no**. Atoms of the block fire on 1.0 % of tokens, free ones on 2.3 %: fewer latents than atoms share the block's firings
 
 Chance of a plane of latents that were chosen for lying in the block is that of uniform directions chosen alike; without the choice, that of the activations' principal
-components (random planes: 0.19). p̂ of all features still moves by 0.036 [0.027, 0.044] per doubling of tokens, so claim C5 stays undecided: longer training finds
+components (random planes: 0.19). p̂ of all features still moves by 0.036 [0.027, 0.044] per doubling of tokens, so claim C5 is "yes so far": longer training finds
 more of the block's atoms (`configs/synthetic_controls.py`).
 
 Read before you quote: the other trainer's learning rate schedule and the units of its auxiliary loss are not known to us. The rate is taken

@@ -83,7 +83,7 @@ def _differences(results: Results) -> Figure:
     rows = results.table("function/differences.parquet")
     base = alt.Chart(data(rows)).encode(
         x=alt.X("share:Q", title="N, as a share of the most that both sets allow", scale=alt.Scale(domain=[0, 1])),
-        color=alt.Color("ablation:N", title="removed features' activation becomes", scale=alt.Scale(range=["#1b7837", "#762a83"])),
+        color=alt.Color("ablation:N", title="replaced by", scale=alt.Scale(range=["#1b7837", "#762a83"])),
     )
     bands = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
     lines = base.mark_line(point={"size": 14}).encode(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.data import dictionary_list
 from experiments.pooling import pools, scoring
 from experiments.pooling.methods import LONGER, WIDER, Judges, Method
 from experiments.pooling.pool import Which, path
@@ -202,7 +203,8 @@ def tokens(task: Task) -> dict[str, int]:
     tuning = {pools.HELD: c.held_tokens, pools.FREE: c.free_tokens}
     spent = {c.headline: c.group * length.tokens + sum(tuning[phase] for phase in phases)}
     if task.has("longer"):
-        spent[LONGER] = task.settings.of_run("longer")[TrainConfig].tokens
+        listing = dictionary_list.read(task.path("longer/train") / dictionary_list.NAME)
+        spent[LONGER] = int(listing["training"]["tokens"])
     return spent
 
 

@@ -18,19 +18,20 @@ def _verdicts(results: Results) -> Figure:
     rows = results.table("specifications/verdicts.parquet")
     for row in rows:
         row["specification"] = f"{row['features']}, {row['theta']:g}"
+        row["criterion"] = row["criterion"].replace("decoder and encoder, same partner", "both, same partner")
     tiles = (
         alt.Chart(data(rows))
         .mark_rect(stroke="#fff")
         .encode(
-            x=alt.X("specification:N", title="features that are looked at, θ", sort=None, axis=alt.Axis(labelAngle=-60)),
+            x=alt.X("specification:N", title="", sort=None, axis=alt.Axis(labelAngle=-60)),
             y=alt.Y("claim:N", title=""),
             color=alt.Color("side:N", title="", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))),
-            column=alt.Column("criterion:N", title="", sort=None, header=alt.Header(labelLimit=120)),
+            column=alt.Column("criterion:N", title="", sort=None, header=alt.Header(labelLimit=120, labelLineHeight=12)),
             tooltip=["claim:N", "criterion:N", "specification:N", "side:N"],
         )
         .properties(width=70, height=130)
     )
     s = results.summary["specifications"]
     counts = "; ".join(f"{claim}: " + ", ".join(f"{side} in {n}" for side, n in sides.items()) for claim, sides in s["sides"].items())
-    sentence = f"The same rules in {s['specifications']} specifications, whatever the plateau (explained variance alone for C2). {counts}."
+    sentence = f"The same rules for live and all features, θ, and what counts as the same: {s['specifications']} specifications, whatever the plateau (explained variance alone for C2). {counts}."
     return Figure("specifications", "Verdicts by what counts as the same", sentence, styled(tiles))

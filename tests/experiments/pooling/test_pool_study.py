@@ -89,7 +89,8 @@ def test_page_tables_and_claim(study):
     assert (workdir / "report" / "index.html").exists() and (workdir / "report" / "trade-off.png").exists()
     claim = files.read_json(workdir / "report" / "summary.json")["claims"]["C6"]
     independent = files.read_json(workdir / "pooled" / "summary.json")["independent products"]
-    assert independent["tokens"] == {"pool of means, tuned": 4 * 6_000 + 7_500, "trained longer": 4 * 6_000 + 7_500}
+    asked, seen = independent["tokens"]["pool of means, tuned"], independent["tokens"]["trained longer"]
+    assert asked == 4 * 6_000 + 7_500 <= seen < 1.02 * asked  # whole dispatches are trained
     counts = {"pool": 3, "pool of means, tuned": 3, "single SAE, tuned": 3, "trained longer": 5, "single SAE": 3, "wider": 2}
     assert counts.items() <= independent["products"].items() and "bagging" not in independent["products"]
     headline = independent["methods"]["pool of means, tuned"]
