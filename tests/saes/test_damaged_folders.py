@@ -215,3 +215,7 @@ def test_damaged_folders_are_read_as_what_they_say_or_refused_by_name(case):
 @given(damages())
 def test_many_damaged_folders_are_read_as_what_they_say_or_refused_by_name(case):
     check(case)
+
+
+def test_every_format_that_is_read_is_damaged_here():
+    assert {form for form, *_ in BASES.values()} == set(READERS)

@@ -394,3 +394,7 @@ def test_saelens_loads_a_pool_as_its_card_says(tmp_path, kind):
     assert (np.asarray(ours) > 0).any()
     np.testing.assert_allclose(ours, z, atol=1e-5)
     np.testing.assert_allclose(decode(found.dictionary, ours), rebuilt, atol=1e-5)
+
+
+def test_every_kind_of_pool_has_words_for_its_card():
+    assert set(publish.ORIGINS) == set(pools.KINDS)
