@@ -27,11 +27,11 @@ What latents do (stages function and report, C2 and C3 where the truth is known)
 
   part of what is explained       outside the block 0.812 [0.811, 0.812], in it 0.188 [0.188, 0.189]; tokens hold 0.754 and 0.246; shares of live latents 0.679 and 0.321
   at θ = 0.9: stable, unstable    0.812 [0.811, 0.812], 0.122 [0.110, 0.134]; of live latents 0.679, 0.207
-  N stable less 4N unstable       −0.045 [−0.052, −0.038] of explained variance (any live latents −0.120); labelled by the other half −0.055 [−0.060, −0.051]: C2 **no**, since
+  N stable less 4N unstable       −0.045 [−0.052, −0.038] of explained variance (any live latents −0.120); labelled by the other half −0.055 [−0.060, −0.051]: C2 **no** by the rule of then (the largest N, by zero), since
   marginal effect, per firing     a stable latent is worth 3.34 [3.31, 3.37] unstable ones, fewer than 4
   matched frequency less unstable 0.053 [0.037, 0.070]
   redundancy                      unstable 0.020 [0.016, 0.024] of a joint effect of 0.095, stable 0.066 of 0.703
-  firing rate, stable/unstable    0.786 [0.767, 0.806]: C3 **no**. Atoms of the block fire on 1.0 % of tokens, free ones on 2.3 %: fewer latents than atoms share the block's firings
+  firing rate, stable/unstable    0.786 [0.767, 0.806]: C3a **no** if its plateau were shown. Atoms of the block fire on 1.0 % of tokens, free ones on 2.3 %: fewer latents than atoms share the block's firings
 
 Chance of a plane of latents that were chosen for lying in the block is that of uniform directions chosen alike; without the choice, that of the activations' principal
 components (random planes: 0.19). The share of the block's atoms that are found still rises by 0.057 ± 0.010 per doubling of tokens (stage `plateau`), faster than before, so claim C5 is "yes so far":
