@@ -1,11 +1,9 @@
 """What stability figures come out as where nothing is shared: every null model that the SAEs and the activations at hand allow.
 
-Models differ in what they keep.  A Haar rotation of each dictionary keeps all that is inside it; untrained SAEs what initialisation gives;
-SAEs trained on Gaussian activations what mean and covariance give; the whitened rotation the covariance (it saturates where one direction
-dominates, so it is shown and never the strongest); pairs of matched frequency what firing rates give (one feature each, not the best of many: shown too).
-The rotation inside the span of the unstable features speaks of these alone.
+A model is a record of `NULL_MODELS`; they differ in what they keep, which stands at the function that measures each.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -21,12 +19,60 @@ from runtime import progress
 from saes.evaluation import evaluate_each
 from stability import aggregates, nulls, reappearance, similarity
 from stability.aggregates import pair_mean
+from stability.similarity import AnyArray
 
 HAAR, UNTRAINED, GAUSSIAN = "Haar rotation", "untrained", "trained on Gaussian activations"
 WHITENED, FREQUENCY, CLOSED = "rotation in the whitened metric", "random features of matched frequency", "uniform directions (closed form)"
 SPAN = "rotation inside the unstable span"
-SHOWN_ONLY = (WHITENED, FREQUENCY)
 FIGURES = ("p", "stable", "unstable", "mmcs")
+
+
+class Material(NamedTuple):
+    """What null models are made of: the first `null_seeds` SAEs, since a null needs no more of them to be known well.
+
+    Attributes:
+      comparisons, largest: of the whole study: other SAEs of each, and features of the largest.
+      The others: as `measure` takes them.
+    """
+
+    c: Reappearance
+    rule: LabelRule
+    saes: DictionaryList
+    partner_SSF: np.ndarray
+    gaussian: tuple[DictionaryList, np.ndarray] | None
+    covariance_DD: np.ndarray | None
+    firings_SF: np.ndarray | None
+    live_SF: np.ndarray
+    unstable_SF: np.ndarray
+    on_pair: Callable[[], None]
+    comparisons: int
+    largest: int
+
+    def compared(self, w_SFD: AnyArray, sizes: tuple[int, ...] | None) -> np.ndarray:
+        """(S, S, F) best cosines of such rows."""
+        return np.asarray(similarity.all_pairs(w_SFD, sizes=sizes, block_size=self.rule.block_size, on_pair=self.on_pair).cosine)
+
+
+class Measured(NamedTuple):
+    """Of one null model: some of `FIGURES`, mean p̂ at every θ of the grid (empty: not comparable), best cosines of its last draw."""
+
+    figures: dict[str, float]
+    p_of_theta: list[float]
+    cosine_SSF: np.ndarray = np.empty(0)
+
+
+class NullModel(NamedTuple):
+    """One way to have nothing shared.
+
+    Attributes:
+      name: in tables, charts and headline rows.
+      counts: whether it may be "the strongest null", which the figures are held against; else it is shown beside them.
+      measure: None where the material does not allow it.
+    """
+
+    name: str
+    counts: bool
+    measure: Callable[[Material], Measured | None]
 
 
 class NullModels(NamedTuple):
@@ -44,11 +90,11 @@ class NullModels(NamedTuple):
 
     def strongest(self, figure: str) -> float | None:
         """Of the models' values the one nearest to "shared": the largest, but the smallest share of unstable features; None of none."""
-        values = [of_model[figure] for model, of_model in self.figures.items() if figure in of_model and model not in (*SHOWN_ONLY, SPAN)]
+        values = [self.figures[m.name][figure] for m in NULL_MODELS if m.counts and figure in self.figures.get(m.name, {})]
         return min(values, default=None) if figure == "unstable" else max(values, default=None)
 
     def strongest_p_of_theta(self) -> list[float]:
-        rows = [p for model, p in self.p_of_theta.items() if model not in SHOWN_ONLY]
+        rows = [self.p_of_theta[m.name] for m in NULL_MODELS if m.counts and m.name in self.p_of_theta]
         return [max(at_theta) for at_theta in zip(*rows, strict=True)]
 
 
@@ -87,70 +133,119 @@ def measure(
     unstable_SF: np.ndarray,
     on_pair: Callable[[], None],
 ) -> NullModels:
-    """All the models that can be had, among the first `null_seeds` SAEs: a null needs no more of them to be known well.
+    """All the models that can be had.
 
     Args:
       c, rule: of the config.
+      saes: that are compared.
       partner_SSF: best matches, as `similarity.all_pairs` gives them.
       gaussian: SAEs trained on Gaussian activations, and which of their features fire on such.
       covariance_DD, firings_SF: of the activations at hand, and how often features fire on them.
       live_SF, unstable_SF: live features, over which figures are taken, and the unstable ones among them.
       on_pair: called after every pair compared.
     """
-    n, comparisons, most = min(c.null_seeds, len(saes.seeds)), len(saes.seeds) - 1, max(saes.sizes)
-    saes = saes.first(n)
-    f = saes.exists_SF.shape[1]
-    partner_SSF, live_SF, unstable_SF = partner_SSF[:n, :n, :f], live_SF[:n, :f], unstable_SF[:n, :f]
+    n = min(c.null_seeds, len(saes.seeds))
+    first = saes.first(n)
+    f = first.exists_SF.shape[1]
     firings_SF = None if firings_SF is None else firings_SF[:n, :f]
-    root = root_key()
-    rows_SFD, d = saes.w_dec_SFD, saes.w_dec_SFD.shape[-1]
-    figures: dict[str, dict[str, float]] = {}
-    curves: dict[str, list[float]] = {}
-    compared = lambda w_SFD, sizes: similarity.all_pairs(w_SFD, sizes=sizes, block_size=rule.block_size, on_pair=on_pair).cosine
-
-    def add(model: str, draws: Iterable[np.ndarray], among_SF: np.ndarray) -> np.ndarray:
-        """Means over draws; returns the last."""
-        of_draws, curve_of_draws, cosine_SSF = [], [], np.empty(0)
-        for cosine_SSF in draws:
-            of_draws.append(_figures(cosine_SSF, among_SF, rule, comparisons))
-            curve_of_draws.append([_mean_p(cosine_SSF, theta, among_SF) for theta in c.thetas])
-        means = {name: float(np.mean([of_draw[name] for of_draw in of_draws])) for name in FIGURES}
-        figures[model] = {name: mean for name, mean in means.items() if not np.isnan(mean)}  # there may be no live features at all
-        curves[model] = np.nan_to_num(np.mean(curve_of_draws, axis=0)).tolist()
-        return cosine_SSF
-
-    keys = (jax.random.fold_in(root, draw) for draw in range(c.null_draws))
-    rotations = (compared(nulls.rotate_each(key, rows_SFD, saes.seeds), saes.sizes) for key in keys)
-    rotated_SSF = add(HAAR, rotations, live_SF)
-    untrained = saes.snapshot(saes.snapshots[0][1]) if saes.snapshots and saes.snapshots[0][0] == 0 else None
-    # With one initialisation for all the untrained ones are equal by construction, which is no null.
-    if untrained is not None and (untrained.w_dec_FD[0] != untrained.w_dec_FD[1]).any():
-        add(UNTRAINED, [compared(untrained.w_dec_FD, None)], np.ones(untrained.w_dec_FD.shape[:2], bool))
-    if gaussian is not None:
-        add(GAUSSIAN, [compared(gaussian[0].w_dec_SFD, gaussian[0].sizes)], gaussian[1])
-    if covariance_DD is not None:
-        add(WHITENED, [compared(nulls.rotate_each_whitened(root, rows_SFD, saes.seeds, covariance_DD), saes.sizes)], live_SF)
-    if firings_SF is not None:
-        of_matched = _of_matched_frequency(rows_SFD, partner_SSF, firings_SF, saes.seeds, (*c.thetas, rule.theta)).tolist()
-        curves[FREQUENCY], figures[FREQUENCY] = of_matched[:-1], {"p": of_matched[-1]}
-    figures[CLOSED] = {"p": nulls.chance_of_match(rule.theta, d, most)}
-    curves[CLOSED] = [nulls.chance_of_match(theta, d, most) for theta in c.thetas]
-    rank = min(c.span_rank, d - 1)
-    if (unstable_SF.sum(axis=1) > 0).all() and unstable_SF.sum() >= rank:
-        turned_SFD = nulls.rotate_each_inside(
-            jax.random.fold_in(root, 2**20), rows_SFD, saes.seeds, _top_directions(rows_SFD, unstable_SF, rank)
-        )
-        cosine_SSF = compared(turned_SFD, saes.sizes)
-        figures[SPAN] = {"p": _mean_p(cosine_SSF, rule.theta, unstable_SF), "mmcs": _mmcs(cosine_SSF, unstable_SF)}
-    return NullModels(figures, curves, rotated_SSF)
+    of_activations = (gaussian, covariance_DD, firings_SF)
+    of_features = (live_SF[:n, :f], unstable_SF[:n, :f])
+    material = Material(
+        c, rule, first, partner_SSF[:n, :n, :f], *of_activations, *of_features, on_pair, len(saes.seeds) - 1, max(saes.sizes)
+    )
+    measured = {m.name: found for m in NULL_MODELS if (found := m.measure(material)) is not None}
+    curves = {name: found.p_of_theta for name, found in measured.items() if found.p_of_theta}
+    return NullModels({name: found.figures for name, found in measured.items()}, curves, measured[HAAR].cosine_SSF)
 
 
-def _figures(cosine_SSF: np.ndarray, among_SF: np.ndarray, rule: LabelRule, comparisons: int) -> dict[str, float]:
-    hits_SSF = reappearance.reappears(cosine_SSF, rule.theta)
+def _haar(m: Material) -> Measured:
+    """A Haar rotation of each dictionary keeps all that is inside it."""
+    keys = (jax.random.fold_in(root_key(), draw) for draw in range(m.c.null_draws))
+    rotations = (m.compared(nulls.rotate_each(key, m.saes.w_dec_SFD, m.saes.seeds), m.saes.sizes) for key in keys)
+    return _of_draws(rotations, m.live_SF, m)
+
+
+def _untrained(m: Material) -> Measured | None:
+    """The SAEs before their first step keep what initialisation gives. With one initialisation for all they are equal by construction,
+    which is no null."""
+    snapshots = m.saes.snapshots
+    untrained = m.saes.snapshot(snapshots[0][1]) if snapshots and snapshots[0][0] == 0 else None
+    if untrained is None or not (untrained.w_dec_FD[0] != untrained.w_dec_FD[1]).any():
+        return None
+    return _of_draws([m.compared(untrained.w_dec_FD, None)], np.ones(untrained.w_dec_FD.shape[:2], bool), m)
+
+
+def _gaussian(m: Material) -> Measured | None:
+    """SAEs trained on Gaussian activations keep what mean and covariance give."""
+    if m.gaussian is None:
+        return None
+    saes, fire_SF = m.gaussian
+    return _of_draws([m.compared(saes.w_dec_SFD, saes.sizes)], fire_SF, m)
+
+
+def _whitened(m: Material) -> Measured | None:
+    """A rotation where activations have unit covariance keeps the covariance; it saturates where one direction dominates, so it is shown alone."""
+    if m.covariance_DD is None:
+        return None
+    turned_SFD = nulls.rotate_each_whitened(root_key(), m.saes.w_dec_SFD, m.saes.seeds, m.covariance_DD)
+    return _of_draws([m.compared(turned_SFD, m.saes.sizes)], m.live_SF, m)
+
+
+def _frequency(m: Material) -> Measured | None:
+    """Pairs of matched frequency keep what firing rates give: one feature each, not the best of many, so they are shown alone."""
+    if m.firings_SF is None:
+        return None
+    thetas = (*m.c.thetas, m.rule.theta)
+    *curve, p = _of_matched_frequency(m.saes.w_dec_SFD, m.partner_SSF, m.firings_SF, m.saes.seeds, thetas).tolist()
+    return Measured({"p": p}, curve)
+
+
+def _closed(m: Material) -> Measured:
+    """Directions spread uniformly keep width and count; the largest of all dictionaries, since it finds most by chance."""
+    chance = lambda theta: nulls.chance_of_match(theta, m.saes.w_dec_SFD.shape[-1], m.largest)
+    return Measured({"p": chance(m.rule.theta)}, [chance(theta) for theta in m.c.thetas])
+
+
+def _span(m: Material) -> Measured | None:
+    """A rotation inside the span of the unstable features keeps the span, and speaks of these features alone."""
+    rows_SFD = m.saes.w_dec_SFD
+    rank = min(m.c.span_rank, rows_SFD.shape[-1] - 1)
+    if not (m.unstable_SF.sum(axis=1) > 0).all() or m.unstable_SF.sum() < rank:
+        return None
+    key, basis_DR = jax.random.fold_in(root_key(), 2**20), _top_directions(rows_SFD, m.unstable_SF, rank)
+    cosine_SSF = m.compared(nulls.rotate_each_inside(key, rows_SFD, m.saes.seeds, basis_DR), m.saes.sizes)
+    return Measured({"p": _mean_p(cosine_SSF, m.rule.theta, m.unstable_SF), "mmcs": _mmcs(cosine_SSF, m.unstable_SF)}, [])
+
+
+NULL_MODELS = (
+    NullModel(HAAR, True, _haar),
+    NullModel(UNTRAINED, True, _untrained),
+    NullModel(GAUSSIAN, True, _gaussian),
+    NullModel(WHITENED, False, _whitened),
+    NullModel(FREQUENCY, False, _frequency),
+    NullModel(CLOSED, True, _closed),
+    NullModel(SPAN, False, _span),
+)
+
+
+def _of_draws(draws: Iterable[np.ndarray], among_SF: np.ndarray, m: Material) -> Measured:
+    """Means over draws of best cosines; labels as they would be in as many comparisons as the study has."""
+    of_draws, curve_of_draws, cosine_SSF = [], [], np.empty(0)
+    for cosine_SSF in draws:
+        of_draws.append(_figures(cosine_SSF, among_SF, m))
+        curve_of_draws.append([_mean_p(cosine_SSF, theta, among_SF) for theta in m.c.thetas])
+    means = {name: float(np.mean([of_draw[name] for of_draw in of_draws])) for name in FIGURES}
+    figures = {name: mean for name, mean in means.items() if not np.isnan(mean)}  # there may be no live features at all
+    return Measured(figures, np.nan_to_num(np.mean(curve_of_draws, axis=0)).tolist(), cosine_SSF)
+
+
+def _figures(cosine_SSF: np.ndarray, among_SF: np.ndarray, m: Material) -> dict[str, float]:
+    hits_SSF = reappearance.reappears(cosine_SSF, m.rule.theta)
+    share = functools.partial(label_share, hits_SSF, among_SF, m.rule.epsilon, m.comparisons)
     return {
-        "p": _mean_p(cosine_SSF, rule.theta, among_SF),
-        "stable": label_share(hits_SSF, among_SF, rule.epsilon, comparisons, stable=True),
-        "unstable": label_share(hits_SSF, among_SF, rule.epsilon, comparisons, stable=False),
+        "p": _mean_p(cosine_SSF, m.rule.theta, among_SF),
+        "stable": share(stable=True),
+        "unstable": share(stable=False),
         "mmcs": _mmcs(cosine_SSF, among_SF),
     }
 

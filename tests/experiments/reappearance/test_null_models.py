@@ -141,3 +141,12 @@ def test_without_any_live_feature_there_is_no_null_but_the_closed_form():
     found = null_models.measure(C, RULE, listed(planted()), NOBODY, None, None, None, nobody, nobody, lambda: None)
     assert found.strongest("mmcs") is None and found.strongest("p") == nulls.chance_of_match(RULE.theta, D, F)
     assert not np.isnan(found.strongest_p_of_theta()).any()
+
+
+def test_a_model_added_to_the_records_is_measured_shown_and_counts_as_it_says(monkeypatch):
+    added = [null_models.NullModel(f"one value ({counts})", counts, lambda m: null_models.Measured({"p": 0.9}, [])) for counts in (True, False)]
+    measured = lambda: null_models.measure(C, RULE, listed(planted()), NOBODY, None, None, None, LIVE, np.zeros((S, F), bool), lambda: None)
+    for model, strongest in zip(added, (0.9, measured().strongest("p")), strict=True):
+        with monkeypatch.context() as m:
+            m.setattr(null_models, "NULL_MODELS", (*null_models.NULL_MODELS, model))
+            assert measured().figures[model.name] == {"p": 0.9} and measured().strongest("p") == strongest
