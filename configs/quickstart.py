@@ -58,7 +58,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     # (`--config.train.lr=…`). p̂ was in sight in those runs, and rises with the rate: 0.23, 0.34, 0.39.
     c.train.lr = 6e-3
     if arg == "robust":
-        c.stages = (*c.stages, "plateau", "specifications")
+        c.stages = (*c.stages, "half", "plateau", "specifications")
+        c.runs.half = ml_collections.ConfigDict({"train": {"tokens": c.train.tokens // 2}})
     elif arg == "tiny":
         default.tiny(c)
     elif arg:

@@ -55,11 +55,25 @@ def sample(rng: np.random.Generator, count_FV: Table, firings: int) -> sparse.cs
     return drawn_FV
 
 
+def on_tokens(row_FM: np.ndarray, token_N: np.ndarray, vocabulary: int) -> sparse.csr_array:
+    """(F, V) firings by token, from the rows of M firings of every feature; features with fewer are empty.
+
+    Args:
+      row_FM: from `Draws.rows`.
+    """
+    enough_F = (row_FM >= 0).all(axis=1)
+    tokens = token_N[row_FM[enough_F]].ravel()
+    row_N = np.repeat(np.flatnonzero(enough_F), row_FM.shape[1])
+    drawn_FV = sparse.coo_array((np.ones(len(tokens)), (row_N, tokens)), shape=(len(row_FM), vocabulary)).tocsr()
+    drawn_FV.sum_duplicates()
+    return drawn_FV
+
+
 def scores(drawn: Halves, counted: Halves, rows_HV: np.ndarray, firings: int, predicates: Predicates) -> Scores:
     """Of `firings` in each half.
 
     Args:
-      drawn: from `sample`.
+      drawn: from `sample` or `on_tokens`.
       counted: all firings.
       rows_HV: rows of every token in the two halves.
     """

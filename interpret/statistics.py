@@ -1,7 +1,7 @@
 """What each feature of one SAE does on held-out tokens: how often, how strongly, where in a context, on which tokens; in one streaming pass.
 
 Array names end in axes: N rows, B rows of a batch, F features, V vocabulary, H halves of the contexts (even and odd ones), T bins of positions,
-C contexts, M sampled rows, E active entries of a batch (row by row).
+C contexts, M sampled rows, Q 1 + `PARTS` ways to leave text out, E active entries of a batch (row by row).
 """
 
 from typing import Any, NamedTuple
@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse, special
 
+from interpret.draws import Draws, Smallest, parts, splitmix64
+
 PIECE = 2**21  # activations looked at together; nothing depends on it but speed and memory
-NONE = -1  # where there are fewer rows than asked for
+PARTS = 5  # of the text, whose firings can be left out of what is drawn
 Table = Any  # (F, V): an array, or one of scipy.sparse
 
 
@@ -50,6 +52,8 @@ class Statistics(NamedTuple):
         fewer fire.
       sample_rows_FM: uniform random sample without replacement of the rows of odd contexts on which the feature fires, in an order as random, so the
         first m are a sample of m; all of them where there are no more; then −1.  Features that fire on the same rows get the same sample.
+      drawn_rows_QHFM: rows of equally many firings of every feature in each half, at random; first from the whole text, then without each of its `PARTS`,
+        which changes that part's firings alone; −1 where there are fewer.
     """
 
     rows: int
@@ -67,6 +71,7 @@ class Statistics(NamedTuple):
     top_rows_FC: np.ndarray
     top_values_FC: np.ndarray
     sample_rows_FM: np.ndarray
+    drawn_rows_QHFM: np.ndarray
 
 
 class Accumulator:
@@ -81,17 +86,20 @@ class Accumulator:
       vocabulary: number of token ids, V.
       contexts: how many contexts are kept in `top_rows_FC`.
       samples: how many rows are kept in `sample_rows_FM`.
+      firings: how many are drawn of every feature in each half, `drawn_rows_QHFM`.
       salt: another one draws other samples.
 
     Raises:
       ValueError: places that are no such thing, or nothing asked for.
     """
 
-    def __init__(self, places: Places, features: range, vocabulary: int, *, contexts: int = 20, samples: int = 50, salt: int = 0):
+    def __init__(
+        self, places: Places, features: range, vocabulary: int, *, contexts: int = 20, samples: int = 50, firings: int = 25, salt: int = 0
+    ):
         self._places = Places(*(np.asarray(a) for a in places))
         token_N, context_N, position_N = self._places
         n, f = len(token_N), len(features)
-        if not n or not f or features.step != 1 or contexts < 1 or samples < 1:
+        if not n or not f or features.step != 1 or min(contexts, samples, firings) < 1:
             raise ValueError(f"{n} rows, {features}, {contexts} contexts, {samples} samples: at least one of each, features consecutive")
         if not n == len(context_N) == len(position_N):
             raise ValueError(f"{n} tokens, {len(context_N)} contexts and {len(position_N)} positions are not of the same rows")
@@ -108,8 +116,9 @@ class Accumulator:
         self._lengths = 0  # Σ l_c², and per feature Σ n_c² and Σ n_c·l_c: integers, of which dispersion is made
         self._counts_F, self._products_F = np.zeros(f, np.int64), np.zeros(f, np.int64)
         self._open: _Contexts | None = None  # the last context, of which more rows may come
-        self._top = _Smallest(f, contexts, np.zeros((), np.float32))
-        self._sample = _Smallest(f, samples, np.array(2**64 - 1, np.uint64))
+        self._top = Smallest(f, contexts, np.zeros((), np.float32))
+        self._sample = Smallest(f, samples, np.array(2**64 - 1, np.uint64))
+        self._draws = tuple(Draws(f, firings, PARTS) for _ in range(2))
 
     def add(self, z_BF: np.ndarray, first: int) -> None:
         """Takes the rows from `first` on; of all features, of which the columns `features` are looked at; non-negative.
@@ -151,8 +160,13 @@ class Accumulator:
         np.add.at(self._count_HFV.reshape(-1), half_B[row_E] * self._mass_FV.size + cell_E, np.int32(1))
 
         odd_E = half_B[row_E] == 1
-        hash_B = _splitmix64(np.arange(first, first + b), self._salt)
+        hash_B = splitmix64(np.arange(first, first + b), self._salt)
         self._sample.offer(feature_E[odd_E], hash_B[row_E[odd_E]], first + row_E[odd_E])
+        part_B = parts(np.arange(first, first + b), len(self._places.token_N), PARTS)
+        for half, draws in enumerate(self._draws):
+            of_half_E = half_B[row_E] == half
+            some_E = row_E[of_half_E]
+            draws.offer(part_B[some_E], feature_E[of_half_E], hash_B[some_E], first + some_E)
         self._add_contexts(context_B, first, row_E, feature_E, value_E, f)
 
     def _add_contexts(
@@ -221,6 +235,7 @@ class Accumulator:
             top_rows_FC=self._top.row_FM.copy(),
             top_values_FC=np.abs(self._top.key_FM),
             sample_rows_FM=self._sample.row_FM.copy(),
+            drawn_rows_QHFM=np.stack([[d.rows(excluded_part) for d in self._draws] for excluded_part in (None, *range(PARTS))]),
         )
 
 
@@ -234,44 +249,9 @@ class _Contexts(NamedTuple):
     row_CF: np.ndarray
 
 
-class _Smallest:
-    """Of all entries offered, the M with the smallest keys of every feature, ascending; rows come in order, and of equal keys the earlier stays.
-
-    Args:
-      worst: larger than any key that counts.
-    """
-
-    def __init__(self, features: int, most: int, worst: np.ndarray):
-        self.key_FM, self.row_FM = np.full((features, most), worst), np.full((features, most), NONE, np.int64)
-        self._worst = worst
-
-    def offer(self, feature_E: np.ndarray, key_E: np.ndarray, row_E: np.ndarray) -> None:
-        most = self.key_FM.shape[1]
-        hope_E = np.flatnonzero(key_E < self.key_FM[feature_E, -1])
-        order_E = hope_E[np.lexsort((key_E[hope_E], feature_E[hope_E]))]  # stable
-        sorted_E = feature_E[order_E]
-        rank_E = np.arange(len(order_E)) - np.searchsorted(sorted_E, sorted_E)
-        order_E, rank_E = order_E[rank_E < most], rank_E[rank_E < most]
-        touched, place_E = np.unique(feature_E[order_E], return_inverse=True)
-        key, row = np.full((len(touched), most), self._worst), np.full((len(touched), most), NONE, np.int64)
-        key[place_E, rank_E], row[place_E, rank_E] = key_E[order_E], row_E[order_E]
-        both_key, both_row = np.concatenate([self.key_FM[touched], key], axis=1), np.concatenate([self.row_FM[touched], row], axis=1)
-        best = np.argsort(both_key, axis=1, kind="stable")[:, :most]
-        self.key_FM[touched], self.row_FM[touched] = np.take_along_axis(both_key, best, 1), np.take_along_axis(both_row, best, 1)
-
-
 def _position_bin(position: np.ndarray) -> np.ndarray:
     """0, 1, 2–3, 4–7, 8–15, …: how many binary digits the position has."""
     return np.frexp(np.asarray(position, np.float64))[1].astype(np.int64)
-
-
-def _splitmix64(row_N: np.ndarray, salt: int) -> np.ndarray:
-    """The row-th number of the generator SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators") that is seeded
-    with the salt; no two rows have the same."""
-    z = np.uint64(salt % 2**64) + (row_N.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 def token_entropy(count_FV: Table) -> np.ndarray:

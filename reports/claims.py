@@ -163,19 +163,34 @@ def _verdict(statement: Statement, evidence: Evidence, results: Results, rules: 
     if not earlier:
         because = results.summary.get("plateau", {}).get("not_measured", "the stage 'plateau' measures them")
         return UNDECIDED, f"as it stands {holds}, without figures along training ({because}); {reason}"
-    points = [Point(point.tokens, {} if e is None else _estimates(e)) for point, e in earlier] + [
-        Point(results.tokens, _estimates(evidence))
-    ]
+    end = Point(results.tokens, _estimates(evidence))
+    points = [*(_point(*one) for one in earlier), end]
     deciding = [part for part in evidence.parts if holds == YES or sides[part.name] == NO]
     moving = {part.name: text for part in deciding if (text := course.moves(points, part.name, part.margin))}
+    answers = [_answer(e) for _, e in earlier]
+    if (control := results.control()) is not None:
+        annealed = statement.evidence(control, rules)
+        annealed_points = [*points[:-2], _point(control, annealed), end]
+        for part in deciding:
+            if part.name not in moving and (text := course.moves(annealed_points, part.name, part.margin)):
+                moving[part.name] = f"from SAEs annealed at {control.tokens:,} tokens it {text}"
+        answers.append(_answer(annealed))
+        reason = f"{reason}; SAEs annealed at {control.tokens:,} tokens say {answers[-1]}"
     if not moving:
         return holds, reason
     name, text = next(iter(moving.items()))
     still = f"{name}: {text}" + (f" (and {len(moving) - 1} more of {len(deciding)} figures)" if len(moving) > 1 else "")
-    answers = [UNDECIDED if e is None or e.withheld else _stands(e)[0] for _, e in earlier]
     if holds == YES and set(answers) == {YES}:
         return YES_SO_FAR, f"at {', '.join(f'{p.tokens:,}' for p in points)} training tokens; {still}; {reason}"
     return UNDECIDED, f"as it stands {holds}, earlier {' and '.join(answers)}; {still}; {reason}"
+
+
+def _point(results: Results, evidence: Evidence | None) -> Point:
+    return Point(results.tokens, {} if evidence is None else _estimates(evidence))
+
+
+def _answer(evidence: Evidence | None) -> str:
+    return UNDECIDED if evidence is None or evidence.withheld else _stands(evidence)[0]
 
 
 def _estimates(evidence: Evidence) -> dict[str, tuple[Estimated, ...]]:

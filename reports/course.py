@@ -1,8 +1,8 @@
 """Whether the figures that decide a claim still move with training: their plateau, from the same rule at a quarter, at half and at the end.
 
 A part is on its plateau if the interval of its change per doubling of training tokens lies within a third of its margin, the distance from its threshold,
-on both sides of zero, and the change is not growing: a slow start has small first changes. The interval takes the two ends as independent; they are
-of the same seeds, so it is rather too wide.
+on both sides of zero, and the change is not growing: a slow start has small first changes. The two ends are of the same seeds and the same text, so the
+interval is that of a difference of pairs. Where a figure does not say what it is without each seed, the ends count as independent, which is rather too wide.
 """
 
 import math
@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from reports.results import Estimated
 from reports.text import number
+from stability import aggregates
+from stability.estimates import Replicates
 
 SHARE_OF_MARGIN = 1 / 3
 
@@ -37,8 +39,17 @@ def change(before: Estimated, after: Estimated, doublings: float) -> Change | No
     """Between two points; None where one has no interval."""
     if any(e["low"] is None or e["high"] is None for e in (before, after)):
         return None
-    half = math.hypot(*((e["high"] - e["low"]) / 2 for e in (before, after)))
+    one, other = _replicates(before), _replicates(after)
+    if one is not None and other is not None and len(one.without_seed) == len(other.without_seed):
+        half = aggregates.change(one, other)
+    else:
+        half = math.hypot(*((e["high"] - e["low"]) / 2 for e in (before, after)))
     return Change((after["value"] - before["value"]) / doublings, half / doublings)
+
+
+def _replicates(estimate: Estimated) -> Replicates | None:
+    fields = estimate.get("replicates")
+    return None if fields is None else Replicates(**fields)
 
 
 def moves(points: Sequence[Point], name: str, threshold: float) -> str:

@@ -32,6 +32,11 @@ class Results:
         """The same figures of SAEs as they were at a quarter and at half of their training, where the stage `plateau` measured them."""
         return [Earlier(point["tokens"], point["stages"]) for point in self.summary.get("plateau", {}).get("points", [])]
 
+    def control(self) -> "Earlier | None":
+        """The same of SAEs whose training ended at half the tokens, learning rate and all, where there are such."""
+        point = self.summary.get("plateau", {}).get("control")
+        return None if point is None else Earlier(point["tokens"], point["stages"])
+
     def has(self, name: str) -> bool:
         return name.split("/")[0] in self._stages and (self.workdir / name).exists()
 

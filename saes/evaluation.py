@@ -23,35 +23,40 @@ class Evaluation(NamedTuple):
       explained_variance_S: 1 − Σ‖x−x̂‖² / Σ‖x−x̄‖² over all rows, x̄ the per-dimension mean of all rows; NaN where the rows are all alike.
       l0_S: active features a row.
       firings_SF: rows on which the feature fires, int64.
+      firings_SFP: the same in each part of the rows, consecutive and of about equal length.
       mean_activation_SF: over the rows on which it fires; 0 where it never does.
       max_activation_SF: over all rows.
       energy_SF: Σ f² ‖d‖² over all rows, as a share of Σ‖x−x̄‖²; NaN likewise.
       top_rows_SFN, top_values_SFN: the rows with the largest activations, descending; value 0 where fewer fire.
       rows: rows evaluated.
+      rows_P: of each part.
     """
 
     explained_variance_S: np.ndarray
     l0_S: np.ndarray
     firings_SF: np.ndarray
+    firings_SFP: np.ndarray
     mean_activation_SF: np.ndarray
     max_activation_SF: np.ndarray
     energy_SF: np.ndarray
     top_rows_SFN: np.ndarray
     top_values_SFN: np.ndarray
     rows: int
+    rows_P: np.ndarray
 
     def share_firing_less_than(self, rows: int) -> np.ndarray:
         """(S,) share of features that fire on fewer rows than so many: 1 gives the dead."""
         return (self.firings_SF < rows).mean(axis=-1)
 
 
-def evaluate(dictionaries: Dictionary, batches: Iterable[np.ndarray], top_n: int) -> Evaluation:
+def evaluate(dictionaries: Dictionary, batches: Iterable[np.ndarray], top_n: int, part_rows: int | None = None) -> Evaluation:
     """Evaluates SAEs stacked along a leading axis.
 
     Args:
       dictionaries: leaves (S, …).
       batches: float32 (B, D) arrays; the last may be shorter.
       top_n: top-activating rows to keep per feature.
+      part_rows: a part ends with the batch that completes so many; None: one part.
 
     Raises:
       ValueError: no rows, or rows of another width.
@@ -59,6 +64,8 @@ def evaluate(dictionaries: Dictionary, batches: Iterable[np.ndarray], top_n: int
     s, f, d = dictionaries.w_dec_FD.shape
     top = (jnp.zeros((s, f, top_n)), jnp.full((s, f, top_n), -1, jnp.int32))
     sums: dict[str, np.ndarray] = {}
+    parts: list[np.ndarray] = []
+    rows_P: list[int] = []
     x: spread.Spread | None = None
     rows, batch_size = 0, 0
     for x_BD in batches:
@@ -70,6 +77,11 @@ def evaluate(dictionaries: Dictionary, batches: Iterable[np.ndarray], top_n: int
         for name, value in jax.device_get(partial).items():
             reduce = np.maximum if name == "max" else np.add
             sums[name] = reduce(sums.get(name, 0.0), value.astype(np.float64))
+        if not parts or (part_rows is not None and rows_P[-1] >= part_rows):
+            parts.append(np.zeros((s, f), np.int64))
+            rows_P.append(0)
+        parts[-1] += np.asarray(partial["firings"])
+        rows_P[-1] += len(x_BD)
         x = spread.with_rows(x, x_BD)
         rows += len(x_BD)
     if x is None:
@@ -81,16 +93,20 @@ def evaluate(dictionaries: Dictionary, batches: Iterable[np.ndarray], top_n: int
         explained_variance_S=1.0 - spread.share(sums["error"], x.variance),
         l0_S=firings.sum(axis=-1) / rows,
         firings_SF=firings,
+        firings_SFP=np.stack(parts, axis=-1),
         mean_activation_SF=sums["activation"] / np.maximum(firings, 1),
         max_activation_SF=sums["max"],
         energy_SF=spread.share(sums["square"] * row_norm_SF**2, x.variance),
         top_rows_SFN=top_rows,
         top_values_SFN=top_values,
         rows=rows,
+        rows_P=np.array(rows_P),
     )
 
 
-def evaluate_each(dictionaries: Sequence[Dictionary], batches: Callable[[], Iterable[np.ndarray]], top_n: int) -> Evaluation:
+def evaluate_each(
+    dictionaries: Sequence[Dictionary], batches: Callable[[], Iterable[np.ndarray]], top_n: int, part_rows: int | None = None
+) -> Evaluation:
     """`evaluate` of SAEs that may differ in features and kind; those of one kind side by side.
 
     Args:
@@ -103,13 +119,13 @@ def evaluate_each(dictionaries: Sequence[Dictionary], batches: Callable[[], Iter
         kinds.setdefault(kind(dictionary), []).append(place)
     most = max(d.w_dec_FD.shape[0] for d in dictionaries)
     fields: dict[str, np.ndarray] = {}
-    rows = 0
+    rows, rows_P = 0, np.empty(0, int)
     for places in kinds.values():
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(dictionaries[p] for p in places))
-        of_kind = evaluate(jax.device_put(stacked), batches(), top_n)
-        rows = of_kind.rows
+        of_kind = evaluate(jax.device_put(stacked), batches(), top_n, part_rows)
+        rows, rows_P = of_kind.rows, of_kind.rows_P
         for name, values in of_kind._asdict().items():
-            if name == "rows":
+            if name in ("rows", "rows_P"):
                 continue
             if values.ndim > 1:
                 none = -1 if name == "top_rows_SFN" else 0
@@ -117,7 +133,7 @@ def evaluate_each(dictionaries: Sequence[Dictionary], batches: Callable[[], Iter
                 values = np.pad(values, padding, constant_values=none)
             whole = fields.setdefault(name, np.zeros((len(dictionaries), *values.shape[1:]), values.dtype))
             whole[places] = values
-    return Evaluation(**fields, rows=rows)
+    return Evaluation(**fields, rows=rows, rows_P=rows_P)
 
 
 def explained_inside(dictionaries: Sequence[Dictionary], x_ND: np.ndarray, basis_DR: np.ndarray, batch: int = 1024) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import scipy.stats
 
-from stability.estimates import Count, Estimate
+from stability.estimates import Count, Estimate, Replicates
 from stability.reappearance import allowed_misses
 
 Statistic = Callable[[np.ndarray], float]
@@ -25,8 +25,8 @@ def jackknifed(
     unit: str,
     log: bool = False,
     bounds: tuple[float, float] = (-np.inf, np.inf),
+    documents: Sequence[float] = (),
     other_variance: float = 0.0,
-    other_df: float = np.inf,
 ) -> Estimate:
     """The statistic on all seeds with a t interval from leaving out one seed at a time (Efron & Tibshirani 1993, ch. 11).
 
@@ -34,8 +34,10 @@ def jackknifed(
       null: the strongest null's value of the same figure; kept also where the figure itself is undefined.
       log: the interval is made on the logarithm (ratios).
       bounds: where the statistic can lie; the interval is clipped to them.
-      other_variance: of a source independent of seeds, as documents or directions, with seeds held fixed; on the logarithm where `log`.
-      other_df: its degrees of freedom; infinite: known. The sum has Satterthwaite's.
+      documents: the statistic on all seeds without each part of the text, at least two; its variance counts beside that of seeds. Empty: text is held fixed.
+      other_variance: of another source independent of seeds, as directions, with seeds held fixed; on the logarithm where `log`.
+
+    Degrees of freedom are Satterthwaite's.
 
     The interval is None with fewer than three seeds (leaving one out leaves no comparison), or where the statistic is
     undefined without some seed.
@@ -49,14 +51,50 @@ def jackknifed(
     if np.isnan(without).any() or (log and (value <= 0 or (without <= 0).any())):
         return Estimate(value, None, None, null, n, unit)
     to, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
-    spread = to(without) - to(without).mean()
-    of_seeds = (seeds - 1) / seeds * np.sum(spread**2)
-    variance = of_seeds + other_variance
-    squares = of_seeds**2 / (seeds - 1) + other_variance**2 / other_df
-    df = variance**2 / squares if squares > 0 else np.inf if other_variance else seeds - 1
-    half = scipy.stats.t.ppf(0.5 + confidence / 2, df) * np.sqrt(variance)
+    sources = [(_of_left_out(to(without)), seeds - 1.0)]
+    parts = np.array(documents, np.float64)
+    if len(parts) >= 2 and np.isfinite(parts).all() and (not log or (parts > 0).all()):
+        sources.append((_of_left_out(to(parts)), len(parts) - 1.0))
+    else:
+        parts = np.empty(0)
+    half = half_width([*sources, (other_variance, np.inf)], confidence)
     low, high = (float(np.clip(back(to(value) + sign * half), *bounds)) for sign in (-1, 1))
-    return Estimate(value, low, high, null, n, unit)
+    replicates = Replicates(confidence, tuple(without.tolist()), tuple(parts.tolist()), other_variance * (value**2 if log else 1.0))
+    return Estimate(value, low, high, null, n, unit, replicates)
+
+
+def _of_left_out(values_N: np.ndarray) -> float:
+    """Variance of a figure, from what it is without each of N."""
+    n = len(values_N)
+    return float((n - 1) / n * np.sum((values_N - values_N.mean()) ** 2))
+
+
+def half_width(sources: Sequence[tuple[float, float]], confidence: float) -> float:
+    """Of a t interval whose variance has independent sources, each (variance, degrees of freedom; infinite: known)."""
+    variance = sum(v for v, _ in sources)
+    squares = sum(v**2 / df for v, df in sources)
+    df = variance**2 / squares if squares > 0 else np.inf if variance else 1.0
+    return float(scipy.stats.t.ppf(0.5 + confidence / 2, df) * np.sqrt(variance))
+
+
+def change(before: Replicates, after: Replicates) -> float:
+    """Half width of the interval of a figure's change between two measurements on the same seeds.
+
+    Seeds are left out of both at once; so are parts of the text, where both know as many. What is left of text, and other sources, adds up.
+
+    Raises:
+      ValueError: of other seeds.
+    """
+    if len(before.without_seed) != len(after.without_seed):
+        raise ValueError(f"figures of {len(before.without_seed)} and {len(after.without_seed)} seeds are no pair")
+    difference = lambda a, b: np.subtract(b, a)
+    sources = [(_of_left_out(difference(before.without_seed, after.without_seed)), len(after.without_seed) - 1.0)]
+    texts = before.without_document, after.without_document
+    if len(texts[0]) == len(texts[1]) > 1:
+        sources.append((_of_left_out(difference(*texts)), len(texts[0]) - 1.0))
+    else:
+        sources += [(_of_left_out(np.array(text)), len(text) - 1.0) for text in texts if len(text) > 1]
+    return half_width([*sources, (before.other_variance + after.other_variance, np.inf)], after.confidence)
 
 
 def stratified_jackknifed(

@@ -25,6 +25,7 @@ BOTH = "frequency and crowding"
 LEAST_LOG_RATE = -20.0  # of what never fires
 PREDICTORS = (ROWS, NEIGHBOUR, CROWDING, FREQUENCY, BOTH, PREVALENCE)
 BASELINES = (NEIGHBOUR, CROWDING, FREQUENCY, BOTH)
+OF_TEXT = (FREQUENCY, BOTH)  # predictors that ask how often features fire
 
 
 class Seeds(NamedTuple):
@@ -126,8 +127,8 @@ def labelled(seeds: Seeds, places: Sequence[int], epsilon: float, most: int) -> 
     return Labelled(pick(seeds.unit_SFD), pick(seeds.crowding_SF), rate_N, unstable_N, pick(seeds.direction_SF))
 
 
-def scores(train: Labelled, test: Labelled, folds: int, draws: int = 0) -> dict[str, Score]:
-    """Of every predictor that has what it needs; {} where a side lacks a class, in a fold too.
+def scores(train: Labelled, test: Labelled, folds: int, draws: int = 0, only: Sequence[str] = PREDICTORS) -> dict[str, Score]:
+    """Of every predictor of `only` that has what it needs; {} where a side lacks a class, in a fold too.
 
     Directions are dealt into `folds`, stable and unstable ones evenly; each fold's features of `test` are judged by what was learned from the features of
     `train` outside it. A direction counts once however many features it has. Logistic regressions (L2, scikit-learn's default strength on standardised
@@ -150,7 +151,7 @@ def scores(train: Labelled, test: Labelled, folds: int, draws: int = 0) -> dict[
         if len(np.unique(known.unstable_N)) < 2 or not asked_N.any():
             return {}
         asked = test.part(asked_N)
-        for name, (called_N, value_N) in _predictions(known, asked).items():
+        for name, (called_N, value_N) in _predictions(known, asked, only).items():
             calls.setdefault(name, np.zeros(len(asked_N), bool))[asked_N] = called_N
             areas.setdefault(name, []).append(weighted_auroc(asked.unstable_N, value_N, drawn_RN[:, asked_N]))
     out = {}
@@ -182,7 +183,7 @@ def _drawn(direction_N: np.ndarray, draws: int) -> np.ndarray:
     return np.array([of_direction(number) for number in numbers.tolist()], np.float32).reshape(len(numbers), draws).T[:, place_N]
 
 
-def _predictions(train: Labelled, test: Labelled) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _predictions(train: Labelled, test: Labelled, only: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """By predictor whether each feature of `test` is called unstable, and its score."""
     columns: dict[str, Callable[[Labelled], np.ndarray]] = {
         ROWS: lambda side: side.rows_ND,
@@ -192,16 +193,18 @@ def _predictions(train: Labelled, test: Labelled) -> dict[str, tuple[np.ndarray,
         columns[FREQUENCY] = lambda side: np.asarray(side.log_rate_N)[:, None]
         columns[BOTH] = lambda side: np.stack([np.asarray(side.log_rate_N), side.crowding_N], axis=1)
     out = {}
-    for name, read in columns.items():
+    for name, read in ((n, read) for n, read in columns.items() if n in only):
         p_N = _logistic(read(train), train.unstable_N, train.weight_N()).predict_proba(read(test))[:, 1]
         out[name] = (p_N >= 0.5, p_N)
-    near, far = (
-        NearestNeighbors(n_neighbors=1).fit(train.rows_ND[chosen_N]).kneighbors(test.rows_ND)[0][:, 0]
-        for chosen_N in (train.unstable_N, ~train.unstable_N)
-    )
-    out[NEIGHBOUR] = (near <= far, far - near)
-    everyone = np.ones(len(test.unstable_N))
-    out[PREVALENCE] = (everyone > 0, everyone)
+    if NEIGHBOUR in only:
+        near, far = (
+            NearestNeighbors(n_neighbors=1).fit(train.rows_ND[chosen_N]).kneighbors(test.rows_ND)[0][:, 0]
+            for chosen_N in (train.unstable_N, ~train.unstable_N)
+        )
+        out[NEIGHBOUR] = (near <= far, far - near)
+    if PREVALENCE in only:
+        everyone = np.ones(len(test.unstable_N))
+        out[PREVALENCE] = (everyone > 0, everyone)
     return out
 
 
@@ -234,9 +237,16 @@ def splits(seeds: int, count: int) -> list[tuple[list[int], list[int]]]:
 
 
 def between_halves(
-    seeds: Seeds, epsilon: float, count: int, folds: int, most: int, excluded_seed: int | None = None, draws: int = 0
+    seeds: Seeds,
+    epsilon: float,
+    count: int,
+    folds: int,
+    most: int,
+    excluded_seed: int | None = None,
+    draws: int = 0,
+    only: Sequence[str] = PREDICTORS,
 ) -> dict[str, Score]:
-    """Mean score of every predictor over the splits, each half labelled by itself and of at most so many features; `excluded_seed`: left out, which
+    """Mean score of every predictor of `only` over the splits, each half labelled by itself and of at most so many features; `excluded_seed`: left out, which
     leaves its half smaller."""
     found: dict[str, list[Score]] = {}
     for train, test in splits(len(seeds.hits_SSF), count):
@@ -244,7 +254,7 @@ def between_halves(
         if min(map(len, sides)) < 2:
             continue
         learned, judged = (labelled(seeds, side, epsilon, most) for side in sides)
-        for name, score in scores(learned, judged, folds, draws).items():
+        for name, score in scores(learned, judged, folds, draws, only).items():
             found.setdefault(name, []).append(score)
     mean = lambda values: sum(values) / len(values)
     return {

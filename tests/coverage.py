@@ -13,7 +13,7 @@ from stability import aggregates
 from stability.estimates import Estimate
 
 SEEDS = (3, 5, 8, 21)
-CONFIDENCE, EPSILON, FEATURES, DOCUMENTS = 0.95, 0.05, 120, 45
+CONFIDENCE, EPSILON, FEATURES, DOCUMENTS, PARTS = 0.95, 0.05, 120, 45, 10
 Draw = Callable[[np.random.Generator, int], Estimate]
 
 
@@ -65,12 +65,29 @@ def of_groups(rng: np.random.Generator, seeds: int) -> Estimate:
     return aggregates.of_groups(rng.normal(1, 0.1, seeds).tolist(), CONFIDENCE, null=None, unit="")
 
 
+def change_along_training(rng: np.random.Generator, seeds: int) -> Estimate:
+    """Seeds and parts of the text lie far apart, and change little from one measurement to the next."""
+    level_SP = 1 + rng.normal(0, 0.1, (seeds, 1)) + rng.normal(0, 0.1, PARTS)
+    changed_SP = level_SP + 0.05 + rng.normal(0, 0.02, (seeds, 1)) + rng.normal(0, 0.02, PARTS) + rng.normal(0, 0.02, (seeds, PARTS))
+
+    def measured(figure_SP: np.ndarray) -> Estimate:
+        documents = [float(np.delete(figure_SP, part, axis=1).mean()) for part in range(PARTS)]
+        mean = lambda weights_S: aggregates.seed_mean(figure_SP.mean(axis=1), weights_S)
+        return aggregates.jackknifed(mean, seeds, CONFIDENCE, null=None, unit="", documents=documents)
+
+    before, after = measured(level_SP), measured(changed_SP)
+    assert before.replicates is not None and after.replicates is not None and before.value is not None and after.value is not None
+    value, half = after.value - before.value, aggregates.change(before.replicates, after.replicates)
+    return Estimate(value, value - half, value + half, None, after.n, "")
+
+
 KINDS: dict[str, tuple[str, Draw]] = {
     "mean over seeds": ("explained variance, L0", mean_of_seeds),
     "mean p̂ over pairs": ("mean p̂, MMCS; seeds differ in quality", mean_p),
     "share with a label": ("unstable share; the truth is that of as many seeds", label_share),
     "ratio between labels": ("firing rate, stable over unstable; labels change with the seeds", label_ratio),
     "seeds and text": ("cross-entropy, explained variance of sets; 45 documents", with_text),
+    "change of a pair": ("a figure along training, at half and at the end; ten parts of the text", change_along_training),
     "mean over groups": ("pools of independent groups; the columns count groups", of_groups),
 }
 

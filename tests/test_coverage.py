@@ -16,7 +16,7 @@ ROWS = {
 
 def test_the_page_has_all_kinds_and_none_is_far_from_what_it_says():
     assert ROWS.keys() == coverage.KINDS.keys()
-    assert all(0.92 <= share <= 0.98 for shares in ROWS.values() for share in shares)
+    assert all(0.91 <= share <= 0.98 for shares in ROWS.values() for share in shares)
 
 
 @pytest.mark.parametrize(("kind", "seeds"), [("mean over seeds", 5), ("ratio between labels", 3), ("share with a label", 5)])

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "stability": set(),
     "synthetic": {"stability"},
     "interpret": {"activations"},
-    "reports": {"storage", "interpret"},
+    "reports": {"storage", "interpret", "stability"},
     "runtime": {"storage"},
     "experiments": KERNELS | {"reports", "runtime"},
     "launch": KERNELS | {"reports", "runtime", "experiments"},

@@ -39,8 +39,7 @@ def run(task: Task, out: Outputs) -> None:
     features = task.table("stability/features")
     alive_SF = (features["stratum"] != reappearance.DEAD).reshape(saes.w_dec_SFD.shape[:2])
     figures = measure(c, rule, world, saes.w_dec_SFD, alive_SF, sources.evaluation_rows(task))
-    rules = {"found": c.found, "theta": c.theta, "unstable_below": c.unstable_below}
-    out.summary({_key(*place): estimate for place, estimate in figures.items()} | rules)
+    out.summary(summary_of(c, figures))
     columns: dict[str, list[Any]] = {"group": [], "level": [], "figure": [], "value": [], "low": [], "high": [], "null": [], "unit": []}
     for (group, level, figure), e in figures.items():
         for column, value in zip(columns, (group, level, figure, e.value, e.low, e.high, e.null, e.unit), strict=True):
@@ -56,6 +55,24 @@ def group_names(blocks: int) -> list[str]:
 
 def _key(group: str, level: str, figure: str) -> str:
     return f"{group}, {level}: {figure}"
+
+
+def summary_of(c: Recovery, figures: dict[tuple[str, str, str], Estimate]) -> dict[str, Any]:
+    """What the summary holds: figures by their names, and the thresholds."""
+    return {_key(*place): e.as_dict() for place, e in figures.items()} | {
+        "found": c.found,
+        "theta": c.theta,
+        "unstable_below": c.unstable_below,
+    }
+
+
+def atoms_found(c: Recovery, figures: dict[tuple[str, str, str], Estimate]) -> dict[tuple[str, str, str], Estimate]:
+    """Those of the figures that no label touches: shares of atoms that some latent meets."""
+    return {place: e for place, e in figures.items() if place[1:] == (LATENT, _atoms_name(c))}
+
+
+def _atoms_name(c: Recovery) -> str:
+    return f"atoms found at {c.found:g}"
 
 
 def measure(
@@ -86,6 +103,19 @@ def measure(
             for which, among_SF in sets.items():
                 null = _nulls_of_chosen(basis_DR, max(1, round(float(among_SF.sum(axis=1).mean()))), g)
                 _subspace_figures(rule, functools.partial(subspace, which=which), unit_SFD, among_SF, basis_DR, null)
+    return out | unstable_span(rule, world, truth, unit_SFD, unstable_SF, acts_ND)
+
+
+def unstable_span(
+    rule: LabelRule, world: WorldConfig, truth: Truth, unit_SFD: np.ndarray, unstable_SF: np.ndarray, acts_ND: np.ndarray | None = None
+) -> dict[tuple[str, str, str], Estimate]:
+    """Figures of the span of the unstable latents, chosen without the truth, beside the blocks' together; {} where there is no block, or nothing
+    beside them.
+
+    Args:
+      unstable_SF: whatever they are called unstable by.
+    """
+    out: dict[tuple[str, str, str], Estimate] = {}
     if world.blocks and world.blocks * world.rank < world.width:
         union_DR = np.concatenate(truth.bases, axis=1)
         null = _nulls_without_truth(union_DR, acts_ND, [u[m] for u, m in zip(unit_SFD, unstable_SF, strict=True)])
@@ -219,7 +249,7 @@ def _latent_figures(
     share: dict[str, Any] = {"unit": "share", "bounds": (0.0, 1.0)}
     atoms, n_atoms = recovery.atom_recovery(truth, unit_SFD, c.found), int((truth.group_A == g).sum())
     put("latents", knife(mean(among_SF.sum(axis=1).astype(float)), null=None, unit="features"))
-    put(f"atoms found at {c.found:g}", knife(mean(atoms.found_SG[:, g]), null=chance(c.found), **share))
+    put(_atoms_name(c), knife(mean(atoms.found_SG[:, g]), null=chance(c.found), **share))
     put(f"atoms found one to one at {c.found:g}", knife(mean(atoms.assigned_found_SG[:, g]), null=chance(c.found), **share))
     for theta in sorted({c.theta, c.found}):
         of_pairs = aggregates.share_reappearing(reappearance.reappears(cosine_SSF, theta), among_SF)

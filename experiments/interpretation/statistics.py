@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -39,6 +38,7 @@ from experiments.settings import Settings
 from experiments.stage import Outputs, Stage, Task
 from interpret import equal_firings, surface
 from interpret import statistics as counting
+from interpret.draws import Draws, parts, splitmix64
 from interpret.equal_firings import Halves
 from interpret.statistics import Accumulator, Places
 from runtime import progress
@@ -137,14 +137,15 @@ def _of_sae(
     for first in range(0, f, block):
         features = range(first, min(f, first + block))
         counted = _counted(c, text, dictionary, features, seed, on_rows if first == 0 else lambda _: None)
-        parts.append((_surface(c, counted, predicates, text.vocabulary, np.random.default_rng((seed, first))), counted.profile_FT))
+        rng = np.random.default_rng((seed, first))
+        parts.append((_surface(c, counted, predicates, text, rng), counted.profile_FT))
     columns = {name: np.concatenate([p[name] for p, _ in parts]) for name in parts[0][0]}
-    columns["fall"], fall_F = _fall(dictionary, shuffled, c.firings // 2)
-    fall_known = shuffled is not None
-    score = lambda null, fall_F: surface.score(
-        columns.pop(f"top_share{null}"), columns.pop(f"rule_f1{null}"), fall_F if fall_known else None
-    )
-    columns["surface_score"], columns["surface_score_null"] = score("", fall_F), score("_null", np.ones(f))
+    falls = _fall(dictionary, shuffled, c.firings // 2, seed)
+    columns["fall"] = falls.every_F
+    score = lambda shares, f1s, fall: surface.score(columns.pop(shares), columns.pop(f1s), fall if shuffled is not None else None)
+    columns["surface_score"] = score("top_share", "rule_f1", falls.some_F)
+    columns["surface_score_null"] = score("top_share_null", "rule_f1_null", np.ones(f))
+    columns["surface_score_without_parts"] = score("top_share_without", "rule_f1_without", falls.without_FP)
     return OfSAE(columns, np.concatenate([p for _, p in parts]))
 
 
@@ -152,7 +153,9 @@ def _counted(
     c: Statistics, text: Texts, dictionary: Dictionary, features: range, seed: int, on_rows: Callable[[int], Any]
 ) -> counting.Statistics:
     places = Places(text.rows.token_N, text.context_N, text.position_N)
-    accumulator = Accumulator(places, features, len(text.vocabulary), contexts=c.top_contexts, samples=c.samples, salt=seed)
+    accumulator = Accumulator(
+        places, features, len(text.vocabulary), contexts=c.top_contexts, samples=c.samples, firings=c.firings // 2, salt=seed
+    )
     on_device = jax.device_put(dictionary)
     acts_ND = text.rows.acts_ND
     for first in range(0, len(acts_ND), progress.BATCH):
@@ -170,22 +173,29 @@ def _encoded(dictionary: Dictionary, x_BD: Float[Array, "B D"]) -> Float[Array, 
 
 
 def _surface(
-    c: Statistics, s: counting.Statistics, predicates: surface.Predicates, vocabulary: list[str], rng: np.random.Generator
+    c: Statistics, s: counting.Statistics, predicates: surface.Predicates, text: Texts, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Columns of a block of features; the null is of as many firings on tokens drawn at random."""
-    tokens_HV = s.row_count_HV
+    tokens_HV, vocabulary = s.row_count_HV, text.vocabulary
     token_F, share_F = surface.top_token(s.mass_FV)
     best = surface.best_predictor(s.count_HFV[0], s.count_HFV[1], tokens_HV[0], tokens_HV[1], predicates)
     drawn = [surface.null_counts(rng, s.count_HFV[h].sum(1), tokens_HV[h] / max(1, tokens_HV[h].sum())) for h in range(2)]
     null = surface.best_predictor(drawn[0], drawn[1], tokens_HV[0], tokens_HV[1], predicates)
     names = np.array([*predicates.names, ""], object)  # −1: none
     counted, counted_null = Halves(*s.count_HFV), Halves(*drawn)
-    some, some_null = (Halves(*(equal_firings.sample(rng, half, c.firings // 2) for half in halves)) for halves in (counted, counted_null))
-    equal = equal_firings.scores(some, counted, tokens_HV, c.firings // 2, predicates)
+    some_null = Halves(*(equal_firings.sample(rng, half, c.firings // 2) for half in counted_null))
+
+    def equally_many(row_HFM: np.ndarray) -> equal_firings.Scores:
+        some = (equal_firings.on_tokens(row_FM, text.rows.token_N, len(vocabulary)) for row_FM in row_HFM)
+        return equal_firings.scores(Halves(*some), counted, tokens_HV, c.firings // 2, predicates)
+
+    equal, *of_parts = map(equally_many, s.drawn_rows_QHFM)
     equal_null = equal_firings.scores(some_null, counted_null, tokens_HV, c.firings // 2, predicates)
     return {
         "top_share": equal.top_share_F,
         "rule_f1": equal.f1_F,
+        "top_share_without": np.stack([of_part.top_share_F for of_part in of_parts], axis=1),
+        "rule_f1_without": np.stack([of_part.f1_F for of_part in of_parts], axis=1),
         "top_share_null": equal_null.top_share_F,
         "rule_f1_null": equal_null.f1_F,
         "firing_rate": s.firing_rate_F,
@@ -235,39 +245,47 @@ def _shuffled(task: Task, text: Texts) -> Shuffled | None:
     return Shuffled(rows.acts_ND[np.isin(text.context_N, selection)], shuffled_ND[where_N].astype(np.float32))
 
 
-def _fall(dictionary: Dictionary, shuffled: Shuffled | None, firings: int) -> tuple[np.ndarray, np.ndarray]:
-    """((F,) by how much activation falls on the rows on which a feature fires, (F,) on so many of them, drawn at random); NaN where it is not known, and
-    where there are fewer."""
+class Falls(NamedTuple):
+    """By how much activation falls in contexts of random order, of F features; NaN where it is not known.
+
+    Attributes:
+      every_F: on all rows on which a feature fires.
+      some_F: on equally many of them; NaN where there are fewer.
+      without_FP: the same, none of them in each part of the text.
+    """
+
+    every_F: np.ndarray
+    some_F: np.ndarray
+    without_FP: np.ndarray
+
+
+def _fall(dictionary: Dictionary, shuffled: Shuffled | None, firings: int, seed: int) -> Falls:
     f = dictionary.w_dec_FD.shape[0]
     if shuffled is None:
-        return np.full(f, np.nan), np.full(f, np.nan)
-    on_device, sums, seen_F = jax.device_put(dictionary), np.zeros((4, f)), np.zeros(f, np.int32)
-    order_N = np.random.default_rng(0).permutation(len(shuffled.original_ND))
-    for first in range(0, len(order_N), progress.BATCH):
+        return Falls(np.full(f, np.nan), np.full(f, np.nan), np.full((f, counting.PARTS), np.nan))
+    on_device, rows, sums = jax.device_put(dictionary), len(shuffled.original_ND), np.zeros((2, f))
+    draws, values = Draws(f, firings, counting.PARTS), [np.zeros((2, 1))]  # draws are of entries; the last is for none
+    entries = 0
+    for first in range(0, rows, progress.BATCH):
         progress.look_for_signals()
-        rows = order_N[first : first + progress.BATCH]
-        both = [np.asarray(x[rows], np.float32) for x in shuffled]
-        missing = ((0, progress.BATCH - len(rows)), (0, 0))
-        of_batch, fired_F = _on_the_same_tokens(
-            on_device, *(np.pad(x, missing) for x in both), np.int32(len(rows)), seen_F, np.int32(firings)
-        )
-        sums, seen_F = sums + np.asarray(of_batch), seen_F + np.asarray(fired_F)
-    return surface.fall(*sums[:2]), np.where(seen_F >= firings, surface.fall(*sums[2:]), np.nan)
+        both = [np.asarray(x[first : first + progress.BATCH], np.float32) for x in shuffled]
+        missing = ((0, progress.BATCH - len(both[0])), (0, 0))
+        z_BF, other_BF = (np.asarray(_encoded(on_device, np.pad(x, missing)))[: len(x)] for x in both)
+        row_E, feature_E = np.nonzero(z_BF > 0)
+        of_batch = np.stack([z_BF[row_E, feature_E], other_BF[row_E, feature_E]]).astype(np.float64)
+        sums += [np.bincount(feature_E, weights=x, minlength=f) for x in of_batch]
+        row_E += first
+        key_E = splitmix64(row_E, seed)
+        draws.offer(parts(row_E, rows, counting.PARTS), feature_E, key_E, entries + np.arange(len(row_E)))
+        values.insert(-1, of_batch)
+        entries += len(row_E)
+    value_E, other_E = np.concatenate(values, axis=1)
 
+    def of_some(excluded_part: int | None) -> np.ndarray:
+        place_FM = draws.rows(excluded_part)
+        return np.where((place_FM >= 0).all(axis=1), surface.fall(value_E[place_FM].sum(1), other_E[place_FM].sum(1)), np.nan)
 
-@jax.jit
-def _on_the_same_tokens(
-    dictionary: Dictionary, x_BD: Array, shuffled_BD: Array, length: Array, seen_F: Array, most: Array
-) -> tuple[Float[Array, "4 F"], Array]:
-    """(Σ of activations, and of those in the shuffled contexts on the tokens on which the feature fired; both of its first `most` firings alone),
-    and how often it fired."""
-    real_B1 = (jnp.arange(x_BD.shape[0]) < length)[:, None]
-    z_BF = jnp.where(real_B1, encode(dictionary, x_BD), 0.0)
-    fires_BF = z_BF > 0
-    other_BF = jnp.where(fires_BF, encode(dictionary, shuffled_BD), 0.0)
-    first_BF = seen_F + jnp.cumsum(fires_BF, axis=0) <= most
-    sums = [z_BF, other_BF, jnp.where(first_BF, z_BF, 0.0), jnp.where(first_BF, other_BF, 0.0)]
-    return jnp.stack([x.sum(0) for x in sums]), fires_BF.sum(0)
+    return Falls(surface.fall(*sums), of_some(None), np.stack([of_some(part) for part in range(counting.PARTS)], axis=1))
 
 
 def _values(task: Task, stats: Features, per_sae: list[OfSAE]) -> Values:
@@ -280,25 +298,35 @@ def _values(task: Task, stats: Features, per_sae: list[OfSAE]) -> Values:
         score_F, null_F = one.columns["surface_score"], one.columns["surface_score_null"]
         for excluded_seed in values.samples(seed):
             masks = sets[excluded_seed]
-            out: dict[Key, float] = {}
+            out = _of_scores(task, stats, masks, score_F, seed)
             for kind in (*LABELS, RANDOM):
                 chosen_F = masks[kind][seed, :f] & np.isfinite(score_F)
                 if not chosen_F.any():
                     continue
-                out["surface", kind] = float((score_F[chosen_F] >= c.surface).mean())
                 out["surface null", kind] = float((null_F[chosen_F] >= c.surface).mean())
-                out["score", kind] = float(score_F[chosen_F].mean())
                 out["entropy ratio", kind] = _mean(one.columns["token_entropy"][chosen_F] / one.columns["token_entropy_null"][chosen_F])
                 for column, name in names.items():
                     out[name, kind] = _mean(one.columns[column][chosen_F])
                 profile_T = np.nanmean(one.profile_FT[masks[kind][seed, :f]], axis=0)
                 out |= {("profile", kind, t): float(x) for t, x in enumerate(profile_T)}
-                out |= {("above", cut, kind): float((score_F[chosen_F] >= cut).mean()) for cut in surface_form.CUTOFFS}
-            stable_F, unstable_F = (masks[kind][seed, :f] for kind in (STABLE, UNSTABLE))
-            out |= surface_form.order(score_F, stats.rate_SF[seed, :f], stable_F, unstable_F, task.section(Function).bins)
             out |= {("scored", kind): _mean(np.isfinite(score_F[masks[kind][seed, :f]]).astype(float)) for kind in (STABLE, UNSTABLE)}
             values.put(seed, excluded_seed, out)
+        for part, score_without_F in enumerate(one.columns["surface_score_without_parts"].T):
+            values.without_document(seed, part, _of_scores(task, stats, sets[None], score_without_F, seed))
     return values
+
+
+def _of_scores(task: Task, stats: Features, masks: feature_sets.Masks, score_F: np.ndarray, seed: int) -> dict[Key, float]:
+    """Figures of one SAE that follow from the scores of its features."""
+    out: dict[Key, float] = {}
+    for kind in (*LABELS, RANDOM):
+        chosen_F = masks[kind][seed, : len(score_F)] & np.isfinite(score_F)
+        if chosen_F.any():
+            out["surface", kind] = float((score_F[chosen_F] >= task.section(Statistics).surface).mean())
+            out["score", kind] = float(score_F[chosen_F].mean())
+            out |= {("above", cut, kind): float((score_F[chosen_F] >= cut).mean()) for cut in surface_form.CUTOFFS}
+    stable_F, unstable_F = (masks[kind][seed, : len(score_F)] for kind in (STABLE, UNSTABLE))
+    return out | surface_form.order(score_F, stats.rate_SF[seed, : len(score_F)], stable_F, unstable_F, task.section(Function).bins)
 
 
 def _mean(values: np.ndarray) -> float:

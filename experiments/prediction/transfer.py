@@ -49,7 +49,7 @@ def run(task: Task, out: Outputs) -> None:
     hits_SSF = reappearance.reappears(references.cosine_SSF, task.section(LabelRule).theta)
     unit_SFD, direction_SF = np.asarray(similarity.unit_rows(saes.w_dec_SFD))[order], transfer.directions(references.partner_SSF, hits_SSF)
     labelled_seeds = Seeds(unit_SFD, hits_SSF, live_SF, references.crowding_SF, log_rate_SF, direction_SF)
-    figures, table = _scores(task, out, labelled_seeds)
+    figures, table = _scores(task, out, labelled_seeds, _log_rates_without_parts(task, whole, s, order))
     calibration: dict[str, Any] = {"predicted": [], "observed": [], "features": []}
     try:
         scores_of_predictions = prediction.calibrate(references, task.section(LabelRule).theta, live_SF)
@@ -84,23 +84,46 @@ def read_references(task: Task, saes: DictionaryList, count: int) -> tuple[Refer
         for name, empty in zip(PLACED, (np.nan, -1), strict=True)
     )
     live_SF = by_seed(table["stratum"], "") == reappearance.LIVE
-    log_rate_SF = None
-    if "firing_rate" in table:
-        with np.errstate(divide="ignore"):
-            log_rate_SF = np.maximum(np.log(by_seed(table["firing_rate"], 0.0)), transfer.LEAST_LOG_RATE)
+    log_rate_SF = _logarithm(by_seed(table["firing_rate"], 0.0)) if "firing_rate" in table else None
     return References(cosine_SSF, partner_SSF, np.nan_to_num(by_seed(crowding, 0.0))), live_SF, log_rate_SF, order
 
 
-def _scores(task: Task, out: Outputs, labelled_seeds: Seeds) -> tuple[dict[str, Estimate], dict[str, list[Any]]]:
-    """With one seed left out at a time for the intervals."""
+def _logarithm(rates: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.maximum(np.log(rates), transfer.LEAST_LOG_RATE))
+
+
+def _log_rates_without_parts(task: Task, saes: DictionaryList, count: int, order: np.ndarray) -> list[np.ndarray]:
+    """Logarithms of the firing rates (S, F) of the same SAEs in all text but one part, for every part; [] where they are not known."""
+    table = task.table("stability/features")
+    if "rate_without_parts" not in table:
+        return []
+    rate_SFP = saes.first(count).by_seed(np.stack(list(table["rate_without_parts"])), 0.0)[order]
+    return list(np.moveaxis(_logarithm(rate_SFP), -1, 0))
+
+
+def _scores(
+    task: Task, out: Outputs, labelled_seeds: Seeds, log_rates_without_parts: list[np.ndarray]
+) -> tuple[dict[str, Estimate], dict[str, list[Any]]]:
+    """With one seed left out at a time, and one part of the text for predictors that ask how often features fire, for the intervals."""
     c, s = task.section(Transfer), len(labelled_seeds.hits_SSF)
     measure = functools.partial(transfer.between_halves, labelled_seeds, task.section(LabelRule).epsilon, c.splits, c.folds, c.features)
-    with progress.comparing("transfer/classifiers", s + 1) as on_fit:
+    of_parts = []
+    with progress.comparing("transfer/classifiers", s + 1 + len(log_rates_without_parts)) as on_fit:
         every = out.part("all seeds", functools.partial(measure, draws=c.draws))
         on_fit()
         leave_one_out = []
         for place in range(s):
             leave_one_out.append(out.part(f"without {place}", functools.partial(measure, excluded_seed=place)))
+            on_fit()
+        for part, log_rate_SF in enumerate(log_rates_without_parts):
+            of_text = functools.partial(
+                transfer.between_halves,
+                labelled_seeds._replace(log_rate_SF=log_rate_SF),
+                *(task.section(LabelRule).epsilon, c.splits, c.folds, c.features),
+                only=transfer.OF_TEXT,
+            )
+            of_parts.append(every | out.part(f"text without part {part}", of_text))
             on_fit()
 
     get = lambda name, figure: lambda scores: getattr(scores[name], figure) if name in scores else float("nan")
@@ -114,7 +137,10 @@ def _scores(task: Task, out: Outputs, labelled_seeds: Seeds) -> tuple[dict[str, 
         statistic = lambda weights_S: figure(every if weights_S.all() else leave_one_out[int(np.argmin(weights_S))])
         other = 0.0 if over_directions is None else float(np.nanvar(over_directions, ddof=1))
         rule = task.section(LabelRule)
-        return aggregates.jackknifed(statistic, s, rule.confidence, null=null, unit="share", bounds=(lowest, 1.0), other_variance=other)
+        documents = [figure(scores) for scores in of_parts]
+        return aggregates.jackknifed(
+            statistic, s, rule.confidence, null=null, unit="share", bounds=(lowest, 1.0), documents=documents, other_variance=other
+        )
 
     columns: dict[str, list[Any]] = {name: [] for name in ("predictor", "figure", "value", "low", "high", "null")}
     figures: dict[str, Estimate] = {}

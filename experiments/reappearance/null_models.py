@@ -153,9 +153,9 @@ def measure(
     material = Material(
         c, rule, first, partner_SSF[:n, :n, :f], *of_activations, *of_features, on_pair, len(saes.seeds) - 1, max(saes.sizes)
     )
-    measured = {m.name: found for m in NULL_MODELS if (found := m.measure(material)) is not None}
-    curves = {name: found.p_of_theta for name, found in measured.items() if found.p_of_theta}
-    return NullModels({name: found.figures for name, found in measured.items()}, curves, measured[HAAR].cosine_SSF)
+    measures = {m.name: of_model for m in NULL_MODELS if (of_model := m.measure(material)) is not None}
+    curves = {name: of_model.p_of_theta for name, of_model in measures.items() if of_model.p_of_theta}
+    return NullModels({name: of_model.figures for name, of_model in measures.items()}, curves, measures[HAAR].cosine_SSF)
 
 
 def _haar(m: Material) -> Measured:

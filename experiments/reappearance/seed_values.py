@@ -87,16 +87,14 @@ class Values:
             return float(statistic(lambda key: seed_mean(self._figures[key][row], weights_S) if key in self._figures else float("nan")))
 
         options = {"null": None, "unit": self._unit, "confidence": self._confidence} | options
-        of_documents, df = self._document_variance(statistic, options.get("log", False))
-        return aggregates.jackknifed(of_sample, self.seeds, **options, other_variance=of_documents, other_df=df)
+        return aggregates.jackknifed(of_sample, self.seeds, **options, documents=self._without_documents(statistic))
 
-    def _document_variance(self, statistic: Any, log: bool) -> tuple[float, float]:
-        """(of a figure whose text is drawn again, its degrees of freedom); 0 where no part of the text was looked at by itself."""
-        every, scale = self._without_document, "left out"
-        if not every:
-            every, scale = self._of_block, "alone"
-        if len(every) < 2:
-            return 0.0, np.inf
+    def _without_documents(self, statistic: Any) -> list[float]:
+        """The figure without each part of the text, seeds fixed; [] where no part was looked at by itself, or none tells.
+
+        Of blocks that were looked at alone it is what their mean is without each.
+        """
+        every = self._without_document or self._of_block
         all_weights = np.ones(self.seeds)
 
         def of_part(table: dict[Key, np.ndarray]) -> float:
@@ -104,10 +102,9 @@ class Values:
             return float(statistic(mean))
 
         values = np.array([of_part(table) for table in every.values()])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values = np.log(values) if log else values
         values = values[np.isfinite(values)]
-        if len(values) < 2:
-            return 0.0, np.inf
-        squares, n = float(np.square(values - values.mean()).sum()), len(values)
-        return ((n - 1) / n * squares if scale == "left out" else squares / (n * (n - 1))), n - 1.0
+        if len(values) < 2 or np.ptp(values) == 0:  # of no part, or does not change with text
+            return []
+        if self._without_document:
+            return [float(v) for v in values]
+        return [float(v) for v in (values.sum() - values) / (len(values) - 1)]

@@ -21,7 +21,7 @@ from experiments.data import costs, dictionary_list, sources
 from experiments.data.costs import Cost, Hardware, Size
 from experiments.data.dictionary_list import DictionaryList
 from experiments.data.seeds import Seeds
-from experiments.reappearance import null_models
+from experiments.reappearance import null_models, rates
 from experiments.reappearance.labels import LabelRule, Reappearance
 from experiments.reappearance.null_models import NullModels
 from experiments.settings import Settings
@@ -29,7 +29,7 @@ from experiments.stage import Outputs, Stage, Task
 from runtime import progress
 from saes.config import TrainConfig
 from saes.dictionary import Dictionary
-from saes.evaluation import Evaluation, evaluate, evaluate_each
+from saes.evaluation import Evaluation, evaluate
 from stability import aggregates, mixing, nulls, reappearance, similarity
 from stability.aggregates import pair_mean, seed_mean
 from stability.estimates import Count, Estimate
@@ -46,9 +46,7 @@ def run(task: Task, out: Outputs) -> None:
     exists_SF, s = saes.exists_SF, len(saes.seeds)
     acts_ND, evaluation = sources.evaluation_rows(task), None
     if acts_ND is not None:
-        evaluation = out.part(
-            "evaluation", lambda: evaluate_each(saes.dictionaries, lambda: progress.batches(acts_ND, "stability/evaluate"), c.top_rows)
-        )
+        evaluation = out.part("evaluation", lambda: rates.evaluated(saes, acts_ND, c.top_rows))
     best = out.part("pairs", lambda: _compared(saes, rule))
     hits_SSF = reappearance.reappears(best.cosine, rule.theta)
     counts_SF = hits_SSF.sum(axis=1)
@@ -243,32 +241,14 @@ def _activation_figures(
     live_SF, firing_SF = (exists_SF & m for m in (strata_SF == reappearance.LIVE, strata_SF != reappearance.DEAD))
     energy = aggregates.label_ratio(evaluation.energy_SF, hits_SSF, live_SF, rule.epsilon)
     dead_S = (exists_SF & ~firing_SF).sum(axis=1) / exists_SF.sum(axis=1)
-    figures = rate_figures(rule, hits_SSF, live_SF, firing_SF, evaluation.firings_SF / evaluation.rows) | {
+    rate_SF, without_PSF = evaluation.firings_SF / evaluation.rows, rates.without_parts(evaluation)
+    figures = rates.figures(rule, hits_SSF, live_SF, firing_SF, rate_SF, without_PSF) | {
         "energy_stable_over_unstable": aggregates.jackknifed(energy, **knife, null=1.0, unit="ratio", log=True),
         "explained_variance": aggregates.jackknifed(mean(evaluation.explained_variance_S), **knife, null=0.0, unit="share"),
         "l0": aggregates.jackknifed(mean(evaluation.l0_S), **knife, null=None, unit="features per token"),
         "dead_share": aggregates.jackknifed(mean(dead_S), **knife, null=None, unit="share", bounds=(0.0, 1.0)),
     }
     return {name: e.as_dict() for name, e in figures.items()}
-
-
-def rate_figures(
-    rule: LabelRule, hits_SSF: np.ndarray, live_SF: np.ndarray, firing_SF: np.ndarray, rate_SF: np.ndarray
-) -> dict[str, Estimate]:
-    """Firing rates by label, means and medians, and their ratios; these with rare features too, which are cut from the live ones, so that a ratio
-    among the live alone would favour equality."""
-    knife: dict[str, Any] = {"seeds": len(live_SF), "confidence": rule.confidence}
-    out = {}
-    for prefix, median in (("", False), ("median_", True)):
-        for suffix, among_SF in (("", live_SF), ("_with_rare", firing_SF)):
-            ratio = aggregates.label_ratio(rate_SF, hits_SSF, among_SF, rule.epsilon, median)
-            out[f"{prefix}firing_rate_stable_over_unstable{suffix}"] = aggregates.jackknifed(
-                ratio, **knife, null=1.0, unit="ratio", log=True
-            )
-        for label in (reappearance.STABLE, reappearance.UNSTABLE):
-            mean = aggregates.label_mean(rate_SF, hits_SSF, live_SF, rule.epsilon, label == reappearance.STABLE, median)
-            out[f"{prefix}firing_rate_{label}"] = aggregates.jackknifed(mean, **knife, null=None, unit="share of tokens")
-    return out
 
 
 def _features(
@@ -298,6 +278,7 @@ def _features(
     if evaluation is not None:
         table |= {
             "firing_rate": evaluation.firings_SF / evaluation.rows,
+            "rate_without_parts": np.moveaxis(rates.without_parts(evaluation), 0, -1),
             "mean_activation": evaluation.mean_activation_SF,
             "max_activation": evaluation.max_activation_SF,
             "energy": evaluation.energy_SF,

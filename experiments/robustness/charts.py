@@ -29,9 +29,11 @@ def _verdicts(results: Results) -> Figure:
             column=alt.Column("criterion:N", title="", sort=None, header=alt.Header(labelLimit=120, labelLineHeight=12)),
             tooltip=["claim:N", "criterion:N", "specification:N", "side:N"],
         )
-        .properties(width=70, height=130)
+        .properties(width=70, height=22 * len({row["claim"] for row in rows}))
     )
     s = results.summary["specifications"]
     counts = "; ".join(f"{claim}: " + ", ".join(f"{side} in {n}" for side, n in sides.items()) for claim, sides in s["sides"].items())
-    sentence = f"The same rules for live and all features, θ, and what counts as the same: {s['specifications']} specifications, whatever the plateau (explained variance alone for C2). {counts}."
+    absent = "; ".join(f"{claim}, since {why}" for claim, why in s.get("not_asked", {}).items())
+    sentence = f"The same rules for live and all features, θ, and what counts as the same: {s['specifications']} specifications, whatever the plateau (C2: explained variance alone). {counts}."
+    sentence += f" Not asked: {absent}." if absent else ""
     return Figure("specifications", "Verdicts by what counts as the same", sentence, styled(tiles))

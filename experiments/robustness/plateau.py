@@ -1,12 +1,14 @@
 """Stage: what the claims rest on, measured on SAEs as they were at a quarter and at half of their training, to tell whether it still moves.
 
 at-<tokens>/<stage>/   what the measuring stages make of those SAEs
+control/<stage>/       the same of SAEs of the run `half`, which ended there, learning rate and all
 """
 
 import dataclasses
 import functools
 import json
 import math
+from typing import Any
 
 from experiments import registry
 from experiments.ablation.function import Function
@@ -16,6 +18,7 @@ from experiments.fields import check, config, field
 from experiments.reappearance.labels import Reappearance
 from experiments.stage import SUMMARY, Outputs, Stage, Task
 from runtime import interrupts
+from saes.config import TrainConfig
 from storage import files
 
 MEASURING = (
@@ -46,7 +49,8 @@ class Plateau:
     )
 
 
-STAGE = Stage(config=Plateau, needs=("saes",), uses=("rows", "model", "gaussian"), children=MEASURING)
+CONTROL = "half"  # a run of `train`, the same seeds with half the tokens
+STAGE = Stage(config=Plateau, needs=("saes",), uses=("rows", "model", "gaussian", CONTROL), children=MEASURING)
 
 
 def check_settings(task: Task) -> None:
@@ -60,6 +64,14 @@ def check_settings(task: Task) -> None:
             stages,
             f"{name!r} reads what {' and '.join(map(repr, missing))} write{'s' * (len(missing) == 1)}",
         )
+    if task.has(CONTROL) and not task.settings[External].dictionaries:
+        tokens, half = (settings[TrainConfig].tokens for settings in (task.settings.of_run(CONTROL), task.settings))
+        _check_half(tokens, half // 2)
+
+
+def _check_half(tokens: int, half: int) -> None:
+    near = tokens > 0 and abs(math.log(tokens / half)) <= math.log(MOST_APART)
+    check(near, f"runs.{CONTROL}.train.tokens", tokens, f"it is held against SAEs after {half:,} tokens")
 
 
 def run(task: Task, out: Outputs) -> None:
@@ -78,7 +90,19 @@ def run(task: Task, out: Outputs) -> None:
         measured.append(
             {"tokens": tokens, "stages": json.loads(out.part(f"at {tokens}", functools.partial(_measured, task, str(listing), tokens)))}
         )
-    out.summary({"tokens": snapshots[-1], "points": measured})
+    out.summary({"tokens": snapshots[-1], "points": measured} | _control(task, out, points[-1]))
+
+
+def _control(task: Task, out: Outputs, half: int) -> dict[str, Any]:
+    """SAEs on the way have not been annealed; those of a run of half the tokens have. Figures of both at half tell whether that matters; {} without such a run."""
+    if not task.has(CONTROL):
+        return {}
+    listing = task.path(f"{CONTROL}/train") / dictionary_list.NAME
+    tokens = dictionary_list.read(listing)["training"]["tokens"]
+    _check_half(tokens, half)
+    print(f"plateau: SAEs that ended after {tokens:,} tokens")
+    measured = out.part("control", functools.partial(_measured, task, str(listing), None))
+    return {"control": {"tokens": tokens, "stages": json.loads(measured)}}
 
 
 def earlier_points(snapshots: list[int]) -> list[int] | None:
@@ -92,13 +116,14 @@ def earlier_points(snapshots: list[int]) -> list[int] | None:
     return points if len(set(points)) == len(points) else None
 
 
-def _measured(task: Task, listing: str, tokens: int) -> str:
-    """Summaries of the measuring stages by name, as JSON; null models and figures that no claim rests on are taken once."""
-    folder = task.folder / f"at-{tokens}"
+def _measured(task: Task, listing: str, tokens: int | None) -> str:
+    """Summaries of the measuring stages by name, as JSON, of SAEs as they were after so many tokens (None: at their end); null models and figures that no
+    claim rests on are taken once."""
+    folder = task.folder / ("control" if tokens is None else f"at-{tokens}")
     settings, stages = task.settings, task.section(Plateau).stages
     names = [name for name in MEASURING if name in stages and name in settings.stages]
     settings = settings.replaced(
-        External(dictionaries=listing, at_tokens=tokens), dataclasses.replace(settings[Reappearance], null_draws=1)
+        External(dictionaries=listing, at_tokens=tokens or 0), dataclasses.replace(settings[Reappearance], null_draws=1)
     )
     if "function" in names:
         settings = settings.replaced(dataclasses.replace(settings[Function], refill_rows=512))

@@ -169,6 +169,16 @@ def test_the_reason_says_what_moves_and_where_it_would_end():
     assert "changes by 0.03 ± 0.01" in text and "slowing down as it does it ends at 0.13" in text  # 0.06, then 0.03, then 0.03 in all
 
 
+@pytest.mark.parametrize(("change", "verdict"), [(0.02, "yes"), (0.04, "yes so far"), (0.2, "undecided")])
+def test_saes_annealed_at_half_have_a_say(change, verdict):
+    """Snapshots stand still; SAEs that ended at half differ by more from the end, or give another answer."""
+    run = results(earlier=lambda s: moved(s, 0.02))
+    run.summary = run.summary | {"plateau": {"control": {"tokens": 500, "stages": moved(run.summary, change)[1]}}}
+    claim = next(c for c in decide(run) if c.name == "C4")
+    assert claim.holds == verdict and f"SAEs annealed at 500 tokens say {'no' if change == 0.2 else 'yes'}" in claim.because
+    assert ("from SAEs annealed at 500 tokens it changes by" in claim.because) == (verdict != "yes")
+
+
 def test_a_slow_start_is_no_plateau():
     """Small first changes that grow, as of p̂ on a larger model: 0.002, 0.014, 0.038, 0.071."""
     figures = [0.014, 0.038, 0.071]
@@ -182,6 +192,20 @@ def test_a_slow_start_is_no_plateau():
     ]
     assert course.moves(slowing, "p", 1.0) == ""
     assert "ends at 0.12" in course.moves(slowing, "p", 0.1)  # 0.021 more, then 0.7 times as much each time
+
+
+def test_a_change_of_the_same_seeds_is_that_of_pairs():
+    """Seeds lie 0.1 apart and each moves alike: the ends' own intervals know nothing of the change."""
+    seeds = [0.1 * i for i in range(8)]
+
+    def at(shift):
+        without = [value + shift for value in seeds]
+        replicates = {"confidence": 0.95, "without_seed": without, "without_document": [], "other_variance": 0.0}
+        return {"value": 0.35 + shift, "low": shift, "high": 0.7 + shift, "replicates": replicates}
+
+    assert course.change(at(0.0), at(0.2), 2.0) == pytest.approx((0.1, 0.0))
+    fewer = at(0.2) | {"replicates": at(0.2)["replicates"] | {"without_seed": seeds[:7]}}
+    assert course.change(at(0.0), fewer, 2.0).half == pytest.approx(0.35 * 2**0.5 / 2)
 
 
 def test_the_table_has_all_claims_in_order():

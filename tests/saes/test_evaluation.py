@@ -85,3 +85,17 @@ def test_the_first_features_alone_are_a_dictionary_of_their_own(architecture):
     for name in ("b_enc_F", "threshold_F", "r_mag_F", "b_mag_F"):
         assert getattr(cut, name) is None or (getattr(cut, name) == getattr(whole, name)[:, :5]).all()
     assert cut.k == whole.k and (cut.b_dec_D == whole.b_dec_D).all()
+
+
+def test_firings_of_parts_are_those_of_their_rows_and_add_up():
+    batches = lambda: (X[i : i + 20] for i in range(0, N, 20))
+    on_device = jax.tree.map(jnp.asarray, DICTIONARIES)
+    got = evaluate(on_device, batches(), 1, part_rows=40)
+    assert got.rows_P.tolist() == [40, 40, 40, 30]
+    for p, first in enumerate(range(0, N, 40)):
+        for s in range(S):
+            codes = numpy_codes(DICTIONARIES, s, X[first : first + 40].astype(np.float64))
+            assert (got.firings_SFP[s, :, p] == (codes > 0).sum(0)).all()
+    assert (got.firings_SFP.sum(-1) == got.firings_SF).all()
+    one = evaluate(on_device, batches(), 1)
+    assert one.rows_P.tolist() == [N] and (one.firings_SFP[..., 0] == one.firings_SF).all()

@@ -3,6 +3,7 @@ import pytest
 import scipy.stats
 
 from stability import aggregates
+from stability.estimates import Count, Estimate
 from stability.reappearance import allowed_misses
 
 RNG = np.random.default_rng(0)
@@ -171,3 +172,45 @@ def test_variance_of_another_source_widens_the_interval_as_if_it_were_known():
         np.testing.assert_allclose((e.high - e.low) / 2, scipy.stats.t.ppf(0.975, df) * np.sqrt(of_seeds + other), rtol=1e-9)
     alike = knife(lambda w: 1.0, 0.04)  # seeds agree: the other source is all there is
     np.testing.assert_allclose(alike.high - 1, scipy.stats.norm.ppf(0.975) * 0.2)
+
+
+def estimate_of(values_S, documents=(), other=0.0, log=False):
+    mean = lambda w: float((w * values_S).sum() / w.sum())
+    return aggregates.jackknifed(mean, len(values_S), 0.95, null=None, unit="", documents=list(documents), other_variance=other, log=log)
+
+
+def test_a_part_of_the_text_left_out_widens_the_interval_by_its_jackknife_variance():
+    values, text = RNG.normal(1, 0.1, 8), RNG.normal(1, 0.02, 10)
+    of_seeds, of_text = values.var(ddof=1) / 8, 9 / 10 * np.sum((text - text.mean()) ** 2)
+    df = (of_seeds + of_text) ** 2 / (of_seeds**2 / 7 + of_text**2 / 9)
+    e = estimate_of(values, text)
+    np.testing.assert_allclose((e.high - e.low) / 2, scipy.stats.t.ppf(0.975, df) * np.sqrt(of_seeds + of_text), rtol=1e-9)
+    assert e.replicates.without_document == tuple(text) and estimate_of(values, text[:1]).replicates.without_document == ()
+    assert estimate_of(values, [1.0, float("nan")]).high == estimate_of(values).high  # a part without which there is no figure
+
+
+def test_the_change_of_a_pair_has_the_interval_of_the_differences():
+    """Seeds that differ far more from each other than each does from itself before: the ends alone know nothing of the change, the pair does."""
+    before = RNG.normal(0, 1, 8)
+    after = before + 0.3 + RNG.normal(0, 0.01, 8)
+    text = RNG.normal(0, 0.2, 10)
+    one, other = estimate_of(before, text), estimate_of(after, text + 0.3 + RNG.normal(0, 0.001, 10))
+    half = aggregates.change(one.replicates, other.replicates)
+    of_differences = estimate_of(after - before, np.subtract(other.replicates.without_document, text))
+    np.testing.assert_allclose(half, (of_differences.high - of_differences.low) / 2, rtol=1e-9)
+    assert half < 0.02 < 0.5 < one.high - one.low
+    # Text that only one of them knows, and sources that they do not share, add up.
+    apart = aggregates.change(estimate_of(before, text).replicates, estimate_of(after, text[:9]).replicates)
+    assert apart > 10 * half
+    wide = aggregates.change(estimate_of(before, other=0.04).replicates, estimate_of(after, other=0.05).replicates)
+    np.testing.assert_allclose(wide, scipy.stats.norm.ppf(0.975) * 0.3, rtol=1e-2)
+    with pytest.raises(ValueError, match="8 and 7 seeds are no pair"):
+        aggregates.change(one.replicates, estimate_of(before[:7]).replicates)
+
+
+def test_replicates_of_ratios_are_of_the_ratio_itself():
+    e = estimate_of(RNG.lognormal(0, 0.1, 6), other=0.01, log=True)
+    assert e.replicates.other_variance == pytest.approx(0.01 * e.value**2) and min(e.replicates.without_seed) < e.value
+    stored = e.as_dict()["replicates"]
+    np.testing.assert_allclose(stored["without_seed"], e.replicates.without_seed, rtol=1e-6)
+    assert "replicates" not in Estimate(1.0, None, None, None, Count(2, "seeds"), "").as_dict()

@@ -86,7 +86,7 @@ def test_a_fold_has_no_direction_of_what_it_is_judged_by(monkeypatch):
     sides = [transfer.labelled(of, places, 0.05, 1000) for places in ([0, 1, 2], [3, 4, 5])]
     asked = []
 
-    def look(train, test):
+    def look(train, test, only):
         assert not set(train.direction_N) & set(test.direction_N) and {True, False} == set(train.unstable_N.tolist())
         asked.extend(test.direction_N.tolist())
         return {ROWS: (test.unstable_N, test.unstable_N.astype(float))}

@@ -34,7 +34,19 @@ def verdicts(**sections):
 def rates(rate_SF, seeds=S):
     strata = np.full((S, F), reappearance.LIVE)
     zeros = np.zeros((S, F))
-    of_rows = Evaluation(np.zeros(S), np.zeros(S), rate_SF * 1_000_000, zeros, zeros, 1.0 + zeros, zeros, zeros, 1_000_000)
+    of_rows = Evaluation(
+        np.zeros(S),
+        np.zeros(S),
+        rate_SF * 1_000_000,
+        np.stack([rate_SF] * 4, axis=-1),
+        zeros,
+        zeros,
+        1.0 + zeros,
+        zeros,
+        zeros,
+        1_000_000,
+        np.full(4, 250_000),
+    )
     figures = stability._activation_figures(RULE, HITS, LIVE, strata, of_rows)
     return verdicts(stability=figures | {"seeds": list(range(seeds))})["C3a"]
 

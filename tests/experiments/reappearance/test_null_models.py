@@ -144,7 +144,9 @@ def test_without_any_live_feature_there_is_no_null_but_the_closed_form():
 
 
 def test_a_model_added_to_the_records_is_measured_shown_and_counts_as_it_says(monkeypatch):
-    added = [null_models.NullModel(f"one value ({counts})", counts, lambda m: null_models.Measured({"p": 0.9}, [])) for counts in (True, False)]
+    added = [
+        null_models.NullModel(f"one value ({counts})", counts, lambda m: null_models.Measured({"p": 0.9}, [])) for counts in (True, False)
+    ]
     measured = lambda: null_models.measure(C, RULE, listed(planted()), NOBODY, None, None, None, LIVE, np.zeros((S, F), bool), lambda: None)
     for model, strongest in zip(added, (0.9, measured().strongest("p")), strict=True):
         with monkeypatch.context() as m:

@@ -2,6 +2,7 @@
 
 import json
 
+import ml_collections
 import pytest
 from etils import epath
 
@@ -15,7 +16,8 @@ from tests.experiments.tasks import task
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     c = synthetic.get_config("tiny")
-    c.stages = ("train", "stability", "recovery", "plateau", "report")
+    c.stages = ("train", "half", "stability", "recovery", "plateau", "report")
+    c.runs.half = ml_collections.ConfigDict({"train": {"tokens": 60_000, "decay_fraction": 0.2}})
     workdir = epath.Path(tmp_path_factory.mktemp("plateau"))
     runner.run(c, validated(c), workdir, [], start="", overwrite=False)
     return c, workdir
@@ -47,6 +49,26 @@ def test_figures_are_those_of_saes_as_they_were_then(study, tmp_path):
         for name in ("mean_p_all", "explained_variance", "reliability", "firing_rate_stable"):
             assert point["stages"]["stability"][name] == alone[name], name
         assert alone["explained_variance"]["value"] < summary_of(workdir / "stability")["explained_variance"]["value"]
+
+
+def test_the_control_is_of_saes_that_ended_at_half(study, tmp_path):
+    c, workdir = study
+    control = summary_of(workdir / "plateau")["control"]
+    assert control["tokens"] == 60_416
+    c = c.copy_and_resolve_references()
+    c.stages, c.stability.dictionaries = ("stability",), str(workdir / "half" / "train" / "dictionaries.json")
+    runner.run(c, validated(c), epath.Path(tmp_path), [], start="", overwrite=False)
+    alone, half = summary_of(epath.Path(tmp_path) / "stability"), summary_of(workdir / "plateau")["points"][1]["stages"]["stability"]
+    assert control["stages"]["stability"]["explained_variance"] == alone["explained_variance"] != half["explained_variance"]
+
+
+def test_a_control_that_did_not_end_at_half_is_refused(study, tmp_path):
+    c, workdir = study
+    c = c.copy_and_resolve_references()
+    c.stages, c.stability.dictionaries = ("half", "stability", "plateau"), str(workdir / "train" / "dictionaries.json")
+    c.plateau.stages, c.runs.half.train.tokens = ("stability",), 9_000
+    with pytest.raises(ValueError, match="config.runs.half.train.tokens=9216.*held against SAEs after 60,416 tokens"):
+        runner.run(c, validated(c), epath.Path(tmp_path), [], start="", overwrite=False)
 
 
 def test_tokens_at_which_nothing_was_kept_are_refused(study, tmp_path):
