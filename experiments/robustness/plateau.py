@@ -14,11 +14,12 @@ from experiments import registry
 from experiments.ablation.function import Function
 from experiments.data import dictionary_list
 from experiments.data.dictionary_list import External
+from experiments.data.seeds import Seeds
 from experiments.fields import check, config, field
 from experiments.reappearance.labels import Reappearance
 from experiments.stage import SUMMARY, Outputs, Stage, Task
 from runtime import interrupts
-from saes.config import TrainConfig
+from saes.config import SAEConfig, TrainConfig
 from storage import files
 
 MEASURING = (
@@ -65,8 +66,15 @@ def check_settings(task: Task) -> None:
             f"{name!r} reads what {' and '.join(map(repr, missing))} write{'s' * (len(missing) == 1)}",
         )
     if task.has(CONTROL) and not task.settings[External].dictionaries:
-        tokens, half = (settings[TrainConfig].tokens for settings in (task.settings.of_run(CONTROL), task.settings))
-        _check_half(tokens, half // 2)
+        control, own = task.settings.of_run(CONTROL), task.settings
+        for cls, name in ((SAEConfig, "sae"), (Seeds, "seeds")):
+            check(
+                control[cls] == own[cls],
+                f"runs.{CONTROL}.{name}",
+                "changed",
+                "this run is 'plateau's control: the same SAEs on half the tokens",
+            )
+        _check_half(control[TrainConfig].tokens, own[TrainConfig].tokens // 2)
 
 
 def _check_half(tokens: int, half: int) -> None:

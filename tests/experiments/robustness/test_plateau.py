@@ -71,6 +71,17 @@ def test_a_control_that_did_not_end_at_half_is_refused(study, tmp_path):
         runner.run(c, validated(c), epath.Path(tmp_path), [], start="", overwrite=False)
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"sae": {"k": 2}}, "runs.half.sae="), ({"train": {"tokens": 30_000}}, "runs.half.train.tokens=30000")]
+)
+def test_a_control_of_other_saes_is_refused_before_anything_runs(changes, named):
+    c = synthetic.get_config("tiny")
+    c.stages = ("train", "half", "stability", "recovery", "plateau")
+    c.runs.half = ml_collections.ConfigDict({"train": {"tokens": 60_000}} | changes)
+    with pytest.raises(ValueError, match=named):
+        plateau.check_settings(task("plateau", c))
+
+
 def test_tokens_at_which_nothing_was_kept_are_refused(study, tmp_path):
     c, workdir = study
     c = c.copy_and_resolve_references()
