@@ -16,7 +16,7 @@ in other bits there.)
   share by true p                 near 1: 0 to 0.322; near 0: 0 to 0.575; between 0.2 and 0.8: 0 to 0.596 (uniform p: 0.6)
   found in all, in no other SAE   0.200 [0.182, 0.217], 0.415 [0.392, 0.437]; 816 and 1,695 live features in all seeds
   MMCS; PW-MCC                    0.664 [0.660, 0.667]; 0.635 [0.631, 0.638]; nulls 0.368 (Gaussian), 0.247
-  firing rate, stable/unstable    4.50 [4.07, 4.96]       null 1
+  firing rate, stable/unstable    4.50 [4.07, 4.97]       null 1
   subspace overlap, unstable      0.564 [0.553, 0.576], r = 16; nulls: matched frequency 0.366, activation PCA 0.354, matched energy 0.350, Gaussian SAEs 0.280, stable 0.127
                                   (of fewer features); over the strongest 0.141 [0.133, 0.149]
   effective rank / D at n = 95    unstable 0.522 [0.519, 0.526], stable 0.620 [0.617, 0.623], Gaussian SAEs 0.563
@@ -26,7 +26,7 @@ in other bits there.)
   explained variance, L0, dead    0.859, 16, 0.05 %
   part of what is explained       stable 0.425 [0.396, 0.454] (0.200 of the features), unstable 0.245 [0.226, 0.263] (0.415)
   CE recovered; KL                0.976 [0.975, 0.978]; 0.299 [0.295, 0.302] nats on 4,136 tokens
-  surface form (commit e1a8344)   an unstable feature scores above a stable one with probability 0.564 [0.544, 0.584], at equal firing rate 0.370 [0.348, 0.393]
+  surface form (commit 42e9f36)   an unstable feature scores above a stable one with probability 0.572 [0.551, 0.593], at equal firing rate 0.370 [0.346, 0.394]
   N stable less 4N unstable removed (e1a8344)  N a tenth of the most: 0.0027 [0.0014, 0.0040] of explained variance by zero, 0.0016 [0.0005, 0.0028] by the mean; half: 0.0070 [−0.0006, 0.0145], 0.0020 [−0.0047, 0.0086]
 
 p̂ still changes by +0.041 [0.029, 0.052] at the last doubling of tokens. Claims about unstable features want their own figures along training (`:robust`): C3a and C3b are "yes so far".
