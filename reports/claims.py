@@ -173,7 +173,7 @@ def _verdict(statement: Statement, evidence: Evidence, results: Results, rules: 
         annealed_points = [*points[:-2], _point(control, annealed), end]
         for part in deciding:
             if part.name not in moving and (text := course.moves(annealed_points, part.name, part.margin)):
-                moving[part.name] = f"from SAEs annealed at {control.tokens:,} tokens it {text}"
+                moving[part.name] = f"with SAEs annealed at {control.tokens:,} tokens for those at half: {text}"
         answers.append(_answer(annealed))
         reason = f"{reason}; SAEs annealed at {control.tokens:,} tokens say {answers[-1]}"
     if not moving:

@@ -14,12 +14,11 @@ from experiments import registry
 from experiments.ablation.function import Function
 from experiments.data import dictionary_list
 from experiments.data.dictionary_list import External
-from experiments.data.seeds import Seeds
-from experiments.fields import check, config, field
+from experiments.fields import check, config, field, section_of
 from experiments.reappearance.labels import Reappearance
 from experiments.stage import SUMMARY, Outputs, Stage, Task
 from runtime import interrupts
-from saes.config import SAEConfig, TrainConfig
+from saes.config import TrainConfig
 from storage import files
 
 MEASURING = (
@@ -67,13 +66,10 @@ def check_settings(task: Task) -> None:
         )
     if task.has(CONTROL) and not task.settings[External].dictionaries:
         control, own = task.settings.of_run(CONTROL), task.settings
-        for cls, name in ((SAEConfig, "sae"), (Seeds, "seeds")):
-            check(
-                control[cls] == own[cls],
-                f"runs.{CONTROL}.{name}",
-                "changed",
-                "this run is 'plateau's control: the same SAEs on half the tokens",
-            )
+        for section in own:
+            same = dataclasses.replace(section, tokens=control[TrainConfig].tokens) if isinstance(section, TrainConfig) else section
+            what = f"runs.{CONTROL}.{section_of(type(section)) or 'seeds'}"
+            check(control[type(section)] == same, what, "changed", "this run is the control of 'plateau': the same SAEs on half the tokens")
         _check_half(control[TrainConfig].tokens, own[TrainConfig].tokens // 2)
 
 
@@ -103,11 +99,17 @@ def run(task: Task, out: Outputs) -> None:
 
 def _control(task: Task, out: Outputs, half: int) -> dict[str, Any]:
     """SAEs on the way have not been annealed; those of a run of half the tokens have. Figures of both at half tell whether that matters; {} without such a run."""
-    if not task.has(CONTROL):
+    if not task.has(CONTROL) or task.section(External).dictionaries:
         return {}
     listing = task.path(f"{CONTROL}/train") / dictionary_list.NAME
     tokens = dictionary_list.read(listing)["training"]["tokens"]
     _check_half(tokens, half)
+    seeds, own = dictionary_list.load(listing).seeds, dictionary_list.saes(task).seeds
+    if seeds != own:
+        print(
+            f"plateau: no control: config.runs.{CONTROL} has the seeds {list(seeds)}, the study {list(own)} (seeds that are not finite are left out)"
+        )
+        return {}
     print(f"plateau: SAEs that ended after {tokens:,} tokens")
     measured = out.part("control", functools.partial(_measured, task, str(listing), None))
     return {"control": {"tokens": tokens, "stages": json.loads(measured)}}

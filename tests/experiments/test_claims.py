@@ -176,7 +176,7 @@ def test_saes_annealed_at_half_have_a_say(change, verdict):
     run.summary = run.summary | {"plateau": {"control": {"tokens": 500, "stages": moved(run.summary, change)[1]}}}
     claim = next(c for c in decide(run) if c.name == "C4")
     assert claim.holds == verdict and f"SAEs annealed at 500 tokens say {'no' if change == 0.2 else 'yes'}" in claim.because
-    assert ("from SAEs annealed at 500 tokens it changes by" in claim.because) == (verdict != "yes")
+    assert ("with SAEs annealed at 500 tokens for those at half: changes by" in claim.because) == (verdict != "yes")
 
 
 def test_a_slow_start_is_no_plateau():

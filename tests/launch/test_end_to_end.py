@@ -51,7 +51,10 @@ def test_it_ends_with_figures_and_the_path_of_the_page(finished):
     assert "tok/s" in done.stderr  # progress with a rate
     summary = json.loads((workdir / "summary.json").read_text())
     for figure in ("mean_p_live", "stable_share_live", "mmcs", "explained_variance"):
-        assert set(summary["stability"][figure]) == {"value", "low", "high", "null", "n", "unit"}
+        assert set(summary["stability"][figure]) == {"value", "low", "high", "null", "n", "unit", "replicates"}
+        assert len(summary["stability"][figure]["replicates"]["without_seed"]) == len(summary["stability"]["seeds"])
+    rates = summary["stability"]["firing_rate_unstable"]
+    assert rates["low"] is None or len(rates["replicates"]["without_document"]) > 1
     assert set(summary["report"]["claims"]) == {"C1", "C2", "C3a", "C3b", "C3c", "C4", "C5", "C6", "C7"}
     assert json.loads((workdir / "config.json").read_text())["sae"]["n_features"] == 64
 

@@ -313,16 +313,21 @@ def test_the_fall_is_of_the_tokens_on_which_a_feature_fired():
     )
     original = np.array([[2, 0, 0], [0, 4, 0], [0, 0, 0]], np.float32)
     shuffled = np.array([[1, 5, 0], [7, 4, 0], [9, 9, 9]], np.float32)  # what fires where it did not before counts for nothing
-    of_all, of_one = statistics._fall(sae, statistics.Shuffled(original, shuffled), 1)
-    np.testing.assert_allclose(of_all, [0.5, 0.0, np.nan])
-    np.testing.assert_allclose(of_one, [0.5, 0.0, np.nan])
-    assert np.isnan(statistics._fall(sae, statistics.Shuffled(original, shuffled), 2)[1]).all()  # fewer than two firings
-    assert np.isnan(statistics._fall(sae, None, 1)).all()
+    falls = statistics._fall(sae, statistics.Shuffled(original, shuffled), 1, seed=0)
+    np.testing.assert_allclose(falls.every_F, [0.5, 0.0, np.nan])
+    np.testing.assert_allclose(falls.some_F, [0.5, 0.0, np.nan])
+    # Of three rows the first two lie in the first and the second of five parts; without its part a feature has no firing left.
+    np.testing.assert_array_equal(np.isnan(falls.without_FP), [[p == 0 for p in range(5)], [p == 1 for p in range(5)], [True] * 5])
+    two = statistics._fall(sae, statistics.Shuffled(original, shuffled), 2, seed=0)
+    assert np.isnan(two.some_F).all() and np.isnan(two.without_FP).all()  # fewer than two firings
+    assert all(np.isnan(values).all() for values in statistics._fall(sae, None, 1, seed=0))
 
 
 def test_the_fall_of_equally_many_firings_is_of_some_drawn_at_random():
     """A feature that fires on 3,000 rows, first where nothing falls and then where all does."""
     sae = Dictionary(*(np.eye(1, dtype=np.float32), np.zeros(1, np.float32)) * 2, architecture="standard")
     original, shuffled = np.ones((3000, 1), np.float32), (np.arange(3000) < 1500).astype(np.float32)[:, None]
-    of_all, of_some = statistics._fall(sae, statistics.Shuffled(original, shuffled), 200)
-    assert of_all == pytest.approx([0.5]) and abs(of_some[0] - 0.5) < 0.1
+    falls = statistics._fall(sae, statistics.Shuffled(original, shuffled), 200, seed=0)
+    assert falls.every_F == pytest.approx([0.5]) and abs(falls.some_F[0] - 0.5) < 0.1
+    # Without a fifth of the rows, of which none or all fall.
+    np.testing.assert_allclose(falls.without_FP[0], [0.625, 0.625, 0.5, 0.375, 0.375], atol=0.1)

@@ -69,7 +69,7 @@ def test_rows_tell_labels_by_decoder_and_not_those_by_encoder():
         without_PSF=(),
         encoder_partner_SSF=same_place_SSF,
     )
-    told = lambda criterion, hits_SSF: specifications._told(
+    told = lambda criterion, hits_SSF: specifications._classified(
         task("specifications", config()), material, LabelRule(), criterion, hits_SSF, np.ones((SEEDS, 2 * KIND), bool)
     )
     by_decoder, by_encoder = told(DECODER, hits_of(match.cosine)), told(ENCODER, by_encoder_SSF)
