@@ -21,6 +21,7 @@ from experiments.data.harvesting import Harvesting
 from experiments.data.language_model import LanguageModel
 from experiments.data.own_arrays import OwnRows
 from experiments.data.seeds import Seeds
+from experiments.pooling.pools import Pooling
 from experiments.robustness import power
 from experiments.settings import Settings
 from runtime import device
@@ -131,6 +132,8 @@ def text(settings: Settings, device_used: Hardware) -> str:
         lines.append(f"not planned: {', '.join(unplanned)}")
     if "stability" in settings.stages and "report" in settings.stages:
         lines.append(power.text(k))
+    if "pooled" in settings.stages and "report" in settings.stages:
+        lines.append(power.text(settings[Pooling].groups, power.GROUPS))
     return "\n".join(lines)
 
 

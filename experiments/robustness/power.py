@@ -3,23 +3,29 @@
     python -m experiments.robustness.power > experiments/robustness/power.json      # 500 made-up tables an entry, about five minutes on a core
 
 Laws are of the figures that a rule reads: an effect, and how far the figures of single seeds lie apart. Where the paper names an effect it is the paper's;
-the spread is that of the quickstart's eight seeds. `--plan` names rules whose power is below a half at a study's size.
+the spread is that of the quickstart's eight seeds. C6 compares independent products instead, so its size is the number of pools. `--plan` names rules whose
+power is below a half at a study's size.
 """
 
 import argparse
 import json
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
 
 from experiments.fields import fields_of
-from reports.claims import Claims
+from experiments.pooling import products
+from experiments.pooling.products import ALL, EXPLAINED, LIVE, Figures
+from reports.claims import YES, Claims, side
 from stability import aggregates, mixing
 
 SIZES = (6, 8, 12, 16, 21, 32)  # seeds; what holds of the last is taken to hold of more
+POOLS = (3, 4, 5, 6, 8)  # independent pools, likewise
+SEEDS, GROUPS = "seeds", "independent pools"  # what sizes count
 TABLES = 500
 CONFIDENCE, LEAST = 0.95, 0.5
 FILE = pathlib.Path(__file__).with_name("power.json")
@@ -76,11 +82,40 @@ LAWS = {
 C1 = "a twentieth of features have p between 0.2 and 0.8, the others 0.02 or 0.98; 400 live features a seed, whose quality differs by 0.2 in log odds"
 
 
-def power(claim: str, seeds: int, tables: int = TABLES) -> float:
-    """Share of made-up studies in which all intervals lie above their thresholds."""
-    rng = np.random.default_rng(seeds)
-    if claim == "C1":
-        return float(np.mean([_c1(rng, seeds) for _ in range(tables)]))
+class Kind(NamedTuple):
+    """What is supposed of the products of one method.
+
+    Attributes:
+      shared: share of all and of live features that two of them have in common.
+      explained: explained variance, less the pools'.
+      product: standard deviation over products of what each adds to the shares of its pairs.
+    """
+
+    shared: Mapping[str, float]
+    explained: float
+    product: float
+
+
+POOLED = Kind({ALL: 0.632, LIVE: 0.701}, 0.0, 0.005)
+LONG = Kind({ALL: 0.432, LIVE: 0.434}, 0.008, 0.012)
+TUNED = Kind({ALL: 0.379, LIVE: 0.389}, 0.008, 0.012)
+LONG_SAES, PAIR, SPREAD_EXPLAINED = 5, 0.005, 0.0003
+C6 = (
+    "two pools share 0.632 of all and 0.701 of live features, two of 5 SAEs trained longer 0.432 and 0.434, two SAEs trained on alike 0.379 and 0.389; pools explain 0.008 less than either; a product adds "
+    "0.005 (a pool) or 0.012 (an SAE) to the shares of its pairs, a pair 0.005, and 0.0003 to what is explained (standard deviations): as in configs/pool.py, but that pools explain 0.0126 less than SAEs trained longer there, where the rule says no"
+)
+
+
+def power(claim: str, size: int, tables: int = TABLES) -> float:
+    """Share of made-up studies of so many seeds, for C6 of so many independent pools, in which all intervals lie above their thresholds."""
+    rng = np.random.default_rng(size)
+    if claim in ("C1", "C6"):
+        decides = _c1 if claim == "C1" else _c6
+        return float(np.mean([decides(rng, size) for _ in range(tables)]))
+    return _of_laws(rng, claim, size, tables)
+
+
+def _of_laws(rng: np.random.Generator, claim: str, seeds: int, tables: int) -> float:
     holds = np.ones(tables, bool)
     for law in LAWS[claim].laws:
         for _ in range(law.parts):
@@ -109,34 +144,62 @@ def _c1(rng: np.random.Generator, seeds: int, features: int = 400) -> bool:
     )
 
 
+def _c6(rng: np.random.Generator, groups: int) -> bool:
+    """Whether all six differences of one made-up study lie above their margins."""
+    units = tuple(f"group {g}" for g in range(groups))
+    pooled, tuned = (_figures(rng, kind, units) for kind in (POOLED, TUNED))  # of the same groups
+    long = _figures(rng, LONG, tuple(f"long {i}" for i in range(LONG_SAES)))
+    margins = {ALL: RULES["c6_p"], LIVE: RULES["c6_p"], EXPLAINED: RULES["c6_explained"]}
+    return all(
+        side(products.difference(pooled, other, figure, CONFIDENCE).as_dict(), margin) == YES
+        for other in (long, tuned)
+        for figure, margin in margins.items()
+    )
+
+
+def _figures(rng: np.random.Generator, kind: Kind, units: tuple[str, ...]) -> Figures:
+    """Figures of made-up products: what a product adds is the same in all its pairs and in both shares, what a pair adds is its own."""
+    count = len(units)
+    product_G = rng.normal(0, kind.product, count)
+    shares = {}
+    for name, mean in kind.shared.items():
+        own_GG = np.triu(rng.normal(0, PAIR, (count, count)), 1)
+        shares[name] = np.clip(mean + product_G[:, None] + product_G + own_GG + own_GG.T, 0, 1)
+        np.fill_diagonal(shares[name], np.nan)
+    explained_G = kind.explained + rng.normal(0, SPREAD_EXPLAINED, count)
+    return Figures(units, (), shares[ALL], shares[LIVE], np.empty((count, 0)), explained_G, np.empty(count), {})
+
+
 def table(tables: int = TABLES) -> dict[str, Any]:
-    """What `power.json` holds: by claim its law in words, and the power by number of seeds."""
-    words = {"C1": C1} | {claim: stated.words for claim, stated in LAWS.items()}
+    """What `power.json` holds: by claim its law in words, what sizes count, and the power by size."""
+    words = {"C1": C1, "C6": C6} | {claim: stated.words for claim, stated in LAWS.items()}
     return {
         claim: {
             "law": words[claim],
-            "power": {str(s): power(claim, s, tables) for s in SIZES},
+            "size": GROUPS if claim == "C6" else SEEDS,
+            "power": {str(s): power(claim, s, tables) for s in (POOLS if claim == "C6" else SIZES)},
         }
         for claim in sorted(words)
     }
 
 
-def at_size(seeds: int) -> dict[str, float]:
-    """Power of every rule that a study of so many seeds has: that of the largest size of the table that is no larger; {} below the least."""
-    sizes = [s for s in SIZES if s <= seeds]
+def at_size(size: int, counted: str = SEEDS) -> dict[str, float]:
+    """Power of every rule that a study of so many seeds, or pools, has: that of the largest size of the table that is no larger; {} below the least."""
+    sizes = [s for s in (POOLS if counted == GROUPS else SIZES) if s <= size]
     claims = json.loads(FILE.read_text())
-    return {claim: entry["power"][str(sizes[-1])] for claim, entry in claims.items()} if sizes else {}
+    return {claim: entry["power"][str(sizes[-1])] for claim, entry in claims.items() if entry["size"] == counted} if sizes else {}
 
 
-def text(seeds: int) -> str:
+def text(size: int, counted: str = SEEDS) -> str:
     """One line for `--plan`."""
-    if not (values := at_size(seeds)):
-        return f"power: {seeds} seeds decide no claim (config.claims.min_seeds)"
+    if not (values := at_size(size, counted)):
+        least = "min_seeds" if counted == SEEDS else "c6_groups"
+        return f"power: {size} {counted} decide no claim (config.claims.{least})"
     weak = [f"{claim} ({value:.2f})" for claim, value in values.items() if value < LEAST]
-    warning = f"too small to tell: {', '.join(weak)}; " if weak else ""
-    return f"power of the claims' rules at {seeds} seeds, by the laws in experiments/robustness/power.json: {warning}" + ", ".join(
-        f"{claim} {value:.2f}" for claim, value in values.items() if value >= LEAST
-    )
+    warning = f"too small to tell: {', '.join(weak)}" if weak else ""
+    strong = ", ".join(f"{claim} {value:.2f}" for claim, value in values.items() if value >= LEAST)
+    figures = "; ".join(part for part in (warning, strong) if part)
+    return f"power of the claims' rules at {size} {counted}, by the laws in experiments/robustness/power.json: {figures}"
 
 
 if __name__ == "__main__":

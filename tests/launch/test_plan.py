@@ -172,7 +172,8 @@ def test_every_task_is_planned_or_said_not_to_be(study):
         return
     lines = plan.text(settings, H100).splitlines()
     assert f"not planned: {', '.join(unplanned)}" in lines and "report" in unplanned
-    assert lines[-1].startswith("power") == ("stability" in settings.stages)
+    assert lines[-1].startswith("power") == ("report" in settings.stages and not {"stability", "pooled"}.isdisjoint(settings.stages))
+    assert any("C6" in line for line in lines) == (name == "pool")
 
 
 def test_batches_that_do_not_divide():
