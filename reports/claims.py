@@ -163,7 +163,7 @@ def _verdict(statement: Statement, evidence: Evidence, results: Results, rules: 
     if not earlier:
         because = results.summary.get("plateau", {}).get("not_measured", "the stage 'plateau' measures them")
         return UNDECIDED, f"as it stands {holds}, without figures along training ({because}); {reason}"
-    end = Point(results.tokens, _estimates(evidence))
+    end = _point(results.end(), statement.evidence(results.end(), rules))
     points = [*(_point(*one) for one in earlier), end]
     deciding = [part for part in evidence.parts if holds == YES or sides[part.name] == NO]
     moving = {part.name: text for part in deciding if (text := course.moves(points, part.name, part.margin))}

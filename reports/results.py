@@ -37,6 +37,11 @@ class Results:
         point = self.summary.get("plateau", {}).get("control")
         return None if point is None else Earlier(point["tokens"], point["stages"])
 
+    def end(self) -> "Results":
+        """The figures that those along training are held against: where these are of fewer features, so are they at the end."""
+        figures = self.summary.get("plateau", {}).get("end")
+        return self if figures is None else Earlier(self.tokens, self.summary | figures)
+
     def has(self, name: str) -> bool:
         return name.split("/")[0] in self._stages and (self.workdir / name).exists()
 

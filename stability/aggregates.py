@@ -34,13 +34,13 @@ def jackknifed(
       null: the strongest null's value of the same figure; kept also where the figure itself is undefined.
       log: the interval is made on the logarithm (ratios).
       bounds: where the statistic can lie; the interval is clipped to them.
-      documents: the statistic on all seeds without each part of the text, at least two; its variance counts beside that of seeds. Empty: text is held fixed.
+      documents: the statistic on all seeds without each part of the text; its variance counts beside that of seeds. Empty: text is held fixed.
       other_variance: of another source independent of seeds, as directions, with seeds held fixed; on the logarithm where `log`.
 
     Degrees of freedom are Satterthwaite's.
 
     The interval is None with fewer than three seeds (leaving one out leaves no comparison), or where the statistic is
-    undefined without some seed.
+    undefined without some seed or some part.
     """
     n = Count(seeds, "seeds")
     null = None if null is None or np.isnan(null) else null  # one that could not be measured
@@ -53,10 +53,10 @@ def jackknifed(
     to, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
     sources = [(_of_left_out(to(without)), seeds - 1.0)]
     parts = np.array(documents, np.float64)
-    if len(parts) >= 2 and np.isfinite(parts).all() and (not log or (parts > 0).all()):
+    if len(parts) == 1 or not np.isfinite(parts).all() or (log and (parts <= 0).any()):
+        return Estimate(value, None, None, null, n, unit)
+    if len(parts):
         sources.append((_of_left_out(to(parts)), len(parts) - 1.0))
-    else:
-        parts = np.empty(0)
     half = half_width([*sources, (other_variance, np.inf)], confidence)
     low, high = (float(np.clip(back(to(value) + sign * half), *bounds)) for sign in (-1, 1))
     replicates = Replicates(confidence, tuple(without.tolist()), tuple(parts.tolist()), other_variance * (value**2 if log else 1.0))
@@ -78,9 +78,10 @@ def half_width(sources: Sequence[tuple[float, float]], confidence: float) -> flo
 
 
 def change(before: Replicates, after: Replicates) -> float:
-    """Half width of the interval of a figure's change between two measurements on the same seeds.
+    """Half width of the interval of a figure's change between two measurements on the same seeds and the same text, in the same order.
 
-    Seeds are left out of both at once; so are parts of the text, where both know as many. What is left of text, and other sources, adds up.
+    Seeds are left out of both at once; so are parts of the text, where both know as many. What is left of text adds up, and so do other sources, of which
+    it is not known how far they are the same in both: then the interval is too wide.
 
     Raises:
       ValueError: of other seeds.

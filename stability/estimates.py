@@ -17,7 +17,7 @@ class Replicates(NamedTuple):
       confidence: of the interval.
       without_seed: the figure without each seed, in order.
       without_document: the figure without each part of the text, seeds fixed; empty where the text plays no part in the interval.
-      other_variance: of a source that two figures do not share.
+      other_variance: of another source, as directions or few SAEs on Gaussian activations.
     """
 
     confidence: float

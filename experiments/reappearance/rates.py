@@ -18,8 +18,8 @@ PARTS = 10  # of the held-out rows
 
 def evaluated(saes: DictionaryList, acts_ND: np.ndarray, top_rows: int) -> Evaluation:
     """All SAEs on the held-out rows, and how often features fire in parts of these. Parts are of consecutive rows; they share no more than one document."""
-    batch = min(progress.BATCH, math.ceil(len(acts_ND) / PARTS))
     part_rows = math.ceil(len(acts_ND) / PARTS)
+    batch = math.ceil(part_rows / math.ceil(part_rows / progress.BATCH))  # as many for every part
     return evaluate_each(saes.dictionaries, lambda: progress.batches(acts_ND, "stability/evaluate", batch), top_rows, part_rows)
 
 

@@ -90,21 +90,27 @@ class Values:
         return aggregates.jackknifed(of_sample, self.seeds, **options, documents=self._without_documents(statistic))
 
     def _without_documents(self, statistic: Any) -> list[float]:
-        """The figure without each part of the text, seeds fixed; [] where no part was looked at by itself, or none tells.
-
-        Of blocks that were looked at alone it is what their mean is without each.
-        """
-        every = self._without_document or self._of_block
+        """The figure without each part of the text, seeds fixed; [] where no part was looked at by itself, or the figure does not change with text."""
+        tables = list(self._without_document.values()) or self._without_blocks()
         all_weights = np.ones(self.seeds)
 
         def of_part(table: dict[Key, np.ndarray]) -> float:
             mean = lambda key: seed_mean(table[key] if key in table else self.of_seeds(key), all_weights)
             return float(statistic(mean))
 
-        values = np.array([of_part(table) for table in every.values()])
-        values = values[np.isfinite(values)]
-        if len(values) < 2 or np.ptp(values) == 0:  # of no part, or does not change with text
-            return []
-        if self._without_document:
-            return [float(v) for v in values]
-        return [float(v) for v in (values.sum() - values) / (len(values) - 1)]
+        values = [of_part(table) for table in tables]
+        return [] if len(values) < 2 or min(values) == max(values) else values
+
+    def _without_blocks(self) -> list[dict[Key, np.ndarray]]:
+        """Of blocks that were looked at alone, means over the others."""
+        blocks = list(self._of_block.values())
+        keys = dict.fromkeys(key for table in blocks for key in table)
+        nothing = np.full(self.seeds, np.nan)
+        stacked = {key: np.stack([table.get(key, nothing) for table in blocks]) for key in keys}
+
+        def mean(values_NS: np.ndarray) -> np.ndarray:
+            there = np.isfinite(values_NS)
+            with np.errstate(invalid="ignore"):
+                return np.asarray(np.where(there, values_NS, 0.0).sum(axis=0) / there.sum(axis=0))
+
+        return [{key: mean(np.delete(values_NS, i, axis=0)) for key, values_NS in stacked.items()} for i in range(len(blocks))]

@@ -2,13 +2,14 @@
 
 at-<tokens>/<stage>/   what the measuring stages make of those SAEs
 control/<stage>/       the same of SAEs of the run `half`, which ended there, learning rate and all
+end/<stage>/           subspaces at the end, of as many features as there are at all of these points: overlaps and ranks grow with their number
 """
 
 import dataclasses
-import functools
 import json
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from experiments import registry
 from experiments.ablation.function import Function
@@ -17,6 +18,7 @@ from experiments.data.dictionary_list import External
 from experiments.fields import check, config, field, section_of
 from experiments.reappearance.labels import Reappearance
 from experiments.stage import SUMMARY, Outputs, Stage, Task
+from experiments.subspaces.subspace import Subspace
 from runtime import interrupts
 from saes.config import TrainConfig
 from storage import files
@@ -50,7 +52,8 @@ class Plateau:
 
 
 CONTROL = "half"  # a run of `train`, the same seeds with half the tokens
-STAGE = Stage(config=Plateau, needs=("saes",), uses=("rows", "model", "gaussian", CONTROL), children=MEASURING)
+SUBSPACE = "subspace"
+STAGE = Stage(config=Plateau, needs=("saes",), uses=("rows", "model", "gaussian", CONTROL, SUBSPACE), children=MEASURING)
 
 
 def check_settings(task: Task) -> None:
@@ -78,6 +81,20 @@ def _check_half(tokens: int, half: int) -> None:
     check(near, f"runs.{CONTROL}.train.tokens", tokens, f"it is held against SAEs after {half:,} tokens")
 
 
+class Place(NamedTuple):
+    """Which SAEs are measured, and where.
+
+    Attributes:
+      folder: below the stage's own.
+      listing: the list of SAEs.
+      tokens: as they were after so many; 0 at their end.
+    """
+
+    folder: str
+    listing: str
+    tokens: int
+
+
 def run(task: Task, out: Outputs) -> None:
     listing = dictionary_list.place(task)
     snapshots = [tokens for tokens, _ in dictionary_list.load(listing).snapshots if tokens > 0]
@@ -87,17 +104,19 @@ def run(task: Task, out: Outputs) -> None:
             f"no SAEs were kept at about a quarter and half of their training (after {', '.join(map(str, snapshots)) or 'no number of'} tokens)"
         )
         return
-    measured = []
-    for tokens in points:
+    places = {Place(f"at-{tokens}", str(listing), tokens): tokens for tokens in points} | _control(task, points[-1])
+    figures = {}
+    for place, tokens in places.items():
         interrupts.raise_if_stop_requested("plateau: finished points are kept")
-        print(f"plateau: SAEs after {tokens:,} tokens")
-        measured.append(
-            {"tokens": tokens, "stages": json.loads(out.part(f"at {tokens}", functools.partial(_measured, task, str(listing), tokens)))}
-        )
-    out.summary({"tokens": snapshots[-1], "points": measured} | _control(task, out, points[-1]))
+        print(f"plateau: SAEs {'after' if place.tokens else 'that ended after'} {tokens:,} tokens")
+        figures[place.folder] = _measured(task, out, place, MEASURING)
+    end = _of_equally_many(task, out, [*places], figures)
+    every = [{"tokens": tokens, "stages": figures[place.folder]} for place, tokens in places.items()]
+    control = {"control": every[-1]} if len(every) > len(points) else {}
+    out.summary({"tokens": snapshots[-1], "points": every[: len(points)]} | control | ({"end": end} if end else {}))
 
 
-def _control(task: Task, out: Outputs, half: int) -> dict[str, Any]:
+def _control(task: Task, half: int) -> dict[Place, int]:
     """SAEs on the way have not been annealed; those of a run of half the tokens have. Figures of both at half tell whether that matters; {} without such a run."""
     if not task.has(CONTROL) or task.section(External).dictionaries:
         return {}
@@ -110,9 +129,27 @@ def _control(task: Task, out: Outputs, half: int) -> dict[str, Any]:
             f"plateau: no control: config.runs.{CONTROL} has the seeds {list(seeds)}, the study {list(own)} (seeds that are not finite are left out)"
         )
         return {}
-    print(f"plateau: SAEs that ended after {tokens:,} tokens")
-    measured = out.part("control", functools.partial(_measured, task, str(listing), None))
-    return {"control": {"tokens": tokens, "stages": json.loads(measured)}}
+    return {Place("control", str(listing), 0): tokens}
+
+
+def _of_equally_many(task: Task, out: Outputs, places: list[Place], figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Puts in place of every point's subspaces those of as many features as there are at all points. Returns the same of the end; {} where some point has none."""
+    if not task.has(SUBSPACE) or any("not_measured" in f.get(SUBSPACE, {"not_measured": ""}) for f in figures.values()):
+        return {}
+    every = [task.summary(SUBSPACE), *(f[SUBSPACE] for f in figures.values())]
+    if "not_measured" in every[0]:
+        return {}
+    same = dataclasses.replace(
+        task.section(Subspace),
+        most_features=min(f["features_per_set"] for f in every),
+        most_against_nulls=min(f["fewest_against_a_null"] for f in every),
+    )
+    print(f"plateau: subspaces of {same.most_features} features in each set, {same.most_against_nulls} against nulls, at every point")
+    for place in places:
+        interrupts.raise_if_stop_requested("plateau: finished points are kept")
+        figures[place.folder] |= _measured(task, out, place, (SUBSPACE,), same)
+    last = Place("end", str(dictionary_list.place(task)), 0)
+    return {SUBSPACE: _measured(task, out, last, ("stability", SUBSPACE), same)[SUBSPACE]}
 
 
 def earlier_points(snapshots: list[int]) -> list[int] | None:
@@ -126,18 +163,22 @@ def earlier_points(snapshots: list[int]) -> list[int] | None:
     return points if len(set(points)) == len(points) else None
 
 
-def _measured(task: Task, listing: str, tokens: int | None) -> str:
-    """Summaries of the measuring stages by name, as JSON, of SAEs as they were after so many tokens (None: at their end); null models and figures that no
-    claim rests on are taken once."""
-    folder = task.folder / ("control" if tokens is None else f"at-{tokens}")
-    settings, stages = task.settings, task.section(Plateau).stages
-    names = [name for name in MEASURING if name in stages and name in settings.stages]
+def _measured(task: Task, out: Outputs, place: Place, stages: Sequence[str], *changed: object) -> dict[str, Any]:
+    """Summaries of measuring stages by name, with `changed` sections; null models and figures that no claim rests on are taken once."""
+    folder = task.folder / place.folder
+    settings, asked = task.settings, task.section(Plateau).stages
+    there = [name for name in MEASURING if name in asked and name in settings.stages]
+    names = [name for name in there if name in stages]
     settings = settings.replaced(
-        External(dictionaries=listing, at_tokens=tokens or 0), dataclasses.replace(settings[Reappearance], null_draws=1)
+        External(dictionaries=place.listing, at_tokens=place.tokens), dataclasses.replace(settings[Reappearance], null_draws=1), *changed
     )
     if "function" in names:
         settings = settings.replaced(dataclasses.replace(settings[Function], refill_rows=512))
-    settings = settings.with_stages(*names, *(name for name in settings.stages if name not in STAGE.children))
-    for name in names:
-        registry.run_child(task, name, folder, settings)
-    return json.dumps({name: files.read_json(folder / name / SUMMARY) for name in names})
+    settings = settings.with_stages(*there, *(name for name in settings.stages if name not in STAGE.children))
+
+    def measured() -> str:
+        for name in names:
+            registry.run_child(task, name, folder, settings)
+        return json.dumps({name: files.read_json(folder / name / SUMMARY) for name in names})
+
+    return dict(json.loads(out.part(f"{place.folder}: {', '.join(names)}", measured)))

@@ -37,8 +37,8 @@ from stability.function import Effects
 from synthetic.config import Recovery, WorldConfig
 from synthetic.generator import make_truth
 
-ENCODER = "encoder"
-CRITERIA = ("decoder", ENCODER, "decoder and encoder, same partner", "activations")
+DECODER, ENCODER = "decoder", "encoder"
+CRITERIA = (DECODER, ENCODER, "decoder and encoder, same partner", "activations")
 LIVE, ALL = "live", "all"
 PARTS = "surface_score_without_parts"  # column of statistics/features.parquet
 NOT_ASKED = {
@@ -121,6 +121,7 @@ class Material:
         self.encoder_partner_SSF = out.part("encoder", lambda: self._encoder_partners(task)) if ENCODER in self.strengths else None
         self.world = task.maybe(WorldConfig) if task.maybe(Recovery) else None
         self.atoms = {} if self.world is None else {name: self._atoms(task, self.world, name) for name in (LIVE, ALL)}
+        self.latent_cosine = {} if self.world is None else {name: self._cosines_of_latents(task, name) for name in (LIVE, ALL)}
 
     def among_SF(self, features: str) -> np.ndarray:
         """Features that are compared."""
@@ -151,6 +152,17 @@ class Material:
             on_pair=progress.look_for_signals,
         )
         return np.asarray(match.partner)
+
+    def _cosines_of_latents(self, task: Task, features: str) -> np.ndarray:
+        """Best cosines by decoder among latents alone, as the stage `recovery` has them."""
+        rows_SFD = np.where(self.latents_SF(features)[..., None], self.saes.w_dec_SFD, 0.0).astype(np.float32)
+        return np.asarray(similarity.all_pairs(rows_SFD, block_size=task.section(LabelRule).block_size).cosine)
+
+    def partners(self, criterion: str) -> np.ndarray:
+        """Best matches in the order of the SAEs: by encoder its own, by any other criterion the decoder's."""
+        partner_SSF = self.encoder_partner_SSF if criterion == ENCODER else self.references.partner_SSF
+        place_S = np.argsort(self.order)
+        return np.asarray(partner_SSF)[np.ix_(place_S, place_S)]
 
     def _atoms(self, task: Task, world: WorldConfig, features: str) -> dict[tuple[str, str, str], Estimate]:
         """Shares of atoms that are found, whatever labels say."""
@@ -287,9 +299,15 @@ def _classified(
 
 
 def _recovered(task: Task, material: Material, world: WorldConfig, specification: Specification, hits_SSF: np.ndarray) -> dict[str, Any]:
-    """Whether the span of latents that are unstable by the specification is the planted one. Which atoms are found hangs on no label."""
-    c = dataclasses.replace(task.section(Recovery), theta=specification.theta)
-    p_SF = hits_SSF.sum(axis=1) / (len(hits_SSF) - 1)
-    unstable_SF = material.latents_SF(specification.features) & (p_SF < c.unstable_below)
+    """Whether the span of latents that are unstable by the specification is the planted one. Which atoms are found hangs on no label.
+
+    A match that is no latent counts for nothing.
+    """
+    c, latents_SF = dataclasses.replace(task.section(Recovery), theta=specification.theta), material.latents_SF(specification.features)
+    if specification.criterion == DECODER:
+        hits_SSF = reappearance.reappears(material.latent_cosine[specification.features], specification.theta)
+    else:
+        hits_SSF = hits_SSF & latents_SF[np.arange(len(hits_SSF))[None, :, None], material.partners(specification.criterion)]
+    unstable_SF = latents_SF & (hits_SSF.sum(axis=1) / (len(hits_SSF) - 1) < c.unstable_below)
     span = recovery.unstable_span(task.section(LabelRule), world, make_truth(world), material.rows.unit_SFD, unstable_SF, material.acts_ND)
     return recovery.summary_of(c, material.atoms[specification.features] | span)

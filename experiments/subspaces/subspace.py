@@ -17,6 +17,7 @@ from experiments.reappearance.labels import LabelRule
 from experiments.stage import Outputs, Stage, Task
 from experiments.subspaces import subspace_tables
 from experiments.subspaces.predictors import (
+    DECIDING,
     FIGURES,
     OWN,
     RANDOM_PLANE,
@@ -44,6 +45,10 @@ class Subspace:
     headline_rank: int = field(default=16, doc="one of ranks, far below the width", gt=0)
     subsamples: int = field(default=20, doc="draws of equally many features from each set", gt=0)
     min_features: int = field(default=20, doc="a set with fewer live features in any seed is not measured", ge=2)
+    most_features: int = field(default=0, doc="in each set where all sets are compared, at most; 0: as many as the smallest set has", ge=0)
+    most_against_nulls: int = field(
+        default=0, doc="unstable features that are held against other predictors, at most; 0: as many as these allow", ge=0
+    )
 
     def check(self) -> None:
         check(self.headline_rank in self.ranks, "subspace.headline_rank", self.headline_rank, f"must be one of ranks={self.ranks}")
@@ -105,7 +110,7 @@ def measure(
     """
     members = _sets(features, seeds)
     sizes = {name: min(len(features) for features in members[name]) for name in NEEDED}
-    small, large = min(sizes.values()), min(sizes["unstable"], sizes["random"])
+    small, large = at_most(min(sizes.values()), c.most_features), at_most(min(sizes["unstable"], sizes["random"]), c.most_against_nulls)
     d = unit_SFD.shape[-1]
     ranks = tuple(r for r in c.ranks if r < d and r <= large)
     if small < max(c.min_features, 2) or c.headline_rank not in ranks:
@@ -160,6 +165,8 @@ def measure(
     summary |= _overlaps(predictors, own, c.headline_rank, rule.confidence)
     summary |= _ranks(at_small, effective_rank_G, d, small, rule, unit_SFD.shape[1])
     summary["ratio_of_matched_to_unstable"] = spread
+    # Stable features are held against as many as there are of them, few, whatever the other nulls allow.
+    summary["fewest_against_a_null"] = min([large, *(p.n for p in predictors if p.name in DECIDING[1:])])
     tables = {
         "overlap": subspace_tables.overlap_table(predictors, rule.confidence),
         "sets": subspace_tables.sets_table(at_small, small_ranks, d, rule.confidence),
@@ -168,6 +175,11 @@ def measure(
         "angles": subspace_tables.angles_table(at_small, min(c.headline_rank, small), d),
     }
     return summary, tables
+
+
+def at_most(n: int, most: int) -> int:
+    """`n`, but no more than `most`; 0 is no bound."""
+    return min(n, most) if most else n
 
 
 def _sets(features: dict[str, np.ndarray], seeds: tuple[int, ...]) -> dict[str, list[np.ndarray]]:

@@ -185,8 +185,11 @@ def test_a_part_of_the_text_left_out_widens_the_interval_by_its_jackknife_varian
     df = (of_seeds + of_text) ** 2 / (of_seeds**2 / 7 + of_text**2 / 9)
     e = estimate_of(values, text)
     np.testing.assert_allclose((e.high - e.low) / 2, scipy.stats.t.ppf(0.975, df) * np.sqrt(of_seeds + of_text), rtol=1e-9)
-    assert e.replicates.without_document == tuple(text) and estimate_of(values, text[:1]).replicates.without_document == ()
-    assert estimate_of(values, [1.0, float("nan")]).high == estimate_of(values).high  # a part without which there is no figure
+    assert e.replicates.without_document == tuple(text) and estimate_of(values).replicates.without_document == ()
+    # A part without which there is no figure, or no logarithm of it, gives no interval, as a seed does.
+    for broken, log in (([1.0, float("nan")], False), (text[:1], False), ([1.0, 0.0], True)):
+        none = estimate_of(values, broken, log=log)
+        assert none.value == e.value and none.low is none.high is none.replicates is None
 
 
 def test_the_change_of_a_pair_has_the_interval_of_the_differences():

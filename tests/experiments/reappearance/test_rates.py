@@ -6,6 +6,7 @@ import pytest
 from experiments.reappearance import rates
 from experiments.reappearance.labels import LabelRule
 from saes.evaluation import Evaluation
+from tests.experiments.dictionaries import listed
 
 S, F, P = 8, 60, 10
 RULE, RNG = LabelRule(), np.random.default_rng(0)
@@ -47,3 +48,11 @@ def test_text_in_which_stable_features_fire_more_often_widens_the_interval():
     # The spread over parts is that of a mean of P of them.
     of_text = np.log(apart.firings_SFP[0, 0] / apart.firings_SFP[0, -1])
     assert width(apart, rates.without_parts(apart)) / 2 == pytest.approx(2.26 * of_text.std(ddof=1) / np.sqrt(P), rel=0.4)
+
+
+@pytest.mark.parametrize("rows", [40, 999, 10_241, 12_000, 65_536])
+def test_the_rows_are_cut_into_ten_parts_of_about_equal_length(rows):
+    saes = listed([np.eye(3, dtype=np.float32)[:2]])
+    evaluation = rates.evaluated(saes, np.random.default_rng(0).normal(size=(rows, 3)).astype(np.float32), 1)
+    assert len(evaluation.rows_P) == P and evaluation.rows_P.sum() == rows and (evaluation.rows_P[:-1] == evaluation.rows_P[0]).all()
+    assert evaluation.rows_P[0] - evaluation.rows_P[-1] <= 10 + rows // 100

@@ -3,6 +3,7 @@
 import json
 
 import ml_collections
+import numpy as np
 import pytest
 from etils import epath
 
@@ -10,14 +11,18 @@ from configs import synthetic
 from experiments.registry import validated
 from experiments.robustness import plateau
 from launch import run as runner
+from reports.results import Results
+from storage import tables
 from tests.experiments.tasks import task
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     c = synthetic.get_config("tiny")
-    c.stages = ("train", "half", "stability", "recovery", "plateau", "report")
-    c.train.decay_fraction = 0.2
+    c.stages = ("train", "half", "stability", "recovery", "subspace", "plateau", "report")
+    c.plateau.stages = ("stability", "recovery", "subspace")
+    c.stability.theta, c.subspace.min_features = 0.8, 2
+    c.train.lr, c.train.decay_fraction = 1.8e-3, 0.2
     c.runs.half = ml_collections.ConfigDict({"train": {"tokens": 60_000}})
     workdir = epath.Path(tmp_path_factory.mktemp("plateau"))
     runner.run(c, validated(c), workdir, [], start="", overwrite=False)
@@ -46,7 +51,7 @@ def test_figures_are_those_of_saes_as_they_were_then(study, tmp_path):
         folder = epath.Path(tmp_path / str(point["tokens"]))
         runner.run(c, validated(c), folder, [], start="", overwrite=False)
         alone = summary_of(folder / "stability")
-        assert point["stages"].keys() == {"stability", "recovery"}
+        assert point["stages"].keys() == {"stability", "recovery", "subspace"}
         for name in ("mean_p_all", "explained_variance", "reliability", "firing_rate_stable"):
             assert point["stages"]["stability"][name] == alone[name], name
         assert alone["explained_variance"]["value"] < summary_of(workdir / "stability")["explained_variance"]["value"]
@@ -61,6 +66,29 @@ def test_the_control_is_of_saes_that_ended_at_half(study, tmp_path):
     runner.run(c, validated(c), epath.Path(tmp_path), [], start="", overwrite=False)
     alone, half = summary_of(epath.Path(tmp_path) / "stability"), summary_of(workdir / "plateau")["points"][1]["stages"]["stability"]
     assert control["stages"]["stability"]["explained_variance"] == alone["explained_variance"] != half["explained_variance"]
+
+
+def test_subspaces_are_of_as_many_features_at_every_point(study, tmp_path):
+    c, workdir = study
+    s, own = summary_of(workdir / "plateau"), summary_of(workdir / "subspace")
+    sizes = lambda f: (f["features_per_set"], f["features_against_nulls"])
+    points = [point["stages"]["subspace"] for point in (*s["points"], s["control"], {"stages": s["end"]})]
+    assert {sizes(f) for f in points} == {sizes(own)}  # here the end has fewest
+    first = tables.read_table(workdir / "plateau" / f"at-{s['points'][0]['tokens']}" / "stability" / "features.parquet")
+    live = first["stratum"] == "live"
+    counts = [
+        np.sum(live & (first["label"] == kind) & (first["seed"] == seed)) for kind in ("unstable", "stable") for seed in set(first["seed"])
+    ]
+    assert min(counts) > own["features_per_set"]
+    c = c.copy_and_resolve_references()
+    c.stages, c.stability.dictionaries = ("stability", "subspace"), str(workdir / "train" / "dictionaries.json")
+    c.subspace.most_features, c.subspace.most_against_nulls = sizes(points[0])
+    runner.run(c, validated(c), epath.Path(tmp_path), [], start="", overwrite=False)
+    alone = summary_of(epath.Path(tmp_path) / "subspace")
+    for name in ("overlap_unstable", "effective_rank_stable_minus_unstable"):
+        assert alone[name] == s["end"]["subspace"][name]
+    assert Results(workdir, c.stages).end().summary == Results(workdir, c.stages).summary  # no plateau in this config
+    assert Results(workdir, (*c.stages, "plateau")).end().figure("subspace.overlap_unstable") == alone["overlap_unstable"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Verdicts that hang on what counts as the same, of rows that are planted; figures of scores of surface form that are known."""
 
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,20 +90,38 @@ def test_the_span_of_latents_unstable_by_decoder_is_the_planted_one_and_by_encod
 
     rows_SFD = np.stack([rows(np.random.default_rng(seed)) for seed in range(SEEDS)]).astype(np.float32)
     everywhere_SF = np.ones(rows_SFD.shape[:2], bool)
-    hits_SSF = hits_of(similarity.all_pairs(rows_SFD).cosine)
+    match = similarity.all_pairs(rows_SFD)
+    hits_SSF = hits_of(match.cosine)
     found = recovery.measure(Recovery(), LabelRule(), WORLD, rows_SFD, everywhere_SF)
     material = SimpleNamespace(
         latents_SF=lambda features: everywhere_SF,
         rows=SimpleNamespace(unit_SFD=np.asarray(similarity.unit_rows(rows_SFD))),
         acts_ND=None,
         atoms={LIVE: recovery.atoms_found(Recovery(), found)},
+        latent_cosine={LIVE: match.cosine},
+        partners=lambda criterion: match.partner,
     )
     own = SimpleNamespace(section={Recovery: Recovery(), LabelRule: LabelRule()}.__getitem__)
-    recovered = lambda hits_SSF: specifications._recovered(own, material, WORLD, Specification(0.7, DECODER, LIVE), hits_SSF)
-    assert recovered(hits_SSF) == {name: e for name, e in recovery.summary_of(Recovery(), found).items() if name in recovered(hits_SSF)}
+    by = lambda criterion, hits_SSF: specifications._recovered(own, material, WORLD, Specification(0.7, criterion, LIVE), hits_SSF)
+    recovered = functools.partial(by, "activations")
+    assert (
+        recovered(hits_SSF)
+        == by(DECODER, hits_SSF)
+        == {name: e for name, e in recovery.summary_of(Recovery(), found).items() if name in recovered(hits_SSF)}
+    )
     assert side("C5", hits_SSF, recovery=recovered(hits_SSF)) == "yes"
     always_SSF = np.broadcast_to(~np.eye(SEEDS, dtype=bool)[..., None], hits_SSF.shape)
     assert side("C5", always_SSF, recovery=recovered(always_SSF)) == "undecided"
+    # In half of the seeds the block's latents are dead, so that a match with them is none, by whatever criterion.
+    living_SF = everywhere_SF.copy()
+    living_SF[SEEDS // 2 :, -BLOCK:] = False
+    some = recovery.measure(Recovery(), LabelRule(), WORLD, rows_SFD, living_SF)
+    material.latents_SF = lambda features: living_SF
+    material.atoms = {LIVE: recovery.atoms_found(Recovery(), some)}
+    material.latent_cosine = {LIVE: similarity.all_pairs(np.where(living_SF[..., None], rows_SFD, 0).astype(np.float32)).cosine}
+    of_stage = recovery.summary_of(Recovery(), some)
+    for recovered_here in (by(DECODER, hits_SSF), recovered(hits_SSF)):
+        assert recovered_here == {name: of_stage[name] for name in recovered_here}
 
 
 @pytest.mark.parametrize("few", [False, True])
