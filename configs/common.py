@@ -84,7 +84,9 @@ def factorial(c: ml_collections.ConfigDict) -> None:
 
 def synthetic_study() -> ml_collections.ConfigDict:
     """A study of the reference world instead of a language model: width 128, 256 free atoms, 384 in a block of rank 24."""
-    c = registry.default_config(("train", *default.MEASURING, "recovery", "plateau", "report"), External, WorldConfig)
+    stages = ("train", *default.MEASURING, "recovery", "plateau", "report")
+    c = registry.default_config((*stages, "specifications"), External, WorldConfig)
+    c.stages = stages
     c.plateau.stages = ("stability", "recovery")
     _train_on_a_world(c)
     return c

@@ -1,7 +1,8 @@
 """The synthetic identifiability model at its reference point: atoms crowded into a low-rank block beside atoms in general position.
 
 Command:   python -m launch.main --config=configs/synthetic.py --workdir=runs/synthetic
-Argument:  `:tiny` is the same in seconds, for tests; its figures mean nothing.
+Arguments: `:robust` also asks the rules where features count as the same by other criteria (`specifications`); in the workdir of this study it does that alone.
+           `:tiny` is the same in seconds, for tests; its figures mean nothing.
 
 What should be seen: free atoms are found one by one in every seed; atoms of the block are not, and its latents differ between seeds, but the
 plane that they span is the planted one.
@@ -51,7 +52,9 @@ from configs import common
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c = common.synthetic_study()
-    if arg == "tiny":
+    if arg == "robust":
+        c.stages = (*c.stages, "specifications")
+    elif arg == "tiny":
         w = c.synthetic
         w.width, w.free_atoms, w.free_active, w.block_rank, w.block_atoms, w.block_active = 24, 20, 2, 4, 24, 1
         c.seeds = (3,)
@@ -61,5 +64,5 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         c.stability.null_draws, c.stability.curve_rows, c.stability.rare_firings, c.sensitivity.rows = 2, 1000, 5, 1024
         c.subspace.min_features, c.subspace.subsamples, c.subspace.ranks, c.subspace.headline_rank = 3, 3, (1, 2, 4), 2
     elif arg:
-        raise ValueError(f"--config=configs/synthetic.py:{arg}: the only argument is 'tiny'")
+        raise ValueError(f"--config=configs/synthetic.py:{arg}: the arguments are 'tiny' and 'robust'")
     return c

@@ -131,7 +131,7 @@ def text(settings: Settings, device_used: Hardware) -> str:
     if unplanned:
         lines.append(f"not planned: {', '.join(unplanned)}")
     if "stability" in settings.stages and "report" in settings.stages:
-        lines.append(power.text(k))
+        lines += [power.text(k), power.on_worlds()]
     if "pooled" in settings.stages and "report" in settings.stages:
         lines.append(power.text(settings[Pooling].groups, power.GROUPS))
     return "\n".join(lines)

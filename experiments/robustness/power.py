@@ -29,6 +29,7 @@ SEEDS, GROUPS = "seeds", "independent pools"  # what sizes count
 TABLES = 500
 CONFIDENCE, LEAST = 0.95, 0.5
 FILE = pathlib.Path(__file__).with_name("power.json")
+WORLDS = FILE.with_name("worlds.json")  # benchmarks/power_on_worlds.py
 RULES = {f.name: f.default for f in fields_of(Claims)}
 
 
@@ -200,6 +201,17 @@ def text(size: int, counted: str = SEEDS) -> str:
     strong = ", ".join(f"{claim} {value:.2f}" for claim, value in values.items() if value >= LEAST)
     figures = "; ".join(part for part in (warning, strong) if part)
     return f"power of the claims' rules at {size} {counted}, by the laws in experiments/robustness/power.json: {figures}"
+
+
+def on_worlds() -> str:
+    """One line for `--plan`: what was seen on trained worlds, which hold more than the figures of a law."""
+    kinds = json.loads(WORLDS.read_text())
+    yes = []
+    for claim, entry in kinds.items():
+        counts = {side: entry["true"][side] for side in ("yes", "no", "undecided")}
+        yes.append(f"{claim} in {counts['yes']} of {sum(counts.values())}" + f" (no in {counts['no']})" * bool(counts["no"]))
+    size = {entry["seeds"] for entry in kinds.values()}
+    return f"on trained worlds in which they are true, {' and '.join(map(str, size))} SAEs each, the rules said yes of {', of '.join(yes)}"
 
 
 if __name__ == "__main__":
