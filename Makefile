@@ -10,7 +10,7 @@ LONG = launch/test_end_to_end.py launch/test_damages.py launch/test_plan.py laun
   saes/test_capacity.py activations/language_model/test_splice.py $(addprefix experiments/,data/test_own_data.py training/test_train_stage.py \
   training/test_sweep.py training/test_gaussian.py subspaces/test_atlas_stages.py ground_truth/test_synthetic_study.py ground_truth/test_grid.py)
 
-.PHONY: quickstart test test-fast test-slow test-interop test-colab lint lock clean
+.PHONY: quickstart test test-fast test-slow test-interop test-colab bench lint lock clean
 
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/python -m launch.main --config=configs/quickstart.py --workdir=$(RUN)
@@ -33,6 +33,10 @@ lint: $(VENV)/.installed-test
 # Against torch transformers, SAELens and sparsify, in an environment of its own (torch is large).
 test-interop: .venv-interop/.installed
 	.venv-interop/bin/python -m pytest -p no:cacheprovider -m interop
+
+# Training steps beside those of torch libraries, in the same environment.
+bench: .venv-interop/.installed
+	.venv-interop/bin/python -m benchmarks.train --json=benchmarks/train.json
 
 .venv-interop/.installed: requirements-interop.txt
 	$(PYTHON) -m venv .venv-interop
