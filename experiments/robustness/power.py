@@ -209,9 +209,9 @@ def on_worlds() -> str:
     yes = []
     for claim, entry in kinds.items():
         counts = {side: entry["true"][side] for side in ("yes", "no", "undecided")}
-        yes.append(f"{claim} in {counts['yes']} of {sum(counts.values())}" + f" (no in {counts['no']})" * bool(counts["no"]))
+        yes.append(f"{claim} {counts['yes']} of {sum(counts.values())}" + f" (no {counts['no']})" * bool(counts["no"]))
     size = {entry["seeds"] for entry in kinds.values()}
-    return f"on trained worlds in which they are true, {' and '.join(map(str, size))} SAEs each, the rules said yes of {', of '.join(yes)}"
+    return f"power on trained worlds of {' and '.join(map(str, size))} SAEs: {', '.join(yes)}"
 
 
 if __name__ == "__main__":
