@@ -3,7 +3,8 @@
 python -m benchmarks.power_on_worlds --workdir=runs/power_on_worlds [--worlds=8]
 
 Prints a line a world (on which side each claim's figures stand, whatever the plateau, and why) and writes experiments/robustness/worlds.json. 24 worlds
-take about 20 minutes on two cores. A finished world is not trained again, and one that was stopped goes on where it was.
+take about 20 minutes on two cores. A finished world is not trained again, and one that was stopped goes on where it was;
+the rules are asked anew each time.
 
 Every world has atoms and training seeds of its own. Its tokens are drawn to arrays, a study of a user's own arrays trains 8 SAEs on them (and, where C4 is
 asked, SAEs on Gaussian activations), and a second study holds these against the truth. The laws were chosen on worlds of other seeds.
@@ -148,22 +149,29 @@ def answers(law: Law, number: int, size: Size, folder: epath.Path) -> dict[str, 
     Returns:
       Of every claim its side, those of its parts, what is withheld without its numbers, and the figures in words.
     """
-    path, kind = folder / "answers.json", files.plain(law._asdict())
-    if path.exists() and (stored := files.read_json(path))["law"] == kind:
-        return dict(stored["answers"])
+    path, kind = (
+        folder / "world.json",
+        files.plain({"law": law._asdict(), "size": size._asdict(), "theta": THETA, "seeds": SEEDS, "gaussian": GAUSSIAN_SEEDS}),
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    _draw(law, number, size, folder)
+    if path.exists() and files.read_json(path) != kind:
+        raise app.UsageError(f"--workdir: {folder} is a world of another law or size; choose another folder")
+    files.write_json(path, kind)
+    finished = (folder / "finished").exists()
+    if not finished:
+        _draw(law, number, size, folder)
     made = {}
     for name, make, claim in (("study", study, "C4"), ("truth", against_truth, "C5")):
         if name == "study" or claim in law.truth:
             c = make(law, number, size, folder)
             settings = registry.validated(c)
-            run.run(c, settings, folder / name, [], "", False)
+            if not finished:
+                run.run(c, settings, folder / name, [], "", False)
             if claim in law.truth:
                 made[claim] = _answer(claim, Results(folder / name, settings.stages), settings[Claims])
-    files.write_json(path, {"law": kind, "answers": made})
-    for array in ("train.npy", "held_out.npy"):  # large, and drawn again in seconds
-        (folder / array).unlink()
+    files.write_bytes(folder / "finished", b"")
+    for array in ("train.npy", "held_out.npy"):  # large, and not read again
+        (folder / array).unlink(missing_ok=True)
     return made
 
 

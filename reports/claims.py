@@ -163,10 +163,15 @@ def _verdict(statement: Statement, evidence: Evidence, results: Results, rules: 
     if not earlier:
         because = results.summary.get("plateau", {}).get("not_measured", "the stage 'plateau' measures them")
         return UNDECIDED, f"as it stands {holds}, without figures along training ({because}); {reason}"
-    end = _point(results.end(), statement.evidence(results.end(), rules))
+    at_end = statement.evidence(results.end(), rules)
+    end = _point(results.end(), at_end)
     points = [*(_point(*one) for one in earlier), end]
     deciding = [part for part in evidence.parts if holds == YES or sides[part.name] == NO]
     moving = {part.name: text for part in deciding if (text := course.moves(points, part.name, part.margin))}
+    sides_of_end = {} if at_end is None else _stands(at_end)[1]
+    for part in deciding:
+        if (there := sides_of_end.get(part.name, sides[part.name])) != sides[part.name]:
+            moving[part.name] = f"of as many features as earlier it stands {there}"
     answers = [_answer(e) for _, e in earlier]
     if (control := results.control()) is not None:
         annealed = statement.evidence(control, rules)

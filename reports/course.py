@@ -60,6 +60,8 @@ def moves(points: Sequence[Point], name: str, threshold: float) -> str:
     """
     *_, first, middle, end = points
     texts = []
+    if name not in end.estimates:
+        return "not measured along training"
     for i, last in enumerate(end.estimates[name]):
         earlier = [point.estimates.get(name, ()) for point in (first, middle)]
         if any(len(estimates) <= i for estimates in earlier):

@@ -94,8 +94,11 @@ class Values:
         tables = list(self._without_document.values()) or self._without_blocks()
         all_weights = np.ones(self.seeds)
 
+        changing = {key for table in tables for key in table}
+        nothing = np.full(self.seeds, np.nan)
+
         def of_part(table: dict[Key, np.ndarray]) -> float:
-            mean = lambda key: seed_mean(table[key] if key in table else self.of_seeds(key), all_weights)
+            mean = lambda key: seed_mean(table.get(key, nothing) if key in changing else self.of_seeds(key), all_weights)
             return float(statistic(mean))
 
         values = [of_part(table) for table in tables]

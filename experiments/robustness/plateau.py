@@ -58,6 +58,13 @@ STAGE = Stage(config=Plateau, needs=("saes",), uses=("rows", "model", "gaussian"
 
 def check_settings(task: Task) -> None:
     """What must hold between sections."""
+    external = task.settings.get(External)
+    check(
+        external is None or not external.at_tokens,
+        "stability.at_tokens",
+        external and external.at_tokens,
+        "the stage 'plateau' measures SAEs as they were earlier by itself, and holds them against their end",
+    )
     stages = task.section(Plateau).stages
     for name in stages:
         missing = [need for need in registry.house().stages[name].needs if need in MEASURING and need not in stages]

@@ -211,7 +211,7 @@ def on_worlds() -> str:
         counts = {side: entry["true"][side] for side in ("yes", "no", "undecided")}
         yes.append(f"{claim} {counts['yes']} of {sum(counts.values())}" + f" (no {counts['no']})" * bool(counts["no"]))
     size = {entry["seeds"] for entry in kinds.values()}
-    return f"power on trained worlds of {' and '.join(map(str, size))} SAEs: {', '.join(yes)}"
+    return f"power on trained worlds of {' and '.join(map(str, size))} SAEs, plateau aside: {', '.join(yes)}"
 
 
 if __name__ == "__main__":

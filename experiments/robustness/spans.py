@@ -12,7 +12,7 @@ from experiments.reappearance.feature_sets import INTERMEDIATE, RANDOM, STABLE, 
 from experiments.reappearance.labels import LabelRule
 from experiments.subspaces import predictors
 from experiments.subspaces.predictors import DECIDING, FIGURES, GAUSSIAN, OWN, PCA, Predictor, as_pairs
-from experiments.subspaces.subspace import GAUSSIAN_SALT, MATCHED, MAX_MEAN_RATIO, SETS, Subspace
+from experiments.subspaces.subspace import GAUSSIAN_SALT, MATCHED, MAX_MEAN_RATIO, SETS, Subspace, at_most
 from stability import aggregates, subspaces
 from stability.aggregates import pair_mean, seed_mean
 
@@ -51,7 +51,8 @@ def measure(c: Subspace, rule: LabelRule, rows: Rows, masks: Masks) -> dict[str,
     """
     members = {name: [np.flatnonzero(mask_F) for mask_F in masks[name]] for name in (UNSTABLE, STABLE, INTERMEDIATE, RANDOM)}
     sizes = {name: min(map(len, members[name])) for name in (UNSTABLE, STABLE, RANDOM)}
-    small, large, d = min(sizes.values()), min(sizes[UNSTABLE], sizes[RANDOM]), rows.unit_SFD.shape[-1]
+    small, large = at_most(min(sizes.values()), c.most_features), at_most(min(sizes[UNSTABLE], sizes[RANDOM]), c.most_against_nulls)
+    d = rows.unit_SFD.shape[-1]
     if small < max(c.min_features, 2) or not c.headline_rank <= min(large, d - 1):
         return {"not_measured": f"{small} features in the smallest set of the poorest seed, at width {d}"}
 
@@ -75,12 +76,12 @@ def measure(c: Subspace, rule: LabelRule, rows: Rows, masks: Masks) -> dict[str,
     if rows.components_DD is not None:
         nulls.append(_of_plane(rows.components_DD, drawn(UNSTABLE, large), large, c.headline_rank))
     gaussian_G = None
-    if rows.gaussian is not None and (n := min(large, *map(len, rows.gaussian))) >= max(c.min_features, 2):
+    if rows.gaussian is not None:
         every = [np.arange(len(rows_FD)) for rows_FD in rows.gaussian]
         of_gaussian = lambda n: _drawn(c, rows.gaussian, every, n, tuple(range(len(every))), GAUSSIAN_SALT)
-        if n >= c.headline_rank:
+        if (n := min(large, *map(len, rows.gaussian))) >= max(c.min_features, c.headline_rank):
             nulls.append(_of_gaussian(of_gaussian(n), drawn(UNSTABLE, n), n, c.headline_rank))
-        gaussian_G = _effective_rank(of_gaussian(small)) / d if n >= small else None
+        gaussian_G = _effective_rank(of_gaussian(small)) / d if min(map(len, rows.gaussian)) >= small else None
     summary = {"features_per_set": small, "headline_rank": c.headline_rank, "effective_rank_ceiling": min(small, d) / d}
     summary |= _overlaps(nulls, {n: own(n) for n in {large, *(p.n for p in nulls)}}, large, c.headline_rank, rule.confidence)
     return summary | _ranks({name: _effective_rank(drawn(name, small)) / d for name in (UNSTABLE, STABLE, RANDOM)}, gaussian_G, rule)

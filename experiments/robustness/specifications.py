@@ -37,8 +37,8 @@ from stability.function import Effects
 from synthetic.config import Recovery, WorldConfig
 from synthetic.generator import make_truth
 
-DECODER, ENCODER = "decoder", "encoder"
-CRITERIA = (DECODER, ENCODER, "decoder and encoder, same partner", "activations")
+DECODER, ENCODER, ACTIVATIONS = "decoder", "encoder", "activations"
+CRITERIA = (DECODER, ENCODER, "decoder and encoder, same partner", ACTIVATIONS)
 LIVE, ALL = "live", "all"
 PARTS = "surface_score_without_parts"  # column of statistics/features.parquet
 NOT_ASKED = {
@@ -306,7 +306,7 @@ def _recovered(task: Task, material: Material, world: WorldConfig, specification
     c, latents_SF = dataclasses.replace(task.section(Recovery), theta=specification.theta), material.latents_SF(specification.features)
     if specification.criterion == DECODER:
         hits_SSF = reappearance.reappears(material.latent_cosine[specification.features], specification.theta)
-    else:
+    elif specification.criterion != ACTIVATIONS:  # what never fires has no match by those
         hits_SSF = hits_SSF & latents_SF[np.arange(len(hits_SSF))[None, :, None], material.partners(specification.criterion)]
     unstable_SF = latents_SF & (hits_SSF.sum(axis=1) / (len(hits_SSF) - 1) < c.unstable_below)
     span = recovery.unstable_span(task.section(LabelRule), world, make_truth(world), material.rows.unit_SFD, unstable_SF, material.acts_ND)

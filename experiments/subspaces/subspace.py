@@ -52,6 +52,10 @@ class Subspace:
 
     def check(self) -> None:
         check(self.headline_rank in self.ranks, "subspace.headline_rank", self.headline_rank, f"must be one of ranks={self.ranks}")
+        most = {"most_features": self.min_features, "most_against_nulls": self.headline_rank}
+        for name, least in most.items():
+            value = getattr(self, name)
+            check(value == 0 or value >= least, f"subspace.{name}", value, f"0, or at least {least} (min_features and headline_rank)")
 
 
 STAGE = Stage(config=Subspace, reads=(LabelRule,), needs=("saes", "stability"), uses=("rows", "gaussian"))
@@ -138,14 +142,14 @@ def measure(
     for salt, (name, column) in enumerate(MATCHED.items(), start=len(SETS)):
         if column in features:
             matched, n, spread[name] = _matched(c, unit_SFD, features, column, seeds, large, salt)
-            if n < c.min_features or not 1 / MAX_MEAN_RATIO <= spread[name] <= MAX_MEAN_RATIO:
+            if n < max(c.min_features, c.headline_rank) or not 1 / MAX_MEAN_RATIO <= spread[name] <= MAX_MEAN_RATIO:
                 continue  # too few, or no match: said by the ratio in the summary
             bases, ranks_n = unstable_of(n)
             predictors.append(from_features(name, matched, bases, n, ranks_n))
     if acts_ND is not None:
         predictors.append(from_plane(reproducibility.principal_components(acts_ND), at_large["unstable"], large, ranks))
     effective_rank_G = None
-    if gaussian_rows is not None and (n := min(large, *map(len, gaussian_rows))) >= max(c.min_features, 2):
+    if gaussian_rows is not None:
         of_gaussian = lambda n: reproducibility.draw_bases(
             gaussian_rows,
             [np.arange(len(rows)) for rows in gaussian_rows],
@@ -154,9 +158,10 @@ def measure(
             tuple(range(len(gaussian_rows))),
             GAUSSIAN_SALT,
         )
-        bases, ranks_n = unstable_of(n)
-        predictors.append(from_gaussian(of_gaussian(n), bases, n, ranks_n))
-        if n >= small:
+        if (n := min(large, *map(len, gaussian_rows))) >= max(c.min_features, c.headline_rank):
+            bases, ranks_n = unstable_of(n)
+            predictors.append(from_gaussian(of_gaussian(n), bases, n, ranks_n))
+        if min(map(len, gaussian_rows)) >= small:
             effective_rank_G = np.asarray(subspaces.effective_rank(of_gaussian(small).sigma_STR).entropy.mean(1)) / d
     share_SK = np.tile(np.asarray(ranks) / d, (len(seeds), 1))
     predictors.append(Predictor(RANDOM_PLANE, large, ranks, as_pairs(share_SK), as_pairs(share_SK)))
@@ -166,7 +171,8 @@ def measure(
     summary |= _ranks(at_small, effective_rank_G, d, small, rule, unit_SFD.shape[1])
     summary["ratio_of_matched_to_unstable"] = spread
     # Stable features are held against as many as there are of them, few, whatever the other nulls allow.
-    summary["fewest_against_a_null"] = min([large, *(p.n for p in predictors if p.name in DECIDING[1:])])
+    other_nulls = [p.n for p in predictors if p.name in DECIDING[1:] and c.headline_rank in p.ranks]
+    summary["fewest_against_a_null"] = min([large, *other_nulls])
     tables = {
         "overlap": subspace_tables.overlap_table(predictors, rule.confidence),
         "sets": subspace_tables.sets_table(at_small, small_ranks, d, rule.confidence),

@@ -179,6 +179,24 @@ def test_saes_annealed_at_half_have_a_say(change, verdict):
     assert ("with SAEs annealed at 500 tokens for those at half: changes by" in claim.because) == (verdict != "yes")
 
 
+@pytest.mark.parametrize(("change", "verdict"), [(0.0, "yes"), (-0.2, "yes so far")])
+def test_the_end_of_fewer_features_must_stand_on_the_same_side(change, verdict):
+    """The study's own figures say yes; those of as many features as earlier stand still, and say no."""
+    run = results()
+    at_end = moved(run.summary, -change)[1]["subspace"]
+    run.summary = run.summary | {"plateau": {"end": {"subspace": at_end}}}
+    run._earlier = [run.summary | {"subspace": at_end}] * 2 if change == 0 else run._earlier
+    claim = next(c for c in decide(run) if c.name == "C4")
+    assert claim.holds == verdict and ("of as many features as earlier it stands no" in claim.because) == (change < 0), claim
+
+
+def test_figures_that_the_end_lacks_are_not_on_a_plateau():
+    run = results()
+    run.summary = run.summary | {"plateau": {"end": {"subspace": {"not_measured": "too few"}}}}
+    claim = next(c for c in decide(run) if c.name == "C4")
+    assert claim.holds == "yes so far" and "not measured along training" in claim.because
+
+
 def test_a_slow_start_is_no_plateau():
     """Small first changes that grow, as of p̂ on a larger model: 0.002, 0.014, 0.038, 0.071."""
     figures = [0.014, 0.038, 0.071]

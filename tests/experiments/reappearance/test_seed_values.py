@@ -90,3 +90,13 @@ def test_parts_by_themselves_and_parts_left_out_tell_the_same():
     one, other = values.mean(("x",)), alone.mean(("x",))
     assert (one.low, one.high) == pytest.approx((other.low, other.high))
     assert values.ratio(("x",), ("x",)).low == 1.0  # what both have in common is no spread
+
+
+def test_a_part_without_which_there_is_no_figure_leaves_no_interval():
+    values, figure_SN = two_sources(np.random.default_rng(2), 5, 4, 0.1, 0.1)
+    for s in range(5):
+        values.fixed(s, {("y",): figure_SN[s].mean()})
+        for d in range(3):  # without the fourth part there is none
+            values.without_document(s, d, {("y",): np.delete(figure_SN[s], d).mean()})
+    assert values.mean(("x",)).low is not None
+    assert values.mean(("y",)).value is not None and values.mean(("y",)).low is None

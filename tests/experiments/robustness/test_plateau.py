@@ -107,6 +107,13 @@ def test_a_control_of_other_saes_is_refused_before_anything_runs(changes, named)
         plateau.check_settings(task("plateau", c))
 
 
+def test_saes_as_they_were_earlier_have_no_plateau():
+    c = synthetic.get_config("tiny")
+    c.stability.dictionaries, c.stability.at_tokens = "list.json", 77
+    with pytest.raises(ValueError, match="config.stability.at_tokens=77: the stage 'plateau' measures"):
+        plateau.check_settings(task("plateau", c))
+
+
 def test_tokens_at_which_nothing_was_kept_are_refused(study, tmp_path):
     c, workdir = study
     c = c.copy_and_resolve_references()

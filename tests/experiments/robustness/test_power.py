@@ -67,7 +67,7 @@ def test_plan_says_what_trained_worlds_said(monkeypatch, tmp_path):
     entry = {"seeds": 8, "true": {"yes": 3, "no": 1, "undecided": 4}}
     monkeypatch.setattr(power, "WORLDS", tmp_path / "worlds.json")
     power.WORLDS.write_text(json.dumps({"C4": entry, "C5": entry | {"true": {"yes": 8, "no": 0, "undecided": 0}}}))
-    assert power.on_worlds() == "power on trained worlds of 8 SAEs: C4 3 of 8 (no 1), C5 8 of 8"
+    assert power.on_worlds() == "power on trained worlds of 8 SAEs, plateau aside: C4 3 of 8 (no 1), C5 8 of 8"
 
 
 def test_plan_says_c6_of_pools_alone():

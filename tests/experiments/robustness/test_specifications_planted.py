@@ -103,7 +103,7 @@ def test_the_span_of_latents_unstable_by_decoder_is_the_planted_one_and_by_encod
     )
     own = SimpleNamespace(section={Recovery: Recovery(), LabelRule: LabelRule()}.__getitem__)
     by = lambda criterion, hits_SSF: specifications._recovered(own, material, WORLD, Specification(0.7, criterion, LIVE), hits_SSF)
-    recovered = functools.partial(by, "activations")
+    recovered = functools.partial(by, "decoder and encoder, same partner")
     assert (
         recovered(hits_SSF)
         == by(DECODER, hits_SSF)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from absl import app
 from etils import epath
 
 from benchmarks import power_on_worlds
@@ -47,6 +48,8 @@ def test_a_small_world_is_trained_once(tmp_path, monkeypatch):
     assert config["seeds"] == [*range(56, 64)] and json.loads((tmp_path / "truth/config.json").read_text())["synthetic"]["seed"] == 7
     monkeypatch.setattr(power_on_worlds.run, "run", None)
     assert power_on_worlds.answers(law, 7, SMALL, epath.Path(tmp_path)) == found
+    with pytest.raises(app.UsageError, match="another law or size"):
+        power_on_worlds.answers(law._replace(batches=11), 7, SMALL, epath.Path(tmp_path))
 
 
 def test_answers_are_counted_by_whether_the_claim_is_true():

@@ -1,5 +1,6 @@
 """The rule of claim C4, on decoder rows of which the truth is known."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -85,3 +86,32 @@ def test_the_shape_of_the_activations_is_not_taken_for_a_shared_subspace(rng):
     gaussian = [cloud(150).astype(np.float32) for _ in range(4)]
     claim = verdict(rows, features, gaussian, rng.normal(size=(4000, D)) * scale)
     assert claim.holds != "yes", claim
+
+
+def test_fewer_features_against_a_null_than_in_each_set_lose_no_figure(rng):
+    """What the plateau asks for where intermediate features are few: half of the others are fewer than the stable ones."""
+    rows, features = sets_of(lambda: planted.anywhere(rng, UNSTABLE, D), rng, intermediate=10)
+    measured = lambda config: subspace.measure(config, LabelRule(), rows, features, tuple(range(SEEDS)), None, anywhere(rng))[0]
+    first = measured(CONFIG)
+    assert first["fewest_against_a_null"] == 35 < first["features_per_set"] == STABLE
+    again = measured(dataclasses.replace(CONFIG, most_features=STABLE, most_against_nulls=35))
+    assert first.keys() == again.keys() and again["features_against_nulls"] == 35
+    assert again["effective_rank_gaussian_minus_unstable"]["value"] is not None
+
+
+def test_a_null_below_the_headline_rank_bounds_nothing(rng):
+    config = subspace.Subspace(ranks=(2, 30), headline_rank=30, subsamples=2, min_features=20)
+    rows, features = sets_of(lambda: planted.anywhere(rng, UNSTABLE, D), rng, intermediate=0)
+    features["energy"][features["label"] == "unstable"] *= 1e3  # of that, there is nothing to match
+    rows, features = (
+        rows[:, : UNSTABLE + 50],
+        {name: column.reshape(SEEDS, -1)[:, : UNSTABLE + 50].ravel() for name, column in features.items()},
+    )
+    first = subspace.measure(config, LabelRule(), rows, features, tuple(range(SEEDS)), None, anywhere(rng))[0]
+    assert first["fewest_against_a_null"] == UNSTABLE and "matched frequency features of another seed" not in first["overlap_over"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("most_features", 19), ("most_against_nulls", 3)])
+def test_bounds_below_what_is_measured_at_all_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"config.subspace.{field}={value}: 0, or at least {value + 1}"):
+        dataclasses.replace(CONFIG, **{field: value}).check()
