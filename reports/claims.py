@@ -173,6 +173,8 @@ def _verdict(statement: Statement, evidence: Evidence, results: Results, rules: 
         if (there := sides_of_end.get(part.name, sides[part.name])) != sides[part.name]:
             moving[part.name] = f"of as many features as earlier it stands {there}"
     answers = [_answer(e) for _, e in earlier]
+    if (of_end := _answer(at_end)) != holds:  # of as many features as earlier
+        answers.append(of_end)
     if (control := results.control()) is not None:
         annealed = statement.evidence(control, rules)
         annealed_points = [*points[:-2], _point(control, annealed), end]

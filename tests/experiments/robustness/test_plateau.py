@@ -1,6 +1,7 @@
 """Figures along training are those of the SAEs as they were then, through files and the runner."""
 
 import json
+from types import SimpleNamespace
 
 import ml_collections
 import numpy as np
@@ -10,6 +11,7 @@ from etils import epath
 from configs import synthetic
 from experiments.registry import validated
 from experiments.robustness import plateau
+from experiments.subspaces.subspace import Subspace
 from launch import run as runner
 from reports.results import Results
 from storage import tables
@@ -89,6 +91,20 @@ def test_subspaces_are_of_as_many_features_at_every_point(study, tmp_path):
         assert alone[name] == s["end"]["subspace"][name]
     assert Results(workdir, c.stages).end().summary == Results(workdir, c.stages).summary  # no plateau in this config
     assert Results(workdir, (*c.stages, "plateau")).end().figure("subspace.overlap_unstable") == alone["overlap_unstable"]
+
+
+def test_as_many_features_as_the_smallest_null_allows_at_any_point(monkeypatch):
+    figures = lambda n, fewest: {"features_per_set": n, "features_against_nulls": 90, "fewest_against_a_null": fewest}
+    asked = []
+    monkeypatch.setattr(
+        plateau, "_measured", lambda task, out, place, stages, *changed: asked.append((place.folder, *changed)) or {"subspace": {}}
+    )
+    monkeypatch.setattr(plateau.dictionary_list, "place", lambda task: "list.json")
+    own = SimpleNamespace(has=lambda name: True, summary=lambda stage: figures(70, 50), section=lambda cls: Subspace())
+    places = [plateau.Place("at-1", "list.json", 1), plateau.Place("control", "other.json", 0)]
+    plateau._of_equally_many(own, None, places, {"at-1": {"subspace": figures(60, 80)}, "control": {"subspace": figures(65, 40)}})
+    assert [folder for folder, _ in asked] == ["at-1", "control", "end"]
+    assert {(c.most_features, c.most_against_nulls) for _, c in asked} == {(60, 40)}
 
 
 @pytest.mark.parametrize(
