@@ -4,7 +4,8 @@
 
 A shape is width × features × batch × k × seeds. Each contestant has a process of its own, with as many threads as this one may use, and waits while another
 is measured. Work is the same for all: TopK, float32, Adam, unit decoder rows whose parallel gradient is removed, no auxiliary loss, rows in memory, every seed on
-the same batch. The others train one SAE after the other, SAELens all in its multi-SAE trainer's step. Those that are not installed are left out, and said.
+the same batch. The others train one SAE after the other. SAELens goes by its own trainer, which leaves
+decoder rows as long as they are and scales codes by their length. Those that are not installed are left out, and said.
 """
 
 import json
